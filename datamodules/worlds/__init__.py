@@ -1,0 +1,1 @@
+"""Seeded simulators (numpy and Pillow only), named by what they simulate."""

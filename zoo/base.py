@@ -1,0 +1,566 @@
+"""The contract every method fulfils: ZooModule, RoundModule, what a load reports, what a prediction is called."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import Tensor, nn
+
+from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest, require
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["RESULTS", "ROLES", "AssignOptimizer", "LoadReport", "RoundModule", "ZooModule", "is_plain"]
+
+FORMAT = 1
+"""Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
+
+ROLES = ("head", "elastic", "training", "private")
+
+RESULTS: dict[str, tuple[str, ...]] = {
+    "image-classification": ("logits", "probs", "label", "name"),
+    "object-detection": ("boxes", "scores", "labels", "names"),
+    "image-segmentation": ("mask", "scores", "labels", "names"),
+    "image-to-image": ("image",),
+    "video-to-video": ("video",),
+    "time-series-classification": ("logits", "probs", "label", "name"),
+    "time-series-regression": ("value", "interval"),
+    "time-series-forecasting": ("value", "interval"),
+    "tabular-regression": ("value", "interval"),
+    "tabular-classification": ("logits", "probs", "label", "name"),
+    "trajectory-join": ("pairs", "durations", "intervals"),
+    "gradient-inversion": ("image", "label"),
+}
+"""Keys of a prediction per task. A method may add keys of its own, never another name for one of these."""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is plain JSON: None, bool, number, string, or lists and string-keyed dicts of these."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return all(is_plain(v) for v in value)
+    return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
+
+
+@dataclass
+class LoadReport:
+    """What `zoo.load` did, tensor by tensor; `str()` is a table.
+
+    Attributes:
+        name: index id and tag, repository or folder.
+        loaded: keys whose values came from the file.
+        reinitialised: keys made anew because the class count differs (role `head`).
+        missing: keys the file may lack (role `training`).
+        unexpected: keys of the file that were not used.
+        source: `bundled`, `hub`, `cache`, `folder` or `checkpoint`, and where.
+        sha256: hash of the file that was read.
+        pinned: whether that hash is the one in the index.
+        dtype: storage type of the float parameters.
+    """
+
+    name: str
+    loaded: list[str] = field(default_factory=list)
+    reinitialised: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    source: str = ""
+    sha256: str = ""
+    pinned: bool = False
+    dtype: str = ""
+
+    def __str__(self) -> str:
+        def keys(names: list[str]) -> str:
+            shown = ", ".join(names[:4]) + (f", ... ({len(names) - 4} more)" if len(names) > 4 else "")
+            return f"{len(names)}" + (f"  {shown}" if names else "")
+
+        rows = [
+            ("weights", self.name),
+            ("source", self.source),
+            ("sha256", f"{self.sha256 or '-'} ({'pinned' if self.pinned else 'unpinned'})"),
+            ("stored as", self.dtype or "-"),
+            ("loaded", f"{len(self.loaded)}"),
+            ("re-initialised", keys(self.reinitialised)),
+            ("missing", keys(self.missing)),
+            ("unexpected", keys(self.unexpected)),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+class ZooModule(LightningModule):
+    """Base of all methods.
+
+    A subclass has a constructor of plain JSON values, which this class saves as hyper-parameters, and implements
+    `forward`, `training_step`, `validation_step`, `test_step`, `predict_step`, `make_batch`, `example_input` and
+    `configure_optimizers`. `forward` takes what users have (pixels in [0, 1], physical units): normalisation is inside,
+    so that exports and attacks see the same function.
+    """
+
+    parameter_roles: ClassVar[dict[str, str]] = {}
+    """State-dict prefix -> role. `head`: depends on `num_classes`; `elastic`: takes its shape from the file;
+    `training`: only in `.ckpt` files; `private`: like training, and never shared."""
+
+    task: ClassVar[str] = ""
+    """A key of `RESULTS`."""
+
+    monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    """Logged key that selects the best checkpoint, and `min` or `max`."""
+
+    every_sample: ClassVar[bool] = False
+    """Whether each epoch must show every training sample exactly once: no partial batch dropped, on any number of ranks."""
+
+    partial_backward: ClassVar[bool] = False
+    """Whether a backward pass may leave out trainable parameters (several optimisers, phases): DDP then looks for them."""
+
+    report: LoadReport | None = None
+    parent: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.save_hyperparameters(frame=inspect.currentframe())
+        own = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
+        if bad := [k for k, v in own.items() if not is_plain(v)]:
+            raise InvalidConfig(
+                f"{type(self).__name__}: the arguments {', '.join(bad)} are not plain JSON values; give names, numbers, "
+                "lists or dicts, so that every checkpoint reloads without executing anything."
+            )
+        self._resume: dict[str, Any] = {}
+        self._frozen: list[str] = []
+
+    def setup(self, stage: str) -> None:
+        """Tell plain DDP about `partial_backward`; a subclass that overrides this calls it."""
+        strategy = self.trainer.strategy
+        if stage == "fit" and self.partial_backward and isinstance(strategy, DDPStrategy):
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+
+    # What a subclass fills in -------------------------------------------------------------------------------------
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        """Return tensors such that `forward(*example_input())` works; the first axis is the batch."""
+        raise NotImplementedError(f"{type(self).__name__} must implement example_input()")
+
+    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
+        """Turn what people have (paths, pictures, arrays, tables) into a batch of `predict_step`.
+
+        Raises:
+            BadInput: naming the item, what was expected and what it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement make_batch()")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0, **options: Any) -> dict[str, Any]:
+        """Return batched results: each value has one entry per input, under the keys of `RESULTS`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement predict_step()")
+
+    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
+        """Draw one result of `predict` on its input, as a person would want to see it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement show()")
+
+    # What it gets -------------------------------------------------------------------------------------------------
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """Constructor arguments as plain values: with them and a state dict, the module can be built again."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {k: v for k, v in self.hparams.items() if k in names}
+
+    @staticmethod
+    def split_inputs(inputs: Any) -> list[Any]:
+        """Items of an argument of `predict`: a list or tuple holds several, anything else is one."""
+        return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+    def predict(self, inputs: Any, *, batch_size: int = 16, **options: Any) -> list[dict[str, Any]]:
+        """Predict for what people have: a path, picture, array, tensor or table, or a list of them.
+
+        Args:
+            inputs: one input or a list.
+            batch_size: inputs computed at once.
+            options: passed to `predict_step` (thresholds and the like; see the method's own documentation).
+
+        Returns:
+            One dict per input, in the order given, with the keys of `RESULTS[task]`, in the user's own coordinates.
+
+        Raises:
+            BadInput: if an input or an option cannot be used.
+        """
+        if batch_size < 1:
+            raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
+        self._check_options(options)
+        items = self.split_inputs(inputs)
+        found: list[dict[str, Any]] = []
+        with self.inference():
+            for start in range(0, len(items), batch_size):
+                part = items[start : start + batch_size]
+                batch = self.transfer_batch_to_device(self.make_batch(part), self.device, 0)
+                result = self.predict_step(batch, 0, **options)
+                found += [{key: value[i] for key, value in result.items()} for i in range(len(part))]
+        return found
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        accepted = inspect.signature(self.predict_step).parameters
+        known = [name for name in accepted if name not in ("batch", "batch_idx")]
+        if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            return
+        if unknown := [name for name in options if name not in known]:
+            raise BadInput(
+                f"predict() of {type(self).__name__} has no option {unknown[0]!r}.{nearest(unknown[0], known)} "
+                f"Options: {', '.join(['batch_size', *known])}."
+            )
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode without gradients, and the former mode back afterwards."""
+        modes = {name: module.training for name, module in self.named_modules()}
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for name, module in self.named_modules():
+                module.training = modes.get(name, False)
+
+    def freeze(self, *prefixes: str) -> None:
+        """Stop training the parameters under these prefixes (all, if none is given), and their batch statistics.
+
+        Raises:
+            UnknownName: if a prefix matches no parameter.
+        """
+        for prefix in prefixes or ("",):
+            under = [p for name, p in self.named_parameters() if _is_under(name, prefix)]
+            if not under:
+                known = {name.split(".")[0] for name, _ in self.named_parameters()}
+                raise UnknownName(
+                    f"{type(self).__name__} has no parameters under {prefix!r}.{nearest(prefix, known)} "
+                    f"Top-level parts: {', '.join(sorted(known))}."
+                )
+            for parameter in under:
+                parameter.requires_grad_(False)
+            self._frozen.append(prefix)
+        self.train(self.training)
+
+    def unfreeze(self) -> None:
+        """Make every parameter trainable again."""
+        self._frozen.clear()
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ZooModule:
+        """Set the mode; frozen parts stay in evaluation mode, so that their batch statistics do not drift."""
+        super().train(mode)
+        for name, module in self.named_modules():
+            if any(_is_under(name, prefix) for prefix in getattr(self, "_frozen", ())):
+                module.training = False
+        return self
+
+    def role_of(self, key: str) -> str | None:
+        """The declared role of a state-dict key, by its longest matching prefix."""
+        found = [prefix for prefix in self.parameter_roles if _is_under(key, prefix)]
+        return self.parameter_roles[max(found, key=len)] if found else None
+
+    def published_state(self) -> dict[str, Tensor]:
+        """The state dict without what only training needs: what safetensors files hold."""
+        return {k: v for k, v in self.state_dict().items() if self.role_of(k) not in ("training", "private")}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Let elastic buffers take their shape from what is loaded; everything else stays strict."""
+        for key, buffer in self.named_buffers():
+            value = state_dict.get(prefix + key)
+            if self.role_of(key) == "elastic" and value is not None and value.shape != buffer.shape:
+                # the same tensor object gets new storage, so that optimisers which hold it see the new values
+                buffer.data = torch.empty_like(value, dtype=buffer.dtype, device=buffer.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def log_image(self, key: str, image: Tensor) -> None:
+        """Hand a picture to whatever logger there is; without one that takes pictures, a PNG in the run's folder.
+
+        Args:
+            key: such as `val/boxes`.
+            image: uint8 or float in [0, 1], (3, H, W).
+        """
+        pixels = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).to(torch.uint8)
+        if not self.trainer.is_global_zero:
+            return
+        for logger in self.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image(key, pixels, self.global_step)
+                return
+            if hasattr(logger, "log_image"):
+                logger.log_image(key, [pixels], step=self.global_step)
+                return
+        from PIL import Image
+
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        array = pixels.permute(1, 2, 0).cpu().numpy()
+        Image.fromarray(array).save(folder / f"{key.replace('/', '_')}_{self.global_step:06d}.png")
+
+    # Export -------------------------------------------------------------------------------------------------------
+
+    def export_program(self, path: str | Path) -> Path:
+        """Write `forward` as a `torch.export` program with a dynamic batch size; values are scaled inside it."""
+        args = self._export_example()
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        with self.inference_for_export():
+            program = torch.export.export(self, args, dynamic_shapes=tuple({0: batch} for _ in args))
+        torch.export.save(program, str(path))
+        return Path(path)
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write `forward` as ONNX with a dynamic batch size (needs the extra `export`)."""
+        require("onnx", "export")
+        require("onnxscript", "export")
+        args = self._export_example()
+        names = [f"input_{i}" for i in range(len(args))]
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        with self.inference_for_export():
+            torch.onnx.export(
+                self,
+                args,
+                str(path),
+                input_names=names,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                dynamic_shapes=tuple({0: batch} for _ in args),
+            )
+        return Path(path)
+
+    def _export_example(self) -> tuple[Tensor, ...]:
+        # a batch of one would be specialised to a constant
+        return tuple(torch.cat([a, a]) if len(a) == 1 else a for a in self.example_input())
+
+    @contextmanager
+    def inference_for_export(self) -> Iterator[None]:
+        """Evaluation mode without the trainer (which cannot be traced), without inference tensors."""
+        training, trainer = self.training, self._trainer
+        self.eval()
+        self._trainer = None
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._trainer = trainer
+            self.train(training)
+
+    # Checkpoints and exact resume ---------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the index id and each rank's random state and collected values."""
+        from zoo.index import id_of
+
+        mine = {"rng": _random_state(), "collected": self.collected_state()}
+        checkpoint["zoo"] = {
+            "format": FORMAT,
+            "id": id_of(type(self)),
+            "parent": self.parent,
+            "ranks": self.gather(mine),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state until training starts; everything before it may draw numbers."""
+        saved = checkpoint.get("zoo") or {}
+        self.parent = saved.get("parent")
+        ranks = saved.get("ranks") or []
+        rank = self.global_rank if self._trainer is not None else 0
+        self._resume = ranks[rank] if rank < len(ranks) else {}
+        if self._resume:
+            self.load_collected_state(self._resume["collected"])
+
+    def on_train_start(self) -> None:
+        """Restore the loader's position and the random state of the checkpoint."""
+        # A schedule that asks for the number of steps makes Lightning build the loader before it has read where to go
+        # on, and it then forgets to tell the loader. Doing so here is early enough: our loaders start lazily.
+        self.trainer.fit_loop._load_combined_loader_states()
+        self._restore()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restore it once more in the middle of an epoch, whose start drew numbers a second time."""
+        if self._resume:
+            if batch_idx > 0:
+                self._restore()
+            self._resume = {}
+
+    def _restore(self) -> None:
+        if self._resume:
+            _set_random_state(self._resume["rng"])
+
+    def collected_state(self) -> dict[str, Any]:
+        """What was gathered in an unfinished round (tensors and plain values); none for gradient methods."""
+        return {}
+
+    def load_collected_state(self, state: dict[str, Any]) -> None:
+        """Take back what `collected_state` returned."""
+
+    # Ranks --------------------------------------------------------------------------------------------------------
+
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of every rank, on every rank. All ranks must call it."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return [value]
+        found: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """Sum of `value` over the ranks. All ranks must call it."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            value = value.clone()
+            torch.distributed.all_reduce(value)
+        return value
+
+
+class AssignOptimizer(torch.optim.Optimizer):
+    """An optimiser whose step copies values that were computed elsewhere.
+
+    With it, methods without gradients advance `global_step`, so that checkpoints, early stopping and resume work.
+
+    Args:
+        module: its parameters and buffers can be assigned by their state-dict names.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        named = [*module.named_parameters(), *module.named_buffers()]
+        if not named:
+            raise InvalidConfig(f"{type(module).__name__} has neither parameters nor buffers that a round could update.")
+        self.targets = dict(named)
+        self.staged: dict[str, Tensor] = {}
+        super().__init__([tensor for _, tensor in named], {})
+
+    def assign(self, values: dict[str, Tensor]) -> None:
+        """Stage new values by state-dict name; the next `step()` copies them. Shapes may change.
+
+        Raises:
+            UnknownName: if a name is not in the module.
+        """
+        for name, value in values.items():
+            if name not in self.targets:
+                raise UnknownName(f"No parameter or buffer {name!r} to assign.{nearest(name, self.targets)}")
+            self.staged[name] = value
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Copy the staged values."""
+        result = closure() if closure is not None else None
+        for name, value in self.staged.items():
+            target = self.targets[name]
+            if target.shape == value.shape:
+                target.copy_(value)
+            else:
+                target.data = value.to(target.device, target.dtype)
+        self.staged = {}
+        return result
+
+
+class RoundModule(ZooModule):
+    """Base of methods that update once per pass over the data: federated rounds, ridge, clustering, index building.
+
+    One epoch is one round. `collect` sees every batch; `update` returns the new values. The update runs inside the last
+    training step, so validation sees it and checkpoints hold it.
+    """
+
+    every_sample: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Take in one batch of this rank."""
+        raise NotImplementedError(f"{type(self).__name__} must implement collect()")
+
+    def update(self) -> dict[str, Tensor]:
+        """Compute the round's new values, keyed by state-dict name, equal on all ranks; forget what was collected."""
+        raise NotImplementedError(f"{type(self).__name__} must implement update()")
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect, and update in the last step of the epoch."""
+        with torch.no_grad():
+            self.collect(batch, batch_idx)
+            if self.trainer.is_last_batch:
+                values = self.update()
+                optimizer: Any = self.optimizers()
+                optimizer.optimizer.assign(values)
+                optimizer.step()
+
+    def configure_optimizers(self) -> AssignOptimizer:
+        """Copy computed values instead of following gradients."""
+        return AssignOptimizer(self)
+
+    def setup(self, stage: str) -> None:
+        """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any."""
+        strategy = self.trainer.strategy
+        if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
+            strategy.configure_ddp = partial(_broadcast_only, strategy)  # type: ignore[method-assign]
+
+
+def _broadcast_only(strategy: DDPStrategy) -> None:
+    from torch.distributed.utils import _sync_module_states
+
+    module = strategy.model
+    assert module is not None
+    group = torch.distributed.group.WORLD
+    assert group is not None
+    _sync_module_states(module, group, 250 * 1024 * 1024, 0, [], True)
+
+
+class RoundStrategy(DDPStrategy):
+    """DDP that broadcasts once and never reduces gradients: ranks work on their own share and combine in rounds."""
+
+    def configure_ddp(self) -> None:
+        """Make the ranks start equal."""
+        _broadcast_only(self)
+
+
+if "fed_ddp" not in StrategyRegistry:
+    StrategyRegistry.register("fed_ddp", RoundStrategy, description="ranks combine in rounds, no gradient reduction")
+
+
+def trained_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole run, for schedules.
+
+    Raises:
+        InvalidConfig: if neither epochs nor steps are limited.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf") or steps < 0:
+        raise InvalidConfig("A learning-rate schedule needs a known end: set trainer.max_epochs or trainer.max_steps.")
+    return int(steps)
+
+
+def _is_under(key: str, prefix: str) -> bool:
+    return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")
+
+
+def _random_state() -> dict[str, Any]:
+    """States of every generator as tensors and plain values, so that `weights_only=True` reads them."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    version, inner, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
+        "python": [version, list(inner), gauss],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), int(position), int(has_gauss), cached))
+    version, inner, gauss = state["python"]
+    random.setstate((version, tuple(inner), gauss))

@@ -1,0 +1,166 @@
+"""One family of exceptions. Each message says what was expected, what was found and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = [
+    "BadData",
+    "BadInput",
+    "CorruptFile",
+    "DiskFull",
+    "FormatTooNew",
+    "GatedRepository",
+    "InvalidConfig",
+    "InvalidIndex",
+    "KeyMismatch",
+    "MissingExtra",
+    "NetworkUnavailable",
+    "NotOnHub",
+    "NotWritable",
+    "PrivateWeights",
+    "RepositoryChanged",
+    "RepositoryNotFound",
+    "RevisionNotFound",
+    "ShadowedPackage",
+    "ShapeMismatch",
+    "TooFewSamples",
+    "TruncatedFile",
+    "Unauthorized",
+    "UnknownName",
+    "UnsafeFile",
+    "ZooError",
+    "nearest",
+    "require",
+]
+
+
+class ZooError(Exception):
+    """Base class of every error the zoo raises on purpose."""
+
+
+class UnknownName(ZooError, LookupError):
+    """No model, tag, task, flag or file format of that name; the message lists the nearest ones."""
+
+
+class InvalidIndex(ZooError):
+    """The index (`checkpoints.yaml` or a third party's) breaks its schema."""
+
+
+class InvalidConfig(ZooError):
+    """A `config.json`, recipe or hyper-parameter is not what the constructor accepts."""
+
+
+class BadInput(ZooError, ValueError):
+    """An argument of a public function is unusable."""
+
+
+class BadData(ZooError):
+    """A user's data folder or file is broken; lists every problem that was found."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+class TooFewSamples(ZooError):
+    """Fewer samples than processes: some rank would have nothing to do."""
+
+
+class NetworkUnavailable(ZooError, ConnectionError):
+    """The Hub cannot be reached (or offline mode is on) and the file is not in the cache."""
+
+
+class Unauthorized(ZooError, PermissionError):
+    """The Hub answered 401: no token, or one without access."""
+
+
+class GatedRepository(ZooError, PermissionError):
+    """The Hub answered 403: the conditions of a gated repository were not accepted."""
+
+
+class RepositoryNotFound(ZooError, FileNotFoundError):
+    """No such repository, folder or file."""
+
+
+class RepositoryChanged(ZooError):
+    """Somebody else committed to the repository, or it holds other weights under a name that never moves."""
+
+
+class RevisionNotFound(ZooError, FileNotFoundError):
+    """The repository exists, the revision does not."""
+
+
+class NotOnHub(ZooError):
+    """The checkpoint has not been published: no repository is recorded in the index."""
+
+
+class CorruptFile(ZooError):
+    """The sha256 of a file differs from the pinned one."""
+
+
+class TruncatedFile(CorruptFile):
+    """A file is shorter than its header or the index says."""
+
+
+class UnsafeFile(ZooError):
+    """A file that could harm: a pickle, lying offsets, a path out of its folder, NaN weights."""
+
+
+class DiskFull(ZooError, OSError):
+    """No room left on the device of the cache or of the output folder."""
+
+
+class NotWritable(ZooError, PermissionError):
+    """The cache or the output folder is read-only for this user."""
+
+
+class FormatTooNew(ZooError):
+    """The file was written by a newer zoo."""
+
+
+class KeyMismatch(ZooError):
+    """State-dict keys are missing or unexpected beyond the declared roles."""
+
+
+class ShapeMismatch(KeyMismatch):
+    """A tensor's shape differs from the module's."""
+
+
+class PrivateWeights(ZooError):
+    """The module holds parameters whose role forbids sharing."""
+
+
+class MissingExtra(ZooError, ImportError):
+    """An optional dependency is absent; the message holds the pip command."""
+
+
+class ShadowedPackage(ZooError, ImportError):
+    """A package of the user's hides ours (another folder called `datamodules` or `zoo`)."""
+
+
+def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
+    """Return `" Did you mean 'a' or 'b'?"`, or an empty string when nothing is close."""
+    found = get_close_matches(str(name), [str(k) for k in known], n=n, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
+
+
+def require(module: str, extra: str) -> object:
+    """Import an optional module, or say which extra brings it.
+
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        top = module.split(".")[0]
+        if error.name is not None and error.name.split(".")[0] != top:
+            raise
+        raise MissingExtra(
+            f"This needs the package {top!r}, which is not installed. "
+            f'Install it with: pip install "lightning-method-zoo[{extra}]"'
+        ) from error

@@ -1,0 +1,1 @@
+"""Layers, losses and metrics used by two methods or more."""

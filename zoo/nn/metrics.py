@@ -1,0 +1,94 @@
+"""Metrics that stay right on several processes with unequal shares of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["COCO_THRESHOLDS", "MAP"]
+
+COCO_THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+
+
+class MAP:
+    """COCO mean average precision over all ranks' images.
+
+    torchmetrics computes it; this class gathers the lists, since torchmetrics' own gathering aborts when the ranks hold
+    unequal numbers of images. Images are put in the order of their index, so the number of ranks changes nothing.
+
+    Args:
+        class_names: names for the per-class values; None leaves these out.
+        backend: `faster_coco_eval` or `pycocotools`.
+    """
+
+    def __init__(self, class_names: Sequence[str] | None = None, backend: str = "faster_coco_eval") -> None:
+        self.class_names = list(class_names) if class_names is not None else None
+        self.backend = backend
+        self.seen: list[tuple[int, dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.seen = []
+
+    def update(
+        self, index: Tensor, predictions: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
+    ) -> None:
+        """Add images.
+
+        Args:
+            index: (B,) position of each image in its split.
+            predictions: per image boxes (n, 4) xyxy, scores (n,), labels (n,).
+            targets: per image boxes (m, 4) xyxy and labels (m,), in the same pixels.
+        """
+        for i, predicted, true in zip(index.tolist(), predictions, targets, strict=True):
+            self.seen.append((i, _cpu(predicted), _cpu(true)))
+
+    def compute(self) -> dict[str, float]:
+        """Return `map`, `map_50`, `map_75`, `map_75_95`, `map_small|medium|large`, `mar_100` and `map/<class>`.
+
+        Values are in [0, 1], or -1 where there is no such object. All ranks must call it and get the same values.
+        """
+        from torchmetrics.detection import MeanAveragePrecision
+
+        metric = MeanAveragePrecision(
+            box_format="xyxy",
+            iou_thresholds=COCO_THRESHOLDS,
+            # torchmetrics' own recall levels are rounded to float32, which moves a level past an equal recall
+            rec_thresholds=[i / 100 for i in range(101)],
+            class_metrics=self.class_names is not None,
+            extended_summary=True,
+            backend=self.backend,  # type: ignore[arg-type]
+            sync_on_compute=False,
+        )
+        metric.warn_on_many_detections = False
+        seen = sorted(self._gathered(), key=lambda item: item[0])
+        if not seen:
+            return {"map": -1.0, "map_50": -1.0, "map_75": -1.0, "map_75_95": -1.0}
+        metric.update([p for _, p, _ in seen], [t for _, _, t in seen])
+        return self._values(metric.compute())
+
+    def _gathered(self) -> list[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.seen
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, self.seen)
+        return [item for part in parts for item in part]
+
+    def _values(self, found: dict[str, Any]) -> dict[str, float]:
+        names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
+        values = {name: float(found[name]) for name in names}
+        precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
+        strict = precision[COCO_THRESHOLDS.index(0.75) :]
+        values["map_75_95"] = float(strict[strict > -1].mean()) if (strict > -1).any() else -1.0
+        if self.class_names is not None:
+            per_class = found["map_per_class"].reshape(-1).tolist()
+            for label, value in zip(found["classes"].reshape(-1).tolist(), per_class, strict=True):
+                values[f"map/{self.class_names[int(label)]}"] = float(value)
+        return values
+
+
+def _cpu(item: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().float().cpu() if v.is_floating_point() else v.detach().cpu() for k, v in item.items()}
