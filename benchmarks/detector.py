@@ -120,9 +120,7 @@ def against_peer(layout: str, repeats: int) -> list[dict[str, Any]]:
         for side in (160, 320):
             for batch in (1, 16):
                 data = scene(batch, side)
-                a, b = alternate(
-                    lambda: getattr(ours, what)(*data), lambda: getattr(peer, what)(*data), repeats
-                )
+                a, b = alternate(lambda: getattr(ours, what)(*data), lambda: getattr(peer, what)(*data), repeats)
                 ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
                 row = {
                     "what": what, "layout": layout, "px": side, "batch": batch,

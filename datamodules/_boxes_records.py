@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from datamodules.base import Problems
 from zoo.errors import BadData, BadInput, nearest
+from zoo.nn.images import SUFFIXES, to_rgb
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -28,7 +29,7 @@ __all__ = [
     "read_image",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = SUFFIXES
 MAX_PIXELS = 150_000_000  # beyond it a small file is more likely a decompression bomb than a photograph
 POLICIES = ("raise", "clip", "skip")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -278,7 +279,7 @@ def image_size(path: Path, annotated: tuple[int, int] | None = None) -> tuple[in
 
 
 def read_image(path: Path, annotated: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode any image to uint8 RGB (H, W, 3): EXIF orientation applied, 16 bits scaled to 8, alpha dropped.
+    """Decode any image to uint8 RGB (H, W, 3): EXIF orientation applied, 16 bits scaled to 8, transparency over white.
 
     Raises:
         BadData: naming the file, if it cannot be decoded or is absurdly large.
@@ -286,22 +287,9 @@ def read_image(path: Path, annotated: tuple[int, int] | None = None) -> np.ndarr
     try:
         with _open(path) as image:
             turned = ImageOps.exif_transpose(image) if _turn(image, annotated) else image
-            return np.asarray(_to_rgb(turned))
+            return np.asarray(to_rgb(turned))
     except UnreadableError as error:
         raise BadData(f"{path}: {error}", [f"{path}: {error}"]) from None
     except (OSError, SyntaxError, ValueError) as error:
         found = f"{path}: image: expected pixels to the end of the file, got {type(error).__name__}: {error}"
         raise BadData(f"{found}. The file is probably cut short: fetch it again.", [found]) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float32)
-        top = values.max(initial=0.0)
-        # 16-bit files are opened as 16- or 32-bit integers; floats are taken as 0..1 unless they are larger
-        unit = 255.0 if image.mode == "F" and top <= 1 else (1 / 257 if top > 255 else 1.0)
-        return Image.fromarray(np.clip(values * unit + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":
-        # a palette may hold transparency, which a direct conversion warns about
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -84,6 +84,7 @@ class TrainSampler(ShardSampler):
         self.every = every
 
     def order(self) -> list[int]:
+        """Shuffled indices of all ranks together, the same on each of them."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return torch.randperm(len(cast(Sized, self.dataset)), generator=generator).tolist()
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor, nn
 
+from zoo._base_report import LoadReport
+from zoo._base_resume import random_state, reopen_epoch, set_random_state
+from zoo._base_share import Shared
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest, require
 
 if TYPE_CHECKING:
@@ -55,52 +55,7 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
 
 
-@dataclass
-class LoadReport:
-    """What `zoo.load` did, tensor by tensor; `str()` is a table.
-
-    Attributes:
-        name: index id and tag, repository or folder.
-        loaded: keys whose values came from the file.
-        reinitialised: keys made anew because the class count differs (role `head`).
-        missing: keys the file may lack (role `training`).
-        unexpected: keys of the file that were not used.
-        source: `bundled`, `hub`, `cache`, `folder` or `checkpoint`, and where.
-        sha256: hash of the file that was read.
-        pinned: whether that hash is the one in the index.
-        dtype: storage type of the float parameters.
-    """
-
-    name: str
-    loaded: list[str] = field(default_factory=list)
-    reinitialised: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    source: str = ""
-    sha256: str = ""
-    pinned: bool = False
-    dtype: str = ""
-
-    def __str__(self) -> str:
-        def keys(names: list[str]) -> str:
-            shown = ", ".join(names[:4]) + (f", ... ({len(names) - 4} more)" if len(names) > 4 else "")
-            return f"{len(names)}" + (f"  {shown}" if names else "")
-
-        rows = [
-            ("weights", self.name),
-            ("source", self.source),
-            ("sha256", f"{self.sha256 or '-'} ({'pinned' if self.pinned else 'unpinned'})"),
-            ("stored as", self.dtype or "-"),
-            ("loaded", f"{len(self.loaded)}"),
-            ("re-initialised", keys(self.reinitialised)),
-            ("missing", keys(self.missing)),
-            ("unexpected", keys(self.unexpected)),
-        ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-class ZooModule(LightningModule):
+class ZooModule(Shared, LightningModule):
     """Base of all methods.
 
     A subclass has a constructor of plain JSON values, which this class saves as hyper-parameters, and implements
@@ -120,10 +75,10 @@ class ZooModule(LightningModule):
     """Logged key that selects the best checkpoint, and `min` or `max`."""
 
     every_sample: ClassVar[bool] = False
-    """Whether each epoch must show every training sample exactly once: no partial batch dropped, on any number of ranks."""
+    """Whether each epoch must show every training sample exactly once: no partial batch dropped, no rank left short."""
 
     partial_backward: ClassVar[bool] = False
-    """Whether a backward pass may leave out trainable parameters (several optimisers, phases): DDP then looks for them."""
+    """Whether a backward pass may leave out trainable parameters (several optimisers, phases); DDP then allows it."""
 
     report: LoadReport | None = None
     parent: str | None = None
@@ -134,8 +89,8 @@ class ZooModule(LightningModule):
         own = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
         if bad := [k for k, v in own.items() if not is_plain(v)]:
             raise InvalidConfig(
-                f"{type(self).__name__}: the arguments {', '.join(bad)} are not plain JSON values; give names, numbers, "
-                "lists or dicts, so that every checkpoint reloads without executing anything."
+                f"{type(self).__name__}: the arguments {', '.join(bad)} are not plain JSON values; give names, "
+                "numbers, lists or dicts, so that every checkpoint reloads without executing anything."
             )
         self._resume: dict[str, Any] = {}
         self._frozen: list[str] = []
@@ -160,8 +115,11 @@ class ZooModule(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement make_batch()")
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0, **options: Any) -> dict[str, Any]:
-        """Return batched results: each value has one entry per input, under the keys of `RESULTS`."""
+    def predict_step(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return batched results: each value has one entry per input, under the keys of `RESULTS`.
+
+        A method declares `predict_step(self, batch, batch_idx=0, *, option=default, ...)`; `predict` accepts its options.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement predict_step()")
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
@@ -231,7 +189,7 @@ class ZooModule(LightningModule):
             for name, module in self.named_modules():
                 module.training = modes.get(name, False)
 
-    def freeze(self, *prefixes: str) -> None:
+    def freeze(self, *prefixes: str) -> ZooModule:
         """Stop training the parameters under these prefixes (all, if none is given), and their batch statistics.
 
         Raises:
@@ -248,14 +206,14 @@ class ZooModule(LightningModule):
             for parameter in under:
                 parameter.requires_grad_(False)
             self._frozen.append(prefix)
-        self.train(self.training)
+        return self.train(self.training)
 
-    def unfreeze(self) -> None:
+    def unfreeze(self) -> ZooModule:
         """Make every parameter trainable again."""
         self._frozen.clear()
         for parameter in self.parameters():
             parameter.requires_grad_(True)
-        self.train(self.training)
+        return self.train(self.training)
 
     def train(self, mode: bool = True) -> ZooModule:
         """Set the mode; frozen parts stay in evaluation mode, so that their batch statistics do not drift."""
@@ -294,8 +252,9 @@ class ZooModule(LightningModule):
         if not self.trainer.is_global_zero:
             return
         for logger in self.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(key, pixels, self.global_step)
+            board = getattr(logger, "experiment", None)
+            if hasattr(board, "add_image"):
+                board.add_image(key, pixels, self.global_step)
                 return
             if hasattr(logger, "log_image"):
                 logger.log_image(key, [pixels], step=self.global_step)
@@ -361,7 +320,8 @@ class ZooModule(LightningModule):
         """Add the index id and each rank's random state and collected values."""
         from zoo.index import id_of
 
-        mine = {"rng": _random_state(), "collected": self.collected_state()}
+        reopen_epoch(checkpoint)
+        mine = {"rng": random_state(), "collected": self.collected_state()}
         checkpoint["zoo"] = {
             "format": FORMAT,
             "id": id_of(type(self)),
@@ -395,7 +355,7 @@ class ZooModule(LightningModule):
 
     def _restore(self) -> None:
         if self._resume:
-            _set_random_state(self._resume["rng"])
+            set_random_state(self._resume["rng"])
 
     def collected_state(self) -> dict[str, Any]:
         """What was gathered in an unfinished round (tensors and plain values); none for gradient methods."""
@@ -434,7 +394,7 @@ class AssignOptimizer(torch.optim.Optimizer):
     def __init__(self, module: nn.Module) -> None:
         named = [*module.named_parameters(), *module.named_buffers()]
         if not named:
-            raise InvalidConfig(f"{type(module).__name__} has neither parameters nor buffers that a round could update.")
+            raise InvalidConfig(f"{type(module).__name__} has neither parameters nor buffers for a round to update.")
         self.targets = dict(named)
         self.staged: dict[str, Tensor] = {}
         super().__init__([tensor for _, tensor in named], {})
@@ -542,25 +502,3 @@ def trained_steps(trainer: Trainer) -> int:
 
 def _is_under(key: str, prefix: str) -> bool:
     return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")
-
-
-def _random_state() -> dict[str, Any]:
-    """States of every generator as tensors and plain values, so that `weights_only=True` reads them."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    version, inner, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
-        "python": [version, list(inner), gauss],
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), int(position), int(has_gauss), cached))
-    version, inner, gauss = state["python"]
-    random.setstate((version, tuple(inner), gauss))

@@ -15,6 +15,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidIndex",
     "KeyMismatch",
+    "MissingClient",
     "MissingExtra",
     "NetworkUnavailable",
     "NotOnHub",
@@ -130,6 +131,10 @@ class ShapeMismatch(KeyMismatch):
 
 class PrivateWeights(ZooError):
     """The module holds parameters whose role forbids sharing."""
+
+
+class MissingClient(ZooError, FileNotFoundError):
+    """A program that fetches packages (pip, npm, apt-get) is not installed."""
 
 
 class MissingExtra(ZooError, ImportError):

@@ -137,7 +137,9 @@ def test_gradient_is_the_finite_difference(kind: str, alpha: float) -> None:
         plus, minus = box.detach().clone(), box.detach().clone()
         plus[:, axis] += step
         minus[:, axis] -= step
-        difference = (alpha_iou_loss(plus, target, kind, alpha) - alpha_iou_loss(minus, target, kind, alpha)) / (2 * step)
+        difference = (alpha_iou_loss(plus, target, kind, alpha) - alpha_iou_loss(minus, target, kind, alpha)) / (
+            2 * step
+        )
         assert torch.allclose(slope[:, axis], difference, atol=3e-4)
 
 

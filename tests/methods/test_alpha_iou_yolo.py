@@ -74,7 +74,9 @@ def test_total_loss_is_the_equation(assigner: str, kind: str) -> None:
     count = plan.positive.sum() if assigner == "center" else plan.quality.sum()
     count = count.clamp(min=1)
     bce = F.binary_cross_entropy_with_logits(found["logits"], wanted, reduction="sum")
-    assert torch.allclose(module.loss(found, targets, assigner)["loss"], 0.5 * bce / count + 5 * box_loss / count, rtol=1e-4)
+    assert torch.allclose(
+        module.loss(found, targets, assigner)["loss"], 0.5 * bce / count + 5 * box_loss / count, rtol=1e-4
+    )
 
 
 def test_images_without_objects_train() -> None:
@@ -197,7 +199,9 @@ def test_metric_equals_pycocotools(tmp_path: Path) -> None:
         true = np.concatenate([corner, corner + rng.uniform(5, 120, (n, 2))], 1).astype(np.float32)
         labels = rng.integers(0, 3, n)
         wrong = rng.random(n) < 0.2
-        seen = np.concatenate([true + rng.normal(0, 3, true.shape), rng.uniform(0, 90, (2, 4)).cumsum(1)]).astype(np.float32)
+        seen = np.concatenate([true + rng.normal(0, 3, true.shape), rng.uniform(0, 90, (2, 4)).cumsum(1)]).astype(
+            np.float32
+        )
         seen_labels = np.concatenate([np.where(wrong, (labels + 1) % 3, labels), rng.integers(0, 3, 2)])
         scores = rng.random(n + 2).astype(np.float32)
         images.append({"id": i + 1, "width": 300, "height": 300})
@@ -211,7 +215,9 @@ def test_metric_equals_pycocotools(tmp_path: Path) -> None:
         results += AlphaIoUYOLO.to_coco([predicted], [i + 1], category_ids=[2, 7, 12])
         metric.update(torch.tensor([i]), [predicted], [{"boxes": torch.tensor(true), "labels": torch.tensor(labels)}])
     categories = [{"id": c, "name": str(c)} for c in (2, 7, 12)]
-    (tmp_path / "true.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (tmp_path / "true.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     truth = coco.COCO(str(tmp_path / "true.json"))
     judge = cocoeval.COCOeval(truth, truth.loadRes(results), "bbox")
     judge.evaluate(), judge.accumulate(), judge.summarize()
@@ -266,7 +272,9 @@ def test_frozen_backbone_keeps_its_statistics() -> None:
     assert module.network.neck.training and not module.network.backbone.training
 
 
-@pytest.mark.parametrize(("span", "first", "last"), [(None, 0.0, 0.01), ([0.0, 0.6], 0.0, 0.35), ([0.6, 1.0], 0.35, 0.01)])
+@pytest.mark.parametrize(
+    ("span", "first", "last"), [(None, 0.0, 0.01), ([0.0, 0.6], 0.0, 0.35), ([0.6, 1.0], 0.35, 0.01)]
+)
 def test_schedule_rises_falls_and_can_be_cut_into_parts(span, first: float, last: float) -> None:
     class Stub:
         estimated_stepping_batches = 100

@@ -67,9 +67,7 @@ def assign(predictions: dict[str, Any], targets: Targets, assigner: str, top: in
     return _task_aligned(scores, overlap, candidates, forced, top)
 
 
-def _candidates(
-    targets: Targets, points: Tensor, strides: Tensor, near: float | None
-) -> tuple[Tensor, Tensor]:
+def _candidates(targets: Targets, points: Tensor, strides: Tensor, near: float | None) -> tuple[Tensor, Tensor]:
     """Points inside each object (B, M, A); with `near`, only those of its level within so many strides of its centre.
 
     An object without any gets the nearest point of its level; those are returned apart, too.

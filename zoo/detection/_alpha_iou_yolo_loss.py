@@ -1,7 +1,7 @@
 """The alpha-IoU family of box losses (He et al., NeurIPS 2021, arXiv 2110.13675), for any detector.
 
-With `I` the IoU of a predicted and a true box, `C` their smallest enclosing box, `U` the area of their union, `rho` the
-distance of their centres, `c` the diagonal of `C`, `v = (4 / pi^2) (atan(wg / hg) - atan(w / h))^2` and
+With `I` the IoU of a predicted and a true box, `C` their smallest enclosing box, `U` the area of their union, `rho`
+the distance of their centres, `c` the diagonal of `C`, `v = (4 / pi^2) (atan(wg / hg) - atan(w / h))^2` and
 `beta = v / ((1 - I) + v)`:
 
     iou:   1 - I^a

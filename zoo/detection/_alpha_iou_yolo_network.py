@@ -140,17 +140,21 @@ class TimmBackbone(nn.Module):
         if not timm.is_model(name):
             raise UnknownName(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
         try:
-            reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+            reductions = probe.feature_info.reduction()
         except (RuntimeError, AttributeError) as error:
-            raise InvalidConfig(f"timm's {name!r} offers no feature maps, so it cannot be a backbone: {error}") from error
+            raise InvalidConfig(
+                f"timm's {name!r} offers no feature maps, so it cannot be a backbone: {error}"
+            ) from error
         if missing := [s for s in STRIDES if s not in reductions]:
             raise InvalidConfig(f"backbone {name!r} has features of strides {reductions}; {missing} are missing.")
         levels = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES)
-        self.body = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=levels)
+        self.body: Any = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=levels)
         if weights is not None:
             load_backbone(self.body, weights)
-        config = self.body.pretrained_cfg if hasattr(self.body, "pretrained_cfg") else {}
-        config = config or timm.get_pretrained_cfg(name).to_dict()  # type: ignore[union-attr]
+        config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1), persistent=False)
         self.adapt = nn.ModuleList(

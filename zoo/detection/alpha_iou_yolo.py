@@ -15,7 +15,7 @@ objectness branch, no second box loss), so that the box loss is the only thing a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -78,9 +78,7 @@ class AlphaIoUYOLO(ZooModule):
 
     task = "object-detection"
     monitor = ("val/map", "max")
-    parameter_roles: ClassVar[dict[str, str]] = {
-        f"network.head.{level}.classes": "head" for level in range(3)
-    }
+    parameter_roles: ClassVar[dict[str, str]] = {f"network.head.{level}.classes": "head" for level in range(3)}
 
     def __init__(
         self,
@@ -171,23 +169,22 @@ class AlphaIoUYOLO(ZooModule):
             box_loss = alpha_iou_loss(found["boxes"], true, hp["loss"], hp["alpha"], hp["alpha_reg"])
             quality = plan.quality
             if hp["quality"] == "powered":
-                powered = (1 - box_loss.detach()).clamp(0, 1)
-                quality = torch.where(plan.positive, quality * powered / pairwise_iou(found["boxes"], true), 0).clamp(0, 1)
+                powered = (1 - box_loss.detach()).clamp(0, 1) / pairwise_iou(found["boxes"].detach(), true)
+                quality = torch.where(plan.positive, quality * powered, 0).clamp(0, 1)
+            share = self._normaliser(plan.positive.sum() if assigner == "center" else quality.sum())
             labels = targets.labels.gather(1, plan.owner)
-            total = plan.positive.sum() if assigner == "center" else quality.sum()
-            # gradients are averaged over the ranks, so the shared normaliser is a mean as well
-            share = (self.sum_over_ranks(total.detach().float()) / self.trainer_world()).clamp(min=1.0 / self.trainer_world())
             of_class = found["logits"].gather(2, labels[..., None]).squeeze(2)
             # binary cross-entropy with logits: softplus(x) - x q, q being 0 nearly everywhere
             class_loss = (F.softplus(found["logits"]).sum() - (of_class * quality).sum()) / share
-            box_loss = (box_loss * plan.weight.detach()).sum() / share
+            box_loss = (box_loss * plan.weight).sum() / share
             return {"loss": 0.5 * class_loss + 5.0 * box_loss, "class": class_loss, "box": box_loss}
 
-    def trainer_world(self) -> int:
-        """Number of ranks that train together."""
+    def _normaliser(self, total: Tensor) -> Tensor:
+        """`max(1, N)`, N summed over the ranks, divided by their number, because DDP averages gradients over them."""
+        world = 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_world_size()
-        return 1
+            world = torch.distributed.get_world_size()
+        return self.sum_over_ranks(total.detach().float()).clamp(min=1) / world
 
     def on_fit_start(self) -> None:
         """Fix how long centre assignment lasts."""
@@ -203,7 +200,7 @@ class AlphaIoUYOLO(ZooModule):
             self.log("train/loss", parts["loss"].detach(), prog_bar=True, batch_size=len(batch["index"]))
         return parts["loss"]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW or SGD, linear warm-up, cosine to `lr_final`; weight decay on convolution weights alone."""
         hp = self.hparams
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -375,4 +372,4 @@ def _geometry(batch: dict[str, Any], i: int) -> tuple[Any, Any, Any]:
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise BadInput(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(value, cast(Any, known))}")
+        raise BadInput(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(value, known)}")

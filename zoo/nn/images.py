@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zoo.errors import BadInput
 
-__all__ = ["SUFFIXES", "read_image", "to_pixels"]
+__all__ = ["SUFFIXES", "read_image", "to_pixels", "to_rgb"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -37,18 +37,22 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
-    """A PIL image as uint8 (H, W, 3); transparency is laid over white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bit grey, which Pillow would clip
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        grey = np.clip(values / top * 255, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+    """A PIL image as uint8 (H, W, 3), upright."""
+    return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL mode as RGB: transparency laid over white, 16 and 32 bits scaled to 8."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float32)
+        top = values.max(initial=0.0)
+        # 16-bit files are opened as 16- or 32-bit integers; floats are taken as 0..1 unless they are larger
+        unit = 255.0 if image.mode == "F" and top <= 1 else (1 / 257 if top > 255 else 1.0)
+        return Image.fromarray(np.clip(values * unit + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def to_pixels(item: Any) -> np.ndarray:

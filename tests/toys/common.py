@@ -1,0 +1,72 @@
+"""What the toys share: batches of rows, metrics, classification results and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from zoo.base import ZooModule
+from zoo.errors import BadInput
+
+
+class TableModule(ZooModule):
+    """Rows of `features` numbers in."""
+
+    features: int
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        return (torch.linspace(-1, 1, 3 * self.features).reshape(3, self.features),)
+
+    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
+        rows = []
+        for number, item in enumerate(items):
+            try:
+                row = torch.as_tensor(item, dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):
+                raise BadInput(f"input {number}: expected {self.features} numbers, got {type(item).__name__}.") from None
+            rows.append(row)
+            if row.shape != (self.features,):
+                raise BadInput(f"input {number}: expected {self.features} numbers, got the shape {tuple(row.shape)}.")
+        return {"index": torch.arange(len(rows)), "row": torch.stack(rows)}
+
+    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
+        picture = Image.new("RGB", (160, 40), "white")
+        text = result.get("name") or f"{float(result['value']):.2f}"
+        ImageDraw.Draw(picture).text((4, 12), text, fill="black")
+        return picture
+
+
+class ClassMetrics:
+    """Mixin: losses and accuracy of `val` and `test`, kept as metrics so that unequal ranks are weighted rightly."""
+
+    def make_metrics(self, num_classes: int) -> None:
+        self.losses = torch.nn.ModuleDict({k: MeanMetric() for k in ("val_loss", "test_loss")})
+        self.scores = torch.nn.ModuleDict(
+            {k: MulticlassAccuracy(num_classes, average="micro") for k in ("val_acc", "test_acc")}
+        )
+
+    def log_classes(self, stage: str, batch: dict[str, Any]) -> None:
+        logits = self(batch["row"])  # type: ignore[operator]
+        count = len(batch["index"])
+        self.losses[f"{stage}_loss"](torch.nn.functional.cross_entropy(logits, batch["label"]), weight=count)
+        self.scores[f"{stage}_acc"](logits, batch["label"])
+        self.log(f"{stage}/loss", self.losses[f"{stage}_loss"], batch_size=count)  # type: ignore[attr-defined]
+        self.log(f"{stage}/accuracy", self.scores[f"{stage}_acc"], batch_size=count)  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.log_classes("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.log_classes("test", batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        logits = self(batch["row"])  # type: ignore[operator]
+        label = logits.argmax(1)
+        names = self.class_names or [f"class {i}" for i in range(self.num_classes)]  # type: ignore[attr-defined]
+        return {"logits": logits, "probs": logits.softmax(1), "label": label, "name": [names[i] for i in label]}

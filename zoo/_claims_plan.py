@@ -1,0 +1,204 @@
+"""From claims to runs: each distinct one once, in an order in which those that others start from come first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zoo import index
+from zoo._claims_code import class_paths, code_hash
+from zoo._claims_schema import Arm, Branch, Claim
+from zoo._training_args import read_config
+from zoo.index import Entry
+
+__all__ = ["Job", "fingerprint", "jobs_of", "plan", "recipe_seed", "spec_of"]
+
+_TEXT_ONLY = ("description", "minutes")  # keys of a recipe that change no number
+STAGES = {"test": "test", "val": "validate"}
+"""First part of a metric -> command that measures it on the final weights."""
+
+QUICK: dict[str, Any] = {
+    "trainer.max_epochs": 1,
+    "trainer.limit_train_batches": 2,
+    "trainer.limit_val_batches": 1,
+    "trainer.limit_test_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.num_sanity_val_steps": 0,
+}
+"""What `--quick` changes in every run: enough to see that each of them works."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        key: name of its folder; covers what is run and the code behind it.
+        spec: what is run, as plain values; see `spec_of`.
+        code: hash of the code.
+        label: for people.
+        needs: keys of jobs that come first; the start, if any, is the first of them.
+        stages: tags among them whose weights the recipe refers to -> their key.
+        measures: commands that score the final weights.
+        minutes: estimated.
+        quick: a smoke run.
+    """
+
+    key: str
+    spec: dict[str, Any]
+    code: str
+    label: str
+    needs: tuple[str, ...] = ()
+    stages: dict[str, str] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
+    minutes: float = 0.0
+    quick: bool = False
+
+    @property
+    def seed(self) -> int | None:
+        """Of the run."""
+        seed: int | None = self.spec["seed"]
+        return seed
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hexadecimal digits of plain values."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _recipe(entry: Entry, tag: str) -> dict[str, Any]:
+    return read_config(index.recipe_path(entry, tag))
+
+
+def recipe_hash(entry: Entry, tag: str) -> str:
+    """Of what a recipe says, not of how it is written."""
+    return fingerprint({k: v for k, v in _recipe(entry, tag).items() if k not in _TEXT_ONLY})
+
+
+def recipe_seed(entry: Entry, tag: str) -> int:
+    """The seed a recipe names; 0 by default, as in training."""
+    found = _recipe(entry, tag).get("seed_everything")
+    return found if type(found) is int else 0
+
+
+def spec_of(entry: Entry, arm: Arm, seed: int | None) -> dict[str, Any]:
+    """What is run for one arm and seed: equal specs are the same run, whichever claims they belong to."""
+    if arm.study is not None:
+        return {"study": arm.study, "set": arm.set, "seed": seed}
+    assert arm.recipe is not None
+    spec: dict[str, Any] = {"recipe": arm.recipe, "config": recipe_hash(entry, arm.recipe), "set": arm.set}
+    if arm.start is not None:
+        spec["start"] = _start_spec(entry, arm.start, seed)
+    return {**spec, "seed": seed}
+
+
+def _start_spec(entry: Entry, start: Branch, seed: int | None) -> dict[str, Any]:
+    return {"recipe": start.recipe, "config": recipe_hash(entry, start.recipe), "set": start.set, "seed": seed}
+
+
+def _modules(entry: Entry, spec: dict[str, Any]) -> list[str]:
+    if "study" in spec:
+        from zoo.studies import module_name
+
+        return [module_name(entry.id)]
+    view = entry.tag(spec["recipe"])
+    return [view.model.partition(":")[0], view.data.partition(":")[0], *class_paths(_recipe(entry, spec["recipe"]))]
+
+
+class _Planner:
+    """Collects jobs; each spec becomes one."""
+
+    def __init__(self, entry: Entry, quick: bool) -> None:
+        self.entry, self.quick = entry, quick
+        self.jobs: dict[str, Job] = {}
+        self._codes: dict[str, str] = {}
+
+    def code(self, spec: dict[str, Any]) -> str:
+        about = spec.get("recipe", "(study)")
+        if about not in self._codes:
+            self._codes[about] = code_hash(_modules(self.entry, spec))
+        return self._codes[about]
+
+    def add(self, spec: dict[str, Any], measures: Iterable[str], minutes: float) -> Job:
+        """Add a run, and those it depends on before it."""
+        stages, needs = {}, []
+        if "start" in spec:
+            # the share of a start in the cost is not known: its minutes are part of the estimate of its branches
+            needs.append(self.add(spec["start"], (), 0.0).key)
+        if "recipe" in spec:
+            for tag in _recipe(self.entry, spec["recipe"]).get("after") or []:
+                if self.entry.weights[tag].sha256 is None:
+                    stage = {"recipe": tag, "config": recipe_hash(self.entry, tag), "set": {}}
+                    seed = recipe_seed(self.entry, tag)
+                    stages[tag] = self.add({**stage, "seed": seed}, (), self._minutes(tag)).key
+                    needs.append(stages[tag])
+        code = self.code(spec)
+        key = ("quick-" if self.quick else "") + fingerprint({"zoo": self.entry.id, "spec": spec, "code": code})
+        known = self.jobs.get(key)
+        if known is not None:
+            both = tuple(sorted({*known.measures, *measures}))
+            self.jobs[key] = replace(known, measures=both, minutes=max(known.minutes, minutes))
+        else:
+            job = Job(key, spec, code, label(spec), tuple(needs), stages, tuple(sorted(measures)), minutes, self.quick)
+            self.jobs[key] = job
+        return self.jobs[key]
+
+    def _minutes(self, tag: str) -> float:
+        return float(_recipe(self.entry, tag).get("minutes") or 0)
+
+
+def label(spec: dict[str, Any]) -> str:
+    """A run in one line."""
+    parts = [str(spec.get("recipe") or spec.get("study"))]
+    parts += [f"{key}={json.dumps(value)}" for key, value in spec["set"].items()]
+    parts += [f"from ({label({**spec['start'], 'seed': None})})"] if "start" in spec else []
+    parts += [f"seed {spec['seed']}"] if spec["seed"] is not None else []
+    return " ".join(parts)
+
+
+def seeds_of(claim: Claim, seeds: Sequence[int] | None = None) -> list[int | None]:
+    """Seeds to run: those asked for among the claim's, or one run without a seed for an exact claim."""
+    if claim.exact:
+        return [None]
+    return [seed for seed in claim.seeds if seeds is None or seed in seeds]
+
+
+def measures_of(claim: Claim) -> list[str]:
+    """Commands that give a claim's metric."""
+    first = claim.metric.partition("/")[0]
+    # a value on the curve was logged while training
+    return [STAGES[first]] if first in STAGES and claim.at is None else []
+
+
+def jobs_of(
+    entry: Entry, claim: Claim, seeds: Sequence[int] | None = None
+) -> dict[tuple[str, int | None], dict[str, Any]]:
+    """Spec of each (arm, seed)."""
+    chosen = seeds_of(claim, seeds)
+    return {(arm.name, seed): spec_of(entry, arm, seed) for seed in chosen for arm in claim.arms.values()}
+
+
+def plan(
+    entry: Entry, claims: Sequence[Claim], seeds: Sequence[int] | None = None, *, quick: bool = False
+) -> list[Job]:
+    """Runs of some claims, in the order to do them: seed by seed, so that a claim interrupted has whole pairs.
+
+    Args:
+        entry: the method.
+        claims: of that method.
+        seeds: only these among each claim's seeds.
+        quick: smoke runs of the first seed.
+    """
+    planner = _Planner(entry, quick)
+    for claim in claims:
+        chosen = seeds_of(claim, seeds)[: 1 if quick else None]
+        whole = max(1, len(claim.arms) * len(seeds_of(claim)))
+        for seed in chosen:
+            for arm in claim.arms.values():
+                measures = () if arm.study else measures_of(claim)
+                planner.add(spec_of(entry, arm, seed), measures, 1.0 if quick else (claim.minutes or 0) / whole)
+    return list(planner.jobs.values())

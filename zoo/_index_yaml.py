@@ -1,0 +1,123 @@
+"""YAML reading that a hostile or careless file cannot abuse: bounded, no tags, no repeated keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.errors import InvalidIndex, RepositoryNotFound, UnsafeFile, ZooError
+
+__all__ = ["load_yaml"]
+
+_MAX_DEPTH = 64
+_MAX_ALIASES = 1000
+_MAX_NODES = 200_000
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster, but optional in PyYAML
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Safe loader that refuses a key given twice (YAML would silently keep the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or mapping cannot be a key", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice; remove one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)  # type: ignore[no-any-return]
+
+
+def _check_events(text: str, where: str) -> None:
+    """Bound nesting and aliases before any tree is built (the composer recurses in C, without a limit of its own)."""
+    depth = aliases = nodes = 0
+    sizes: dict[str, int] = {}  # anchor -> nodes it stands for when written out
+    open_anchors: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.AliasEvent):
+            aliases += 1
+            nodes += sizes.get(str(event.anchor), _MAX_NODES)  # an alias inside its own anchor never ends
+        elif isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                open_anchors.append((event.anchor, nodes - 1))
+            elif event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+            anchor, before = open_anchors.pop()
+            if anchor is not None:
+                sizes[anchor] = nodes - before
+        if depth > _MAX_DEPTH or aliases > _MAX_ALIASES or nodes > _MAX_NODES:
+            raise UnsafeFile(
+                f"{where}: expected a plain YAML file, found nesting deeper than {_MAX_DEPTH}, more than "
+                f"{_MAX_ALIASES} aliases, or more than {_MAX_NODES:,} values when its aliases are written out. It "
+                "looks like an attack: do not use this file."
+            )
+
+
+def load_yaml(
+    text_or_path: str | Path,
+    *,
+    where: str | None = None,
+    max_bytes: int = 4 << 20,
+    error: type[ZooError] = InvalidIndex,
+) -> Any:
+    """Read YAML from a `Path`, or from text, with the safe C loader.
+
+    Args:
+        text_or_path: a `Path` is opened, a `str` is the text itself.
+        where: name for messages; the path, by default.
+        max_bytes: larger input is refused before it is parsed.
+        error: class of the exception for wrong syntax and for repeated keys.
+
+    Raises:
+        UnsafeFile: if the input is larger than `max_bytes`, nests or repeats without bound, or asks for Python objects.
+        RepositoryNotFound: if there is no such file.
+    """
+    if isinstance(text_or_path, Path):
+        where = where or str(text_or_path)
+        try:
+            with text_or_path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+        except FileNotFoundError:
+            raise RepositoryNotFound(f"{where}: there is no such file. Check the path.") from None
+    else:
+        where = where or "YAML text"
+        data = text_or_path.encode("utf-8", "surrogatepass")
+    if len(data) > max_bytes:
+        raise UnsafeFile(f"{where}: expected at most {max_bytes:,} bytes of YAML, found more. Use a smaller file.")
+    try:
+        text = data.decode("utf-8")
+        _check_events(text, where)
+        return yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"{where}: expected UTF-8 text, found byte {data[problem.start]:#04x} at {problem.start}."
+        ) from None
+    except yaml.constructor.ConstructorError as problem:
+        line = f" (line {problem.problem_mark.line + 1})" if problem.problem_mark else ""
+        if "could not determine a constructor" in str(problem.problem):
+            raise UnsafeFile(
+                f"{where}{line}: expected plain values, found a YAML tag that asks for an object "
+                f"({str(problem.problem).split('tag ')[-1]}). Nothing was executed; remove the tag."
+            ) from None
+        raise error(f"{where}{line}: {problem.problem}.") from None
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise error(f"{where}{line}: not valid YAML: {getattr(problem, 'problem', problem)}. Fix that line.") from None
+    except (ValueError, OverflowError) as problem:  # such as the date 2021-13-45 or a number of a million digits
+        raise error(f"{where}: a value cannot be read: {str(problem)[:200]}. Put it in quotes.") from None

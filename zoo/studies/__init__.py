@@ -1,0 +1,79 @@
+"""Experiments that no recipe expresses: `zoo/studies/<id>.py`, hyphens as underscores, holds those of one method.
+
+A study is a function marked with `@study(...)`; a claim names it as `study:`, and `set:` gives its arguments. It
+returns an `Outcome`. If it takes `seed`, it gets the claim's. There is no registry: the module's name is the link.
+
+    @study("steps")
+    def race(alpha: float = 3.0) -> Outcome: ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+
+from zoo.errors import UnknownName, nearest
+
+__all__ = ["Outcome", "find_study", "module_name", "study", "studies_of"]
+
+F = TypeVar("F", bound=Callable[..., "Outcome"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found.
+
+    Attributes:
+        metrics: name -> number.
+        curves: name -> points (x, y), for plots.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+def study(*metrics: str) -> Callable[[F], F]:
+    """Mark a function as a study.
+
+    Args:
+        metrics: names of the numbers it returns, so that a claim about another one is refused before anything runs.
+    """
+
+    def mark(function: F) -> F:
+        function.metrics = metrics  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def module_name(method: str) -> str:
+    """Where the studies of an index id are."""
+    return f"zoo.studies.{method.replace('-', '_')}"
+
+
+def studies_of(method: str) -> dict[str, Any]:
+    """The studies of an index id by name; none, if it has no such module."""
+    name = module_name(method)
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return {}
+        raise
+    own = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and hasattr(f, "metrics")}
+    return {n: f for n, f in own.items() if not n.startswith("_")}
+
+
+def find_study(method: str, name: str) -> Any:
+    """One study.
+
+    Raises:
+        UnknownName: with the nearest names.
+    """
+    known = studies_of(method)
+    if name not in known:
+        raise UnknownName(f"{method} has no study {name!r}.{nearest(name, known)} Studies: {', '.join(known) or 'none'}.")
+    return known[name]

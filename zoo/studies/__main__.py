@@ -1,0 +1,31 @@
+"""Run one study in this process: `python -m zoo.studies ID NAME ARGUMENTS OUT`, with arguments as JSON.
+
+`zoo reproduce` starts it; `OUT` then holds metrics and curves as JSON, and appears only when the study has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.studies import find_study
+
+
+def main(words: Sequence[str]) -> int:
+    """Run and write."""
+    method, name, arguments, out = words
+    found = find_study(method, name)(**json.loads(arguments))
+    metrics = {k: float(v) for k, v in found.metrics.items()}
+    curves = {k: [[float(x), float(y)] for x, y in points] for k, points in found.curves.items()}
+    partial = Path(f"{out}.partial")
+    partial.write_text(json.dumps({"metrics": metrics, "curves": curves}) + "\n", encoding="utf-8")
+    os.replace(partial, out)
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
