@@ -78,6 +78,7 @@ class AlphaIoUYOLO(ZooModule):
 
     task = "object-detection"
     monitor = ("val/map", "max")
+    logged = ("map", "map_50", "map_75", "map_75_95", "map_small", "map_medium", "map_large", "mar_100", "loss", "map/*")
     parameter_roles: ClassVar[dict[str, str]] = {f"network.head.{level}.classes": "head" for level in range(3)}
 
     def __init__(
@@ -181,10 +182,11 @@ class AlphaIoUYOLO(ZooModule):
 
     def _normaliser(self, total: Tensor) -> Tensor:
         """`max(1, N)`, N summed over the ranks, divided by their number, because DDP averages gradients over them."""
-        world = 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            world = torch.distributed.get_world_size()
-        return self.sum_over_ranks(total.detach().float()).clamp(min=1) / world
+        total = total.detach().float()
+        if not self.training:  # ranks may evaluate unequal numbers of batches, so they must not wait for each other
+            return total.clamp(min=1)
+        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return self.sum_over_ranks(total).clamp(min=1) / world
 
     def on_fit_start(self) -> None:
         """Fix how long centre assignment lasts."""
