@@ -141,7 +141,9 @@ def test_partial_batch_is_dropped_for_gradients_only(tmp_path: Path) -> None:
 def test_limits_and_sanity_check_leave_no_trace(tmp_path: Path) -> None:
     order = Order()
     limits = {"limit_train_batches": 2, "limit_val_batches": 2, "num_sanity_val_steps": 1, "max_epochs": 3}
-    trainer_of(tmp_path, order, **limits).fit(model_of(toy("toy-classifier")), data_of(toy("toy-classifier"), batch_size=4))
+    trainer_of(tmp_path, order, **limits).fit(
+        model_of(toy("toy-classifier")), data_of(toy("toy-classifier"), batch_size=4)
+    )
     assert [len(e) for e in order.train] == [8, 8, 8]
     assert len({tuple(e) for e in order.train}) == 3, "each epoch has an order of its own"
     assert order.val == [[0, 1, 2, 3], *[[0, 1, 2, 3, 4, 5, 6, 7]] * 3]
@@ -263,7 +265,9 @@ def test_elastic_buffers_take_the_shape_of_what_is_loaded(tmp_path: Path) -> Non
     scores = []
     for fresh in (model, model_of(toy("toy-neighbours"))):
         again = trainer_of(tmp_path)
-        again.test(fresh, data_of(toy("toy-neighbours")), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
+        again.test(
+            fresh, data_of(toy("toy-neighbours")), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False
+        )
         scores.append(dict(again.callback_metrics))
     assert not different(*scores)
     assert not different(state_of(model), state_of(fresh))
@@ -335,7 +339,9 @@ def test_unknown_option_names_the_nearest() -> None:
 
 
 def test_report_is_a_table() -> None:
-    report = LoadReport("a:b", loaded=["w"] * 7, reinitialised=["head.weight"], sha256="ab", source="bundled", pinned=True)
+    report = LoadReport(
+        "a:b", loaded=["w"] * 7, reinitialised=["head.weight"], sha256="ab", source="bundled", pinned=True
+    )
     lines = str(report).splitlines()
     assert len({line.index(line.split()[-1]) > 0 for line in lines}) == 1
     assert "head.weight" in str(report)
@@ -361,7 +367,9 @@ def test_problems_are_told_together() -> None:
     problems.raise_if_any()
     for i in range(5):
         problems.add(f"{i}.png", "size", "1 or more", 0)
-    with pytest.raises(BadData, match=r"(?s)5 problems in folder.*0\.png: size: expected 1 or more, got 0.*2 more") as caught:
+    with pytest.raises(
+        BadData, match=r"(?s)5 problems in folder.*0\.png: size: expected 1 or more, got 0.*2 more"
+    ) as caught:
         problems.raise_if_any()
     assert len(caught.value.problems) == 5
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo import index
 from zoo._claims_code import class_paths, code_hash
-from zoo._claims_schema import Arm, Branch, Claim
+from zoo._claims_schema import Arm, Claim
 from zoo._training_args import read_config
 from zoo.index import Entry
 
-__all__ = ["Job", "fingerprint", "jobs_of", "plan", "recipe_seed", "spec_of"]
+__all__ = ["Job", "code_of", "fingerprint", "jobs_of", "plan", "recipe_seed", "spec_of"]
 
 _TEXT_ONLY = ("description", "minutes")  # keys of a recipe that change no number
 STAGES = {"test": "test", "val": "validate"}
@@ -63,6 +63,11 @@ class Job:
         seed: int | None = self.spec["seed"]
         return seed
 
+    def measures_missing(self, run: dict[str, Any]) -> bool:
+        """Whether a stored result lacks a score that this run is to have."""
+        first = {command: stage for stage, command in STAGES.items()}
+        return any(not any(k.startswith(f"{first[m]}/") for k in run["metrics"]) for m in self.measures)
+
 
 def fingerprint(value: Any) -> str:
     """Sixteen hexadecimal digits of plain values."""
@@ -90,14 +95,34 @@ def spec_of(entry: Entry, arm: Arm, seed: int | None) -> dict[str, Any]:
     if arm.study is not None:
         return {"study": arm.study, "set": arm.set, "seed": seed}
     assert arm.recipe is not None
-    spec: dict[str, Any] = {"recipe": arm.recipe, "config": recipe_hash(entry, arm.recipe), "set": arm.set}
+    spec = _recipe_spec(entry, arm.recipe, arm.set)
     if arm.start is not None:
-        spec["start"] = _start_spec(entry, arm.start, seed)
+        spec["start"] = {**_recipe_spec(entry, arm.start.recipe, arm.start.set), "seed": seed}
     return {**spec, "seed": seed}
 
 
-def _start_spec(entry: Entry, start: Branch, seed: int | None) -> dict[str, Any]:
-    return {"recipe": start.recipe, "config": recipe_hash(entry, start.recipe), "set": start.set, "seed": seed}
+def _recipe_spec(entry: Entry, tag: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with settings; trained weights it refers to are part of what is run, so their hashes are, too."""
+    recipe = _recipe(entry, tag)
+    spec = {"recipe": tag, "config": recipe_hash(entry, tag), "set": settings}
+    named = {key: recipe.get(key) for key in ("weights", "model", "data")} | settings
+    weights = {name: sha for name in _texts(named) if (sha := _pinned(name)) is not None}
+    return {**spec, "weights": weights} if weights else spec
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _pinned(name: str) -> str | None:
+    """The hash of `id:tag` in the index; None for any other text, and for weights that are not trained yet."""
+    method, colon, tag = name.partition(":")
+    known = index.entries().get(method) if colon else None
+    return known.weights[tag].sha256 if known is not None and tag in known.weights else None
 
 
 def _modules(entry: Entry, spec: dict[str, Any]) -> list[str]:
@@ -107,6 +132,11 @@ def _modules(entry: Entry, spec: dict[str, Any]) -> list[str]:
         return [module_name(entry.id)]
     view = entry.tag(spec["recipe"])
     return [view.model.partition(":")[0], view.data.partition(":")[0], *class_paths(_recipe(entry, spec["recipe"]))]
+
+
+def code_of(entry: Entry, spec: dict[str, Any]) -> str:
+    """Hash of the code behind a run, as it is now."""
+    return code_hash(_modules(entry, spec))
 
 
 class _Planner:
@@ -120,7 +150,7 @@ class _Planner:
     def code(self, spec: dict[str, Any]) -> str:
         about = spec.get("recipe", "(study)")
         if about not in self._codes:
-            self._codes[about] = code_hash(_modules(self.entry, spec))
+            self._codes[about] = code_of(self.entry, spec)
         return self._codes[about]
 
     def add(self, spec: dict[str, Any], measures: Iterable[str], minutes: float) -> Job:
@@ -132,7 +162,7 @@ class _Planner:
         if "recipe" in spec:
             for tag in _recipe(self.entry, spec["recipe"]).get("after") or []:
                 if self.entry.weights[tag].sha256 is None:
-                    stage = {"recipe": tag, "config": recipe_hash(self.entry, tag), "set": {}}
+                    stage = _recipe_spec(self.entry, tag, {})
                     seed = recipe_seed(self.entry, tag)
                     stages[tag] = self.add({**stage, "seed": seed}, (), self._minutes(tag)).key
                     needs.append(stages[tag])

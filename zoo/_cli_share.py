@@ -43,8 +43,8 @@ def run_push(options: argparse.Namespace) -> int:
     path = Path(options.checkpoint).expanduser()
     if not path.exists():
         raise BadInput(
-            f"There is no checkpoint {options.checkpoint}: give a .ckpt file or a folder written by zoo.save. The index's "
-            "own weights are published with `zoo publish`."
+            f"There is no checkpoint {options.checkpoint}: give a .ckpt file or a folder written by zoo.save. "
+            "The index's own weights are published with `zoo publish`."
         )
     if len(options.repo.split("/")) != 2:
         raise BadInput(f"Expected the repository as OWNER/NAME, found {options.repo!r}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from zoo.errors import (
     ZooError,
 )
 
-__all__ = ["Hub", "parse_address", "writing"]
+__all__ = ["Hub", "parse_address", "temporary", "writing"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _ADDRESS = re.compile(r"hf://([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?", re.ASCII)
@@ -61,6 +63,17 @@ def writing(place: object) -> Iterator[None]:
         raise found from error
 
 
+@contextmanager
+def temporary(prefix: str) -> Iterator[Path]:
+    """A folder that is gone afterwards; a place for temporary files that cannot be written is said to be one."""
+    with writing(f"temporary files in {tempfile.gettempdir()} (TMPDIR)"):
+        place = tempfile.mkdtemp(prefix=prefix)
+    try:
+        yield Path(place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def _disk_error(error: BaseException, place: object) -> ZooError | None:
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -68,7 +81,7 @@ def _disk_error(error: BaseException, place: object) -> ZooError | None:
             f"No room left to write {place} ({error}). Free some space, or choose another folder (HF_HOME for the Hub "
             "cache). What was written so far is not used."
         )
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return NotWritable(
             f"Cannot write {place} ({error}). Choose a folder you may write to (HF_HOME for the Hub cache)."
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo._store_config import FORMAT, without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find
-from zoo._store_hub import Hub, writing
+from zoo._store_hub import Hub, temporary, writing
 from zoo._store_push import files_of, listing, load_back, send
 from zoo._store_tensors import check_sha256
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
@@ -48,12 +48,12 @@ def publish(
 
 def _publish(entry: Entry, about: Weights, repo: str, hub: Hub, *, private: bool) -> tuple[str, str]:
     """Send one checkpoint unless the Hub has it already; returns its commit and what was done."""
-    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as place:
+    with temporary("zoo-publish-") as place:
         readme = _card(entry, about, repo)
         there = _already_there(hub, repo, about, readme)
         if there is not None:
             return there, "already there"
-        folder = _stage(entry, about, Path(place), hub)
+        folder = _stage(entry, about, place, hub)
         files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry)
         message = f"{entry.id}:{about.tag} {str(about.sha256)[:12]}"
         commit = send(hub, repo, files, private=private, tag=f"sha256-{str(about.sha256)[:12]}", message=message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoo._store_config import read_config
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find
-from zoo._store_hub import Hub, parse_address
+from zoo._store_hub import Hub, parse_address, temporary
 from zoo._store_tensors import file_sha256
 from zoo.errors import BadInput, CorruptFile, RepositoryChanged, RevisionNotFound
 from zoo.index import Hub as Published
@@ -72,8 +71,8 @@ def _folder_of(module: ZooModule | str | Path) -> Iterator[Path]:
     if isinstance(module, (str, Path)) and Path(module).expanduser().is_dir():
         yield Path(module).expanduser()
         return
-    with tempfile.TemporaryDirectory(prefix="zoo-push-") as place:
-        yield save(module, Path(place) / "checkpoint")
+    with temporary("zoo-push-") as place:
+        yield save(module, place / "checkpoint")
 
 
 def files_of(folder: Path) -> dict[str, bytes | Path]:
@@ -137,8 +136,8 @@ def load_back(hub: Hub, repo: str, commit: str, sha256: str) -> None:
     from zoo._store_save import golden_problems
     from zoo.store import assemble
 
-    with tempfile.TemporaryDirectory(prefix="zoo-check-", ignore_cleanup_errors=True) as place:
-        fresh = Hub(hub.endpoint, hub.token, hub.offline, Path(place))
+    with temporary("zoo-check-") as place:
+        fresh = Hub(hub.endpoint, hub.token, hub.offline, place)
         found = find(f"hf://{repo}@{commit}", fresh)
         if found.sha256 != sha256:
             raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {found.sha256}. Push again.")

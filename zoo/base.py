@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, set_random_state
 from zoo._base_share import Shared
@@ -74,6 +75,9 @@ class ZooModule(Shared, LightningModule):
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
     """Logged key that selects the best checkpoint, and `min` or `max`."""
 
+    logged: ClassVar[tuple[str, ...]] = ()
+    """Names it logs after `val/` and `test/` (wildcards allowed); empty: unknown. Claims are checked against them."""
+
     every_sample: ClassVar[bool] = False
     """Whether each epoch must show every training sample exactly once: no partial batch dropped, no rank left short."""
 
@@ -118,7 +122,7 @@ class ZooModule(Shared, LightningModule):
     def predict_step(self, *args: Any, **options: Any) -> dict[str, Any]:
         """Return batched results: each value has one entry per input, under the keys of `RESULTS`.
 
-        A method declares `predict_step(self, batch, batch_idx=0, *, option=default, ...)`; `predict` accepts its options.
+        A method declares `predict_step(self, batch, batch_idx=0, *, option=default, ...)`; `predict` takes its options.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement predict_step()")
 
@@ -463,29 +467,7 @@ class RoundModule(ZooModule):
         """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any."""
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
-            strategy.configure_ddp = partial(_broadcast_only, strategy)  # type: ignore[method-assign]
-
-
-def _broadcast_only(strategy: DDPStrategy) -> None:
-    from torch.distributed.utils import _sync_module_states
-
-    module = strategy.model
-    assert module is not None
-    group = torch.distributed.group.WORLD
-    assert group is not None
-    _sync_module_states(module, group, 250 * 1024 * 1024, 0, [], True)
-
-
-class RoundStrategy(DDPStrategy):
-    """DDP that broadcasts once and never reduces gradients: ranks work on their own share and combine in rounds."""
-
-    def configure_ddp(self) -> None:
-        """Make the ranks start equal."""
-        _broadcast_only(self)
-
-
-if "fed_ddp" not in StrategyRegistry:
-    StrategyRegistry.register("fed_ddp", RoundStrategy, description="ranks combine in rounds, no gradient reduction")
+            strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
 
 
 def trained_steps(trainer: Trainer) -> int:

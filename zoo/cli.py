@@ -78,6 +78,20 @@ COMMANDS: dict[str, Command] = {
         ("zoo bundle runs/NAME-TAG/version_0/checkpoints/last.ckpt NAME:TAG",),
     ),
     "verify": Command("zoo._cli_use", "check the hash of every checkpoint", ("zoo verify", "zoo verify NAME --remote")),
+    "reproduce": Command(
+        "zoo._cli_evidence",
+        "run the claims of a method again: plan, cost, verdicts",
+        (
+            "zoo reproduce NAME --dry-run",
+            "zoo reproduce NAME --claim CLAIM --root DATA=DIR",
+            "zoo reproduce NAME --quick                        a smoke run in minutes",
+        ),
+    ),
+    "card": Command(
+        "zoo._cli_evidence",
+        "write the model cards from index, claims and results (from a checkout)",
+        ("zoo card NAME", "zoo card --all --check", "zoo card NAME --images"),
+    ),
     "data": Command(
         "zoo._cli_data",
         "look at the data layout a method reads, check your own folder, fetch real data sets",

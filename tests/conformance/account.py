@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BUDGET = 20.0
-"""Processor seconds that one entry may take in the default run, all its checks together (imports and tracing excluded)."""
+"""Processor seconds that one entry may take in the default run, all its checks together, without imports, tracing."""
 
 
 def overloaded() -> bool:

@@ -83,9 +83,9 @@ def _serve(rank: int, port: int, pipe: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from conformance import rank_tasks
     from toys import register_toys
 
+    from conformance import rank_tasks
     from zoo.index import entries
 
     register_toys()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conformance.support import data_of, different, model_of, state_of, trainer_of, variants
 from lightning import Callback
 from torch import Tensor
 
+from conformance.support import data_of, different, model_of, state_of, trainer_of, variants
 from zoo.index import Entry
 
 STEPS = 3

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
-from conformance.support import SaveAfter, data_of, different, learned, model_of, names, state_of, trainer_of
 from safetensors.torch import load_file, save_file
 
+import zoo
+from conformance.support import SaveAfter, data_of, different, learned, model_of, names, state_of, trainer_of
 from zoo.errors import KeyMismatch, ShapeMismatch, UnknownName
 from zoo.index import Entry
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conformance.support import batch_of, data_of, different, items_of, model_of, tensors, trainer_of
 
+from conformance.support import batch_of, data_of, different, items_of, model_of, tensors, trainer_of
 from zoo.errors import ZooError
 from zoo.index import Entry
 
@@ -133,9 +133,11 @@ def test_c39_facts(entry: Entry) -> None:
     data = data_of(entry)
     facts = data.facts()
     items = [item for split in SPLITS for item in items_of(data, split, 50)]
-    labels = [int(v) for item in items for k in ("label", "labels") for t in tensors(item.get(k, [])) for v in t.flatten()]
+    labels = [
+        int(v) for item in items for k in ("label", "labels") for t in tensors(item.get(k, [])) for v in t.flatten()
+    ]
     if "num_classes" in facts and labels:
-        assert 0 <= min(labels)
+        assert min(labels) >= 0
         assert max(labels) < facts["num_classes"]
     if facts.get("class_names") is not None:
         assert len(facts["class_names"]) == facts["num_classes"]

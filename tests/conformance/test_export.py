@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance.support import learned, tensors
 
+from conformance.support import learned, tensors
 from zoo.index import Entry
 
 
@@ -19,7 +19,7 @@ def imports() -> None:
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
     import torch._dynamo
-    import torch._inductor  # noqa: F401
+    import torch._inductor
 
     torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
 

@@ -15,10 +15,10 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-import zoo
-from conformance.support import model_of
 
 import datamodules
+import zoo
+from conformance.support import model_of
 from datamodules.base import ZooDataModule
 from zoo.base import RESULTS, ROLES, RoundModule, ZooModule, is_plain
 from zoo.index import Entry, bundled_path, entries, resolve

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from conformance.support import (
     Gradients,
     Losses,
@@ -26,8 +28,6 @@ from conformance.support import (
     tensors,
     trainer_of,
 )
-from PIL import Image
-
 from zoo.base import RESULTS
 from zoo.errors import BadInput
 from zoo.index import Entry

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from conformance.pool import Pool
 from conformance.rank_tasks import STEPS, StillDropout
 from conformance.support import COUPLING, data_of, learned, model_of, names, state_of, trainer_of
-
 from zoo.index import Entry
 
 # one pair of processes for the whole run, whichever worker of pytest-xdist gets these tests
@@ -51,7 +51,9 @@ def test_c16_ranks_stay_identical(entry: Entry, pool: Pool, folder: Path, reques
     apart = [k for k, v in first["state"].items() if not statistic(k) and not np.array_equal(v, second["state"][k])]
     assert not apart, f"the ranks differ in {names(apart)}"
     start = state_of(model_of(entry))
-    moved = [k for k, v in first["state"].items() if v.shape != start[k].shape or not np.array_equal(v, start[k].numpy())]
+    moved = [
+        k for k, v in first["state"].items() if v.shape != start[k].shape or not np.array_equal(v, start[k].numpy())
+    ]
     assert moved, "nothing was learned"
 
 
@@ -75,7 +77,7 @@ def test_c16_equals_one_process(entry: Entry, pool: Pool, folder: Path, request:
 
 
 def couples(model: torch.nn.Module, entry: Entry) -> bool:
-    """Whether results depend on how samples are shared: batch statistics, several losses, or rounds of local training."""
+    """Whether results depend on how samples are shared: batch statistics, several losses, local training."""
     coupled = any(isinstance(m, COUPLING) for m in model.modules())
     return coupled or entry.learns == "rounds" or (not model.automatic_optimization and entry.learns == "gradient")
 

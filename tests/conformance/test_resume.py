@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+
 from conformance.support import (
     Interrupted,
     SaveAfter,
@@ -18,13 +21,9 @@ from conformance.support import (
     run_state,
     trainer_of,
 )
-from lightning import Callback, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-
 from zoo.index import Entry
 
 EPOCHS = 2
-
 
 
 def whole(entry: Entry, folder: Path, *callbacks: Callback, **data: Any) -> tuple[dict[str, Any], int]:

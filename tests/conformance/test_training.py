@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conformance.support import Losses, all_finite, data_of, different, learned, model_of, state_of, trainer_of
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from conformance.support import Losses, all_finite, data_of, different, learned, model_of, state_of, trainer_of
 from zoo import training
 from zoo.errors import ZooError
 from zoo.index import Entry
@@ -33,7 +33,12 @@ def test_c14_command_line(entry: Entry, folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(folder)
     small = flags("model", entry.tiny.get("model", {})) + flags("data", entry.tiny.get("data", {}))
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
-    quick += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.default_root_dir=out", "--trainer.logger=false"]
+    quick += [
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        "--trainer.default_root_dir=out",
+        "--trainer.logger=false",
+    ]
     torch.manual_seed(0)
     first = training.run(["fit", "--zoo", entry.id, *small, *quick, "--trainer.logger=true"])
     saved = sorted(folder.rglob("config.yaml"))
@@ -112,7 +117,7 @@ def test_c19_metrics_start_anew(entry: Entry, folder: Path) -> None:
 
 def test_c19_partial_batches_are_weighted(batch_independent_entry: Entry, folder: Path) -> None:
     """The metrics must not depend on how the samples fall into batches."""
-    model, data = learned(batch_independent_entry, folder)
+    model, _ = learned(batch_independent_entry, folder)
     found = []
     for size in (3, 7):
         other = data_of(batch_independent_entry, batch_size=size)

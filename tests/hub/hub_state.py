@@ -53,6 +53,7 @@ class Repo:
         return oid
 
     def resolve(self, revision: str) -> str:
+        revision = "main" if revision == "HEAD" else revision
         found = self.branches.get(revision) or self.tags.get(revision)
         if found is None and revision in self.commits:
             found = revision

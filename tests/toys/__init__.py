@@ -1,4 +1,4 @@
-"""Methods small enough to test the contract with: every way of learning once, long before real ones of that kind exist."""
+"""Methods small enough to test the contract with: every way of learning once, before real ones of that kind exist."""
 
 from __future__ import annotations
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from toys.common import TableModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from toys.common import TableModule
+
 
 class ToyAdversary(TableModule):
-    """Regression against a critic of the residuals. Takes neither gradient clipping nor accumulation from the Trainer."""
+    """Regression against a critic of the residuals. Takes no clipping and no accumulation from the Trainer."""
 
     parameter_roles = {"critic": "training"}
     partial_backward = True

@@ -29,7 +29,9 @@ class TableModule(ZooModule):
             try:
                 row = torch.as_tensor(item, dtype=torch.float32)
             except (TypeError, ValueError, RuntimeError):
-                raise BadInput(f"input {number}: expected {self.features} numbers, got {type(item).__name__}.") from None
+                raise BadInput(
+                    f"input {number}: expected {self.features} numbers, got {type(item).__name__}."
+                ) from None
             rows.append(row)
             if row.shape != (self.features,):
                 raise BadInput(f"input {number}: expected {self.features} numbers, got the shape {tuple(row.shape)}.")

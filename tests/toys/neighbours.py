@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from toys.common import ClassMetrics, TableModule
 from torch import Tensor
 
+from toys.common import ClassMetrics, TableModule
 from zoo.base import RoundModule
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from toys.common import TableModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from toys.common import TableModule
 from zoo.base import RoundModule
 
 

@@ -1,0 +1,144 @@
+"""Operations of the fault matrix in processes of their own, and small disks to fill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo_toys as toys
+from hub_server import LoopbackHub
+
+import zoo
+from zoo import index
+
+OWNER = "token-of-owner"
+REPO = "owner/toy"
+FORK = "fork" in multiprocessing.get_all_start_methods()
+
+INDEX = """\
+# kept by publish
+toy-net:
+  model: zoo_toys:ToyNet
+  data: zoo_toys:ToyData
+  task: image-classification
+  summary: A toy.
+  paper: {{title: On Toys, year: 2020}}
+  licence: Apache-2.0
+  default: small
+  weights:
+    small:
+      init: {{width: {width}, num_classes: 3, class_names: [a, b, c]}}
+      file: toy-net-small.safetensors
+      sha256: "{sha256}"
+      bytes: {bytes}
+      params: 50
+      hub: {{repo: null, revision: null}}  # by publish
+      licence: Apache-2.0
+      trained_on: {{data: nothing, licence: CC0-1.0}}
+"""
+
+
+class Scene:
+    """A toy with weights of some size, saved, on the Hub and in an index file."""
+
+    def __init__(self, tmp_path: Path, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, width: int = 4) -> None:
+        self.hub, self.path, self.width = hub, tmp_path, width
+        zoo.register(toys.entry())
+        self.module = toys.trained(width=width)
+        self.folder = zoo.save(self.module, tmp_path / "saved")
+        self.files = {p.name: p.read_bytes() for p in self.folder.iterdir()}
+        self.model = self.files["model.safetensors"]
+        self.monkeypatch = monkeypatch
+
+    def on_hub(self) -> str:
+        """Pin the toy at a commit of the Hub; nothing is bundled."""
+        commit = self.hub.add(REPO, self.files)
+        about = toys.published(REPO, commit, sha256(self.model).hexdigest(), len(self.model))
+        about = toys.dataclasses.replace(about, init={**about.init, "width": self.width})
+        zoo.register(toys.with_weights(toys.entry(self.path / "index.yaml"), about), replace=True)
+        return commit
+
+    def in_checkout(self) -> Path:
+        """An index file with the bundled toy, ready to be published."""
+        place = self.path / "checkout"
+        (place / "bundled").mkdir(parents=True)
+        (place / "bundled" / "toy-net-small.safetensors").write_bytes(self.model)
+        path = place / "checkpoints.yaml"
+        path.write_text(
+            INDEX.format(width=self.width, sha256=sha256(self.model).hexdigest(), bytes=len(self.model)),
+            encoding="utf-8",
+        )
+        self.monkeypatch.setattr(index, "_registered", {})
+        self.monkeypatch.setattr(index, "index_path", lambda: path)
+        self.monkeypatch.setattr(index, "_beside", lambda entry: place)
+        self.monkeypatch.setattr(index, "_cache", None)
+        return path
+
+    def right(self, module: torch.nn.Module) -> bool:
+        """Whether a module holds exactly the toy's weights."""
+        ours, theirs = self.module.state_dict(), module.state_dict()
+        return all(torch.equal(v, theirs[k]) for k, v in ours.items() if not k.startswith("teacher"))
+
+
+def in_child(run: Callable[[], Any]) -> Any:
+    """Start a function in a forked process; its Hub client has no connections of ours."""
+    context = multiprocessing.get_context("fork")
+
+    def quiet() -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        run()
+
+    process = context.Process(target=quiet)
+    process.start()
+    return process
+
+
+def kill_at_random(run: Callable[[], Any], hub: LoopbackHub, rng: random.Random, requests: int) -> bool:
+    """Kill a child after a random number of requests and a random moment more; False if it was done by then."""
+    before, wanted = len(hub.requests), rng.randrange(requests + 1)
+    process = in_child(run)
+    end = time.monotonic() + 30
+    while process.is_alive() and len(hub.requests) - before < wanted and time.monotonic() < end:
+        time.sleep(0.0005)
+    time.sleep(rng.random() * 0.03)
+    killed = process.is_alive()
+    if killed:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    return killed
+
+
+def no_foreign_bytes(folder: Path, good: set[str]) -> bool:
+    """Whether every finished file below a Hub cache is one of the good ones."""
+    blobs = [p for p in folder.rglob("blobs/*") if p.is_file() and not p.name.endswith((".incomplete", ".lock"))]
+    return all(sha256(p.read_bytes()).hexdigest() in good for p in blobs)
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A file system of its own of some size; yields a function that remounts it with other options.
+
+    Without the right to mount, the test is skipped: the simulated twin still runs.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    if shutil.which("mount") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("needs the right to mount; the simulated twin of this test has run")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=False).returncode:
+        pytest.skip("mounting is not allowed here; the simulated twin of this test has run")
+    try:
+        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True) and None
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
