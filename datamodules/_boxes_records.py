@@ -164,11 +164,16 @@ class Checker:
             self.flaws.add(self.name(annotation), where, "a path inside the data folder", str(path))
         elif path.name not in names:
             self.flaws.add(self.name(annotation), where, "an image file", f"{self.name(path)}, which does not exist")
-        elif names[path.name]:
-            advice = "a file inside the data folder (or pass follow_symlinks=True)"
-            self.flaws.add(self.name(path), "symbolic link", advice, os.path.realpath(path))
         else:
+            return self.inside(path)
+        return False
+
+    def inside(self, path: Path) -> bool:
+        """Whether an existing file is not behind a link that leads out of the root; otherwise note it."""
+        if not self.listing.names(path.parent).get(path.name):
             return True
+        advice = "a file inside the data folder (or pass follow_symlinks=True)"
+        self.flaws.add(self.name(path), "symbolic link", advice, os.path.realpath(path))
         return False
 
     def size(self, path: Path, stated: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -159,6 +159,8 @@ def _read_xml(
             checker.name(list_file), stem, "an annotation file", f"{checker.name(file)}, which does not exist"
         )
         return None
+    if not checker.inside(file):
+        return None
     try:
         text = file.read_bytes()
         if b"<!ENTITY" in text:  # entities can swell a small file to gigabytes; annotations never need them

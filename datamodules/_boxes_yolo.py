@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from datamodules._boxes_records import Checker, Record, Records, UnreadableError, image_size
-from zoo.errors import BadData
+from zoo.errors import BadData, UnsafeFile
+from zoo.index import load_yaml
 
 __all__ = ["find_yolo", "read_yolo", "yolo_class_names"]
 
@@ -54,15 +54,15 @@ def _yaml_names(file: Path) -> list[str] | None:
     if file.stat().st_size > 1_000_000:
         raise BadData(f"{file}: expected a YAML file under 1 MB with `names:`, got {file.stat().st_size} bytes")
     try:
-        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadData(f"{file}: expected YAML, got: {error}") from None
+        content: Any = load_yaml(file, where="this file", error=BadData)  # refuses what swells, nests or executes
+    except (BadData, UnsafeFile) as error:
+        raise type(error)(f"{file}: expected YAML, got: {error}") from None
     names = content.get("names") if isinstance(content, dict) else None
     if names is None:
         return None
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or any(isinstance(name, (list, dict)) for name in names):
         raise BadData(f"{file}: names: expected a list, or a map from 0..n-1 to names, got {names!r:.80}")
     return [str(name) for name in names]
 
@@ -101,7 +101,7 @@ def read_yolo(folders: tuple[Path, Path], names: list[str], checker: Checker) ->
         except UnreadableError as error:
             checker.flaws.add(checker.name(path), "image", error.expected, error.found)
             continue
-        if f"{path.stem}.txt" in texts:
+        if f"{path.stem}.txt" in texts and checker.inside(labels / f"{path.stem}.txt"):
             _read_rows(labels / f"{path.stem}.txt", record, names, checker)
         items.append(record)
     return Records(items, names, list(range(len(names))))

@@ -189,9 +189,7 @@ class ZooDataModule(LightningDataModule):
         seed: order of the training samples, augmentation, and whatever is drawn at random.
     """
 
-    def __init__(
-        self, root: str | None = None, batch_size: int = 32, num_workers: int = 0, seed: int = 0
-    ) -> None:
+    def __init__(self, root: str | None = None, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         if batch_size < 1:

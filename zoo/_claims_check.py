@@ -133,7 +133,9 @@ def _check_study(entry: Entry, claim: Claim, arm: Arm, where: str) -> list[str]:
         return [f"{where}.study: {error}"]
     known = [name for name in inspect.signature(function).parameters if name != "seed"]
     found = [
-        f"{where}.set: {arm.study} has no argument {name!r}.{nearest(name, known)}" for name in arm.set if name not in known
+        f"{where}.set: {arm.study} has no argument {name!r}.{nearest(name, known)}"
+        for name in arm.set
+        if name not in known
     ]
     if claim.metric not in function.metrics:
         near = nearest(claim.metric, function.metrics)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,15 @@ def _file_of(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _imports(path: Path, name: str) -> list[str]:
+def _imports(path: Path, name: str) -> tuple[str, ...]:
     """Modules imported at the top level of a file; names imported from a package may be modules themselves."""
-    found = []
+    about = path.stat()
+    return _parsed_imports(path, name, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _parsed_imports(path: Path, name: str, changed: int, size: int) -> tuple[str, ...]:
+    found: list[str] = []
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.Import):
@@ -74,11 +81,18 @@ def _imports(path: Path, name: str) -> list[str]:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+    return tuple(found)
 
 
 def _essence(path: Path) -> str:
     """A file's code without comments, docstrings and layout."""
+    about = path.stat()
+    return _stripped(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _stripped(path: Path, changed: int, size: int) -> str:
+    """Cached while the file is as it was: a long plan asks before each of its steps."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

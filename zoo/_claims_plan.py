@@ -153,18 +153,19 @@ class _Planner:
             self._codes[about] = code_of(self.entry, spec)
         return self._codes[about]
 
-    def add(self, spec: dict[str, Any], measures: Iterable[str], minutes: float) -> Job:
+    def add(self, spec: dict[str, Any], label: str, measures: Iterable[str] = (), minutes: float = 0.0) -> Job:
         """Add a run, and those it depends on before it."""
         stages, needs = {}, []
         if "start" in spec:
             # the share of a start in the cost is not known: its minutes are part of the estimate of its branches
-            needs.append(self.add(spec["start"], (), 0.0).key)
+            needs.append(self.add(spec["start"], f"{label} (start)").key)
         if "recipe" in spec:
             for tag in _recipe(self.entry, spec["recipe"]).get("after") or []:
                 if self.entry.weights[tag].sha256 is None:
                     stage = _recipe_spec(self.entry, tag, {})
                     seed = recipe_seed(self.entry, tag)
-                    stages[tag] = self.add({**stage, "seed": seed}, (), self._minutes(tag)).key
+                    name = f"{self.entry.id}:{tag}, seed {seed}"
+                    stages[tag] = self.add({**stage, "seed": seed}, name, (), self._minutes(tag)).key
                     needs.append(stages[tag])
         code = self.code(spec)
         key = ("quick-" if self.quick else "") + fingerprint({"zoo": self.entry.id, "spec": spec, "code": code})
@@ -173,21 +174,12 @@ class _Planner:
             both = tuple(sorted({*known.measures, *measures}))
             self.jobs[key] = replace(known, measures=both, minutes=max(known.minutes, minutes))
         else:
-            job = Job(key, spec, code, label(spec), tuple(needs), stages, tuple(sorted(measures)), minutes, self.quick)
+            job = Job(key, spec, code, label, tuple(needs), stages, tuple(sorted(measures)), minutes, self.quick)
             self.jobs[key] = job
         return self.jobs[key]
 
     def _minutes(self, tag: str) -> float:
         return float(_recipe(self.entry, tag).get("minutes") or 0)
-
-
-def label(spec: dict[str, Any]) -> str:
-    """A run in one line."""
-    parts = [str(spec.get("recipe") or spec.get("study"))]
-    parts += [f"{key}={json.dumps(value)}" for key, value in spec["set"].items()]
-    parts += [f"from ({label({**spec['start'], 'seed': None})})"] if "start" in spec else []
-    parts += [f"seed {spec['seed']}"] if spec["seed"] is not None else []
-    return " ".join(parts)
 
 
 def seeds_of(claim: Claim, seeds: Sequence[int] | None = None) -> list[int | None]:
@@ -230,5 +222,7 @@ def plan(
         for seed in chosen:
             for arm in claim.arms.values():
                 measures = () if arm.study else measures_of(claim)
-                planner.add(spec_of(entry, arm, seed), measures, 1.0 if quick else (claim.minutes or 0) / whole)
+                minutes = 1.0 if quick else (claim.minutes or 0) / whole
+                label = f"{claim.id}: {arm.name}" + (f", seed {seed}" if seed is not None else "")
+                planner.add(spec_of(entry, arm, seed), label, measures, minutes)
     return list(planner.jobs.values())

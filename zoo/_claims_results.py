@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,13 +88,16 @@ def read_results(path: Path) -> dict[str, Any]:
 def write_results(path: Path, entry: Entry, claims: Iterable[Claim], runs: Mapping[str, Any]) -> dict[str, Any]:
     """Judge the claims, write the file atomically, and return what it holds."""
     judged = {claim.id: summary(claim, judge(entry, claim, runs)) for claim in claims}
-    claims_text = {cid: {**found, "command": f"zoo reproduce {entry.id} --claim {cid}"} for cid, found in judged.items()}
+    claims_text = {
+        cid: {**found, "command": f"zoo reproduce {entry.id} --claim {cid}"} for cid, found in judged.items()
+    }
     content = {"format": FORMAT, "zoo": entry.id, "claims": claims_text, "runs": dict(sorted(runs.items()))}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        # a point of a curve on one line
+        file.write(re.sub(r"\[\s+([^\s\[\]{}\"]+),\s+([^\s\[\]{}\"]+)\s+\]", r"[\1, \2]", text) + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -140,8 +144,8 @@ def judge(entry: Entry, claim: Claim, runs: Mapping[str, Any]) -> Judgement:
     minutes = sum(float(runs[key].get("minutes") or 0) for key in {k for k in specs.values() if k in runs})
     done = sum(key in runs for key in specs.values())
     if done < len(specs):
-        reason = claim.reason if done == 0 else f"{done} of {len(specs)} runs are there"
-        return Judgement("not run", reason or "not run yet", [], values, minutes)
+        reason = f"{done} of {len(specs)} runs are there" if done else claim.reason or _why_not(claim)
+        return Judgement("not run", reason, [], values, minutes)
     missing = [f"{arm}, seed {s}" for arm, by_seed in values.items() for s, v in by_seed.items() if v is None]
     if missing and _decides(claim, missing):
         return Judgement("undecided", f"no finite {claim.metric} in {missing[0]}", [], values, minutes)
@@ -150,6 +154,11 @@ def judge(entry: Entry, claim: Claim, runs: Mapping[str, Any]) -> Judgement:
     verdict = "opposite" if "opposite" in verdicts else "holds" if set(verdicts) == {"holds"} else "undecided"
     reason = "one seed gives no interval" if comparisons[0].found.n == 1 else ""
     return Judgement(verdict, reason, comparisons, values, minutes)
+
+
+def _why_not(claim: Claim) -> str:
+    data = f", needs the data set {', '.join(claim.needs)}" if claim.needs else ""
+    return f"planned: about {claim.minutes:g} minutes of computing{data}" if claim.minutes else "not run yet" + data
 
 
 def _decides(claim: Claim, missing: list[str]) -> bool:

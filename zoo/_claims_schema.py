@@ -153,6 +153,7 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "arms": ("a mapping from arm to {recipe: TAG, set: {...}} or {study: NAME}", lambda v: isinstance(v, dict), True),
     "metric": ("a logged key such as test/map", _matches(_METRIC), True),
     "expect": (f"one of {', '.join(EXPECTATIONS)}", _text, True),
+    "set": ("a mapping from setting to a plain value", _settings, False),
     "paper": ("{value: ..., source: ...}", lambda v: isinstance(v, dict), False),
     "margin": ("a number of at least 0", lambda v: _number(v) and v >= 0, False),
     "value": ("a number", _number, False),
@@ -258,6 +259,7 @@ def _check_claim(number: int, raw: Any, tags: Iterable[str]) -> list[str]:
     if not isinstance(arms, dict) or not arms:
         return found
     needs = raw.get("needs") if _texts(raw.get("needs")) else []
+    found += _check_settings(f"{where}.set", raw.get("set"), needs or [], study=False)
     for name, arm in arms.items():
         if not _matches(_NAME)(name):
             found.append(f"{where}.arms: {name!r} is no kebab-case name")
@@ -311,9 +313,12 @@ def raise_if_any(where: str, problems: list[str]) -> None:
 def _claim(raw: dict[str, Any]) -> Claim:
     given = dict(raw)
     arms = {}
+    common = given.pop("set", {})  # of all arms and their starts; a study has arguments of its own
     for name, arm in given.pop("arms").items():
-        start = Branch(**arm["start"]) if arm.get("start") else None
-        arms[name] = Arm(name, _role(name, arm), arm.get("recipe"), arm.get("study"), arm.get("set") or {}, start)
+        start = arm.get("start")
+        branch = Branch(start["recipe"], {**common, **start.get("set", {})}) if start else None
+        settings = {**({} if "study" in arm else common), **arm.get("set", {})}
+        arms[name] = Arm(name, _role(name, arm), arm.get("recipe"), arm.get("study"), settings, branch)
     for key in ("seeds", "needs"):
         given[key] = tuple(given.get(key) or ())
     return Claim(arms=arms, **given)

@@ -22,7 +22,13 @@ from zoo.index import Entry
 
 __all__ = ["Place", "RunFailed", "Step", "finished", "result_of", "steps_of"]
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 class RunFailed(ZooError):
@@ -112,7 +118,14 @@ class Step:
         if self.name == "study":
             given = dict(job.spec["set"]) | ({"seed": job.seed} if job.seed is not None else {})
             return ["zoo.studies", entry.id, job.spec["study"], json.dumps(given), str(self.folder / "study.json")]
-        words = ["zoo", "train", self.name, "--zoo", f"{entry.id}:{job.spec['recipe']}", f"--seed_everything={job.seed}"]
+        words = [
+            "zoo",
+            "train",
+            self.name,
+            "--zoo",
+            f"{entry.id}:{job.spec['recipe']}",
+            f"--seed_everything={job.seed}",
+        ]
         if self.name == "fit":
             words += self._start()
         else:

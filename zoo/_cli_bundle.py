@@ -51,7 +51,10 @@ def run_bundle(options: argparse.Namespace) -> int:
         params = sum(p.numel() for p in store.load(folder).parameters())
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, target)
-    print(f"wrote {target.name} in {target.parent.name}/. Lines for checkpoints.yaml, below {tag}:")
+        golden = index.index_path().parent / "tests" / "golden" / target.name
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "golden.safetensors", golden)
+    print(f"wrote {target.name} in {target.parent.name}/ and tests/golden/. Lines for checkpoints.yaml, below {tag}:")
     print(f"      init: {json.dumps(_changed(entry, config['init']))}")
     print(f"      file: {target.name}")
     print(f'      sha256: "{config["sha256"]["model.safetensors"]}"')

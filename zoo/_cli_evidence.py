@@ -25,7 +25,9 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only show the plan and its cost")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (1)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of each run (cores / jobs)")
-    parser.add_argument("--folder", default="runs/reproduce", metavar="DIR", help="where runs are kept (runs/reproduce)")
+    parser.add_argument(
+        "--folder", default="runs/reproduce", metavar="DIR", help="where runs are kept (runs/reproduce)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -123,7 +125,7 @@ def run_card(options: argparse.Namespace) -> int:
         for name in names:
             for path in card.draw(known[name]):
                 print(f"drawn     {path}")
-    problems = []
+    problems: list[object] = []
     for name in names:
         problems += card.check(known[name]) if options.check else card.write(known[name])
     if options.all:

@@ -13,7 +13,7 @@ from typing import Any
 from zoo._store_config import FORMAT, without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find
 from zoo._store_hub import Hub, temporary, writing
-from zoo._store_push import files_of, listing, load_back, send
+from zoo._store_push import ensure_tag, files_of, listing, load_back, send
 from zoo._store_tensors import check_sha256
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
 from zoo.index import Entry, Weights, bundled_path, index_path, read_index, refresh
@@ -51,12 +51,16 @@ def _publish(entry: Entry, about: Weights, repo: str, hub: Hub, *, private: bool
     with temporary("zoo-publish-") as place:
         readme = _card(entry, about, repo)
         there = _already_there(hub, repo, about, readme)
+        tag = f"sha256-{str(about.sha256)[:12]}"
         if there is not None:
+            if there != about.hub.revision:  # an earlier run stopped before it had named, checked and pinned it
+                ensure_tag(hub, repo, tag, there, str(about.sha256))
+                load_back(hub, repo, there, str(about.sha256))
             return there, "already there"
         folder = _stage(entry, about, place, hub)
         files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry)
         message = f"{entry.id}:{about.tag} {str(about.sha256)[:12]}"
-        commit = send(hub, repo, files, private=private, tag=f"sha256-{str(about.sha256)[:12]}", message=message)
+        commit = send(hub, repo, files, private=private, tag=tag, message=message)
         load_back(hub, repo, commit, str(about.sha256))
         return commit, "published"
 

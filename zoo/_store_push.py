@@ -18,7 +18,7 @@ from zoo.index import Weights
 if TYPE_CHECKING:
     from zoo.base import ZooModule
 
-__all__ = ["files_of", "listing", "load_back", "push", "send"]
+__all__ = ["ensure_tag", "files_of", "listing", "load_back", "push", "send"]
 
 
 def push(
@@ -102,7 +102,8 @@ def send(hub: Hub, repo: str, files: dict[str, bytes | Path], *, private: bool, 
     with hub.explained(repo, None, "the Hub"):
         hub.api().create_repo(repo, private=private, exist_ok=True)
     parent, _ = listing(hub, repo)
-    if tag is not None and _is_taken(hub, repo, tag, files[MODEL]):
+    model = files[MODEL]
+    if tag is not None and isinstance(model, Path) and _is_taken(hub, repo, tag, file_sha256(model)):
         tag = None  # it names these weights already, and does not move
     added = [CommitOperationAdd(path, data if isinstance(data, bytes) else str(data)) for path, data in files.items()]
     with hub.explained(repo, None, "the Hub"):
@@ -113,13 +114,19 @@ def send(hub: Hub, repo: str, files: dict[str, bytes | Path], *, private: bool, 
     return commit
 
 
-def _is_taken(hub: Hub, repo: str, tag: str, model: bytes | Path) -> bool:
+def ensure_tag(hub: Hub, repo: str, tag: str, commit: str, sha256: str) -> None:
+    """Name a commit, unless its weights have that name already."""
+    if not _is_taken(hub, repo, tag, sha256):
+        with hub.explained(repo, None, "the Hub"):
+            hub.api().create_tag(repo, tag=tag, revision=commit)
+
+
+def _is_taken(hub: Hub, repo: str, tag: str, sha256: str) -> bool:
     try:
         _, listed = listing(hub, repo, tag)
     except RevisionNotFound:
         return False
-    ours = file_sha256(model) if isinstance(model, Path) else ""
-    if listed.get(MODEL) != ours:
+    if listed.get(MODEL) != sha256:
         raise RepositoryChanged(
             f"hf://{repo}: the tag {tag!r} names other weights ({str(listed.get(MODEL))[:12]}), and a tag never moves. "
             "Choose another tag."

@@ -256,7 +256,7 @@ class ZooModule(Shared, LightningModule):
         if not self.trainer.is_global_zero:
             return
         for logger in self.loggers:
-            board = getattr(logger, "experiment", None)
+            board: Any = getattr(logger, "experiment", None)
             if hasattr(board, "add_image"):
                 board.add_image(key, pixels, self.global_step)
                 return

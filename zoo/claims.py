@@ -1,7 +1,7 @@
 """Claims: what a paper promises, what this code measured, and running it again.
 
-`model_cards/<id>/claims.yaml` says what is promised and which runs decide it, `results.json` beside it holds raw values
-and verdicts. `zoo reproduce` runs what is missing. Runs are kept in `runs/reproduce/<key>`, where the key covers recipe,
+`model_cards/<id>/claims.yaml` says what is promised and which runs decide it, `results.json` beside it holds raw
+values and verdicts. `zoo reproduce` runs what is missing. Runs are kept in `runs/reproduce/<key>`, where the key covers recipe,
 settings, seed and the code behind them (`zoo/_claims_code.py` says which), so claims share arms and nothing runs twice.
 The last epoch's weights are scored, unless the recipe chooses its checkpoint on validation data.
 """
@@ -40,6 +40,7 @@ __all__ = [
     "judge",
     "make_plan",
     "read_results",
+    "rejudge",
     "reproduce",
     "results_of",
     "student",
@@ -79,8 +80,22 @@ def drifted(entry: Entry) -> list[str]:
         fresh = summary(claim, judge(entry, claim, found["runs"]))
         old = {k: v for k, v in stored.get(claim.id, {}).items() if k != "command"}
         if fresh != old:
-            problems.append(f"{entry.id}: {claim.id}: results.json says {old.get('verdict')}, its runs {fresh['verdict']}")
+            problems.append(
+                f"{entry.id}: {claim.id}: results.json says {old.get('verdict')}, its runs {fresh['verdict']}"
+            )
     return problems
+
+
+def rejudge(entry: Entry) -> list[Path]:
+    """Compute the verdicts in results.json anew from its raw values; returns its path if that changed anything.
+
+    Needed after an edit of claims.yaml; what was measured stays as it is.
+    """
+    path = card_folder(entry) / "results.json"
+    if not path.is_file() or not drifted(entry):
+        return []
+    write_results(path, entry, claims_of(entry), results_of(entry)["runs"])
+    return [path]
 
 
 # Running ----------------------------------------------------------------------------------------------------------
@@ -138,7 +153,9 @@ def make_plan(
         raise BadInput(f"{entry.id} has no claims: expected them in {path}.")
     for wanted in claims or []:
         if wanted not in known:
-            raise UnknownName(f"{entry.id} has no claim {wanted!r}.{nearest(wanted, known)} Claims: {', '.join(known)}.")
+            raise UnknownName(
+                f"{entry.id} has no claim {wanted!r}.{nearest(wanted, known)} Claims: {', '.join(known)}."
+            )
     chosen = [known[c] for c in claims or known]
     _check_seeds(chosen, seeds)
     found = _roots(roots or {}, {need for claim in chosen for need in claim.needs}, known.values())
@@ -161,7 +178,9 @@ def _roots(given: Mapping[str, str | Path], needed: set[str], claims: Any) -> di
     known = {need for claim in claims for need in claim.needs}
     for name in given:
         if name not in known:
-            raise UnknownName(f"--root: no claim needs {name!r}.{nearest(name, known)} Needed: {', '.join(known) or 'none'}.")
+            raise UnknownName(
+                f"--root: no claim needs {name!r}.{nearest(name, known)} Needed: {', '.join(known) or 'none'}."
+            )
     found = {}
     for name in needed:
         value = given.get(name) or os.environ.get(f"ZOO_ROOT_{name.upper().replace('-', '_')}")
@@ -215,9 +234,10 @@ def reproduce(
         key = fingerprint(job.spec)
         known = stored["runs"].get(key)
         # a run whose result is stored keeps the versions and the commit it was made with
-        if known is None or known.get("code") != job.code or job.measures_missing(known):
-            if (fresh := result_of(place, job, about)) is not None:
-                stored["runs"][key] = fresh
+        stale = known is None or known.get("code") != job.code or job.measures_missing(known)
+        fresh = result_of(place, job, about) if stale else None
+        if fresh is not None:
+            stored["runs"][key] = fresh
         write_results(target, plan.entry, claims, stored["runs"])
 
     failed = carry_out(place, plan.jobs, parallel=parallel, on_done=keep)

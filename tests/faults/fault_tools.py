@@ -129,16 +129,40 @@ def no_foreign_bytes(folder: Path, good: set[str]) -> bool:
 
 @contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A file system of its own of some size; yields a function that remounts it with other options.
+    """A folder with little room; yields a function that remounts it: "size=16m", "ro" or "rw".
 
-    Without the right to mount, the test is skipped: the simulated twin still runs.
+    A file system of its own where mounting is allowed. Elsewhere a limit on the size of files stands for the full disk
+    (the system then refuses a write in the middle, as a full disk does), and folder modes for the read-only one.
     """
     place.mkdir(parents=True, exist_ok=True)
-    if shutil.which("mount") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("needs the right to mount; the simulated twin of this test has run")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=False).returncode:
-        pytest.skip("mounting is not allowed here; the simulated twin of this test has run")
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    may = shutil.which("mount") is not None and not os.environ.get("ZOO_TEST_NO_MOUNT")
+    if may and subprocess.run(words, check=False, capture_output=True).returncode == 0:
+        try:
+            yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True) and None
+        finally:
+            subprocess.run(["umount", "-l", str(place)], check=False)
+    else:
+        with _limited(place, size) as change:
+            yield change
+
+
+@contextmanager
+def _limited(place: Path, size: str) -> Iterator[Callable[[str], None]]:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def change(options: str) -> None:
+        if options in ("ro", "rw"):
+            if os.geteuid() == 0:
+                pytest.skip("mounting is not allowed here, and modes do not hold root back")
+            for folder in [place, *(p for p in place.rglob("*") if p.is_dir())]:
+                folder.chmod(0o555 if options == "ro" else 0o755)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size[:-1]) << {"k": 10, "m": 20}[size[-1]], before[1]))
     try:
-        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True) and None
+        yield change
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -215,6 +215,13 @@ def test_disk_full(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole(place / "data")
 
 
+def test_read_only_folder(place: Path) -> None:
+    """A file stands where a folder would have to be made: nobody, not even root, can write there."""
+    (place / "file").write_text("")
+    with pytest.raises(errors.NotWritable, match="Choose a folder"):
+        fetch("toy", place / "file" / "data")
+
+
 def test_restores_what_is_missing(place: Path) -> None:
     fetch("toy", place / "data")
     (place / "data/toy/test.bin").unlink()
@@ -341,6 +348,40 @@ def test_links_are_left_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     use(monkeypatch, place, archive, client="npm")
     with pytest.raises(errors.CorruptFile, match="no such file"):
         fetch("toy", place / "data")
+
+
+# Layouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_what_readers_of_cifar_know() -> None:
+    """Written opcode by opcode, so that numpy's version does not change the hash; read back with the usual call."""
+    import pickle
+
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 256, (10_000, 3_072), dtype=np.uint8)
+    labels = [i % 10 for i in range(10_000)]
+    names = [f"{i}.png" for i in range(10_000)]
+    batch = pickle.loads(
+        _data_convert._pickled("training batch 1 of 5", labels, pixels.tobytes(), names), encoding="latin1"
+    )
+    assert list(batch) == ["batch_label", "labels", "data", "filenames"]
+    assert np.array_equal(batch["data"], pixels)
+    assert batch["data"].dtype == np.uint8
+    assert batch["labels"] == labels
+    assert batch["filenames"] == names
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_photographs_inside_resource_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [b"RIFF" + bytes(4) + b"WEBP" + bytes([i]) * (20 + i) for i in range(3)]
+    resource = b"qres header" + b"".join(len(p).to_bytes(4, "big") + p for p in pictures) + b"RIFF0000WEBP cut off"
+    archive = toys.deb(place / "toy-data_1_all.deb", {"usr/share/toy/birds.rcc": resource})
+    source = Source("apt", "toy-data", "", 0.01, "usr/share/toy/*.rcc", "photographs", "photos")
+    _data_convert.convert(source, archive, place / "work", place / "out")
+    found = sorted((place / "out" / "photos").iterdir())
+    assert [p.name for p in found] == ["birds-01.webp", "birds-02.webp", "birds-03.webp"]
+    assert [p.read_bytes() for p in found] == pictures
 
 
 # Stops and company ------------------------------------------------------------------------------------------------

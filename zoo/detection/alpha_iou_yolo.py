@@ -152,9 +152,11 @@ class AlphaIoUYOLO(ZooModule):
         return found["boxes"], found["logits"].float().sigmoid()
 
     def example_input(self) -> tuple[Tensor, ...]:
-        """One grey image of the input size."""
+        """One image of the input size: ramps of red to the right and of green downwards, and blue stripes."""
         side = int(self.hparams["img_size"])
-        return (torch.full((1, 3, side, side), 0.447, device=self.device),)
+        ramp = torch.linspace(0, 1, side, device=self.device).expand(side, side)
+        stripes = 0.5 + 0.5 * torch.sin(40 * (ramp + ramp.T))
+        return (torch.stack([ramp, ramp.T, stripes])[None],)
 
     # Training -----------------------------------------------------------------------------------------------------
 

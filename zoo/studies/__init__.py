@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from zoo.errors import UnknownName, nearest
 
-__all__ = ["Outcome", "find_study", "module_name", "study", "studies_of"]
+__all__ = ["Outcome", "find_study", "module_name", "studies_of", "study"]
 
 F = TypeVar("F", bound=Callable[..., "Outcome"])
 
@@ -75,5 +75,7 @@ def find_study(method: str, name: str) -> Any:
     """
     known = studies_of(method)
     if name not in known:
-        raise UnknownName(f"{method} has no study {name!r}.{nearest(name, known)} Studies: {', '.join(known) or 'none'}.")
+        raise UnknownName(
+            f"{method} has no study {name!r}.{nearest(name, known)} Studies: {', '.join(known) or 'none'}."
+        )
     return known[name]

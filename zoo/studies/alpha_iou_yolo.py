@@ -92,7 +92,7 @@ def gradient_weight() -> Outcome:
 def race(alpha: float = 3.0, offset: float = 0.4, goal: float = 0.95, rate: float = 2e-3, cap: int = 4000) -> Outcome:
     """Steps of plain gradient descent on `1 - I^alpha` that bring one box to an IoU with the unit square.
 
-    The box (cx, cy, w, h) starts at (0.9 s, 0.7 s, 1 + 0.4 s, 1 - 0.3 s) with s = `offset`; a larger s is a worse start.
+    The box (cx, cy, w, h) starts at (0.9 s, 0.7 s, 1 + 0.4 s, 1 - 0.3 s), s = `offset`; a larger s is a worse start.
 
     Args:
         alpha: the power.

@@ -1,0 +1,71 @@
+"""Run by test_closed_network: every method with weights, in a process that cannot open a connection.
+
+Prints one line per checkpoint, and one per entry that has none yet.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+attempts: list[str] = []
+
+
+def refuse(*args: Any, **kwargs: Any) -> Any:
+    attempts.append(repr(args)[:200])
+    raise OSError(101, f"this test allows no network: {args!r}")
+
+
+socket.socket.connect = refuse  # type: ignore[method-assign]
+socket.socket.connect_ex = refuse  # type: ignore[method-assign]
+socket.socket.sendto = refuse  # type: ignore[method-assign]
+socket.getaddrinfo = refuse
+socket.create_connection = refuse
+
+
+def check(name: str, entry: Any, folder: Path) -> None:
+    import lightning
+
+    import zoo
+
+    model = zoo.load(name)
+    assert model.report.pinned
+    assert not model.report.source.startswith("hub")
+    facts = zoo.datamodule(name).facts()
+    # small, but with the sizes that the weights were made for
+    small = {k: v for k, v in entry.tiny.get("data", {}).items() if k not in facts}
+    data = zoo.datamodule(name, **small)
+    fake = data.fake(folder / name.replace(":", "-"))
+    pictures = sorted(str(p) for p in fake.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    assert len(model.predict(pictures[:2] if len(pictures) > 1 else model.example_input()[0][:2])) == 2
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(fast_dev_run=True, default_root_dir=str(folder), **quiet)
+    trainer.fit(model, data)
+    assert trainer.test(model, data, verbose=False)
+    saved = zoo.save(model, folder / "saved" / name.replace(":", "-"))
+    assert zoo.load(saved).report.sha256
+
+
+def main() -> int:
+    import logging
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    from zoo import index
+
+    for entry in index.entries().values():
+        ready = [t for t, w in entry.weights.items() if w.sha256 and index.bundled_path(w, entry).is_file()]
+        for tag in ready:
+            check(f"{entry.id}:{tag}", entry.tag(tag), Path(sys.argv[1]))
+            print(f"{entry.id}:{tag} works")
+        if not ready:
+            print(f"{entry.id} has no bundled weights")
+    assert not attempts, attempts
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,569 @@
+"""Claims: their file, the statistics, the plan, and runs that survive anything. A stand-in replaces training."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cli_toys
+import pytest
+
+from zoo import _claims_code, _claims_plan, _claims_run, _claims_steps, claims, cli, index
+from zoo._claims_results import judge, read_results, round_values, write_results
+from zoo.errors import BadInput, FormatTooNew, UnknownName
+
+STUB = Path(__file__).with_name("claims_stub.py")
+PROGRAM = (sys.executable, "-I", "-S", str(STUB))  # without site packages it starts in a few milliseconds
+PAIR = """\
+- id: fast-wins
+  promise: A higher rate is better.
+  arms:
+    ours: {recipe: ten-n, set: {model.lr: 0.5}}
+    baseline: {recipe: ten-n, set: {model.lr: 0.25}}
+  metric: test/acc
+  expect: higher
+  seeds: [0, 1, 2]
+  minutes: 6
+"""
+
+
+@pytest.fixture
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> index.Entry:
+    monkeypatch.setattr(index, "_registered", dict(index._registered))
+    monkeypatch.setattr(cli_toys.ToyNet, "logged", ("acc", "loss", "acc/*"))
+    monkeypatch.chdir(tmp_path)
+    return cli_toys.register(tmp_path)
+
+
+def write_claims(entry: index.Entry, text: str) -> list[claims.Claim]:
+    path = claims.card_folder(entry) / "claims.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return claims.claims_of(entry)
+
+
+def place_of(entry: index.Entry, folder: Path) -> _claims_steps.Place:
+    return _claims_steps.Place(entry, folder / "runs", program=(*PROGRAM, str(folder)))
+
+
+def calls(folder: Path) -> list[str]:
+    path = folder / "calls.txt"
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def runs_with(entry: index.Entry, claim: claims.Claim, values: dict[str, list[float | None]]) -> dict[str, Any]:
+    """Raw runs that give each arm these values, seed by seed."""
+    found = {}
+    for (arm, seed), spec in _claims_plan.jobs_of(entry, claim).items():
+        place = claim.seeds.index(seed) if seed is not None else 0
+        if place < len(values[arm]):
+            found[_claims_plan.fingerprint(spec)] = {"spec": spec, "metrics": {claim.metric: values[arm][place]}}
+    return found
+
+
+# Statistics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.95, 0.999])
+def test_students_quantile_is_scipys(coverage: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for df in (*range(1, 31), 57, 100, 999):
+        assert claims.student(df, coverage) == pytest.approx(stats.t.ppf(0.5 + coverage / 2, df), rel=1e-9)
+
+
+def test_students_quantile_in_the_tables() -> None:
+    assert [round(claims.student(df), 4) for df in (1, 2, 4, 9)] == [12.7062, 4.3027, 2.7764, 2.2622]
+
+
+def test_interval_is_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = [0.1, 0.4, 0.25, 0.3]
+    low, high = stats.t.interval(0.95, 3, loc=0.2625, scale=stats.sem(values))
+    found = claims.interval(values)
+    assert (found.n, found.low, found.high) == (4, pytest.approx(low), pytest.approx(high))
+
+
+def test_intervals_without_spread() -> None:
+    assert claims.interval([0.5]).low is None
+    assert claims.interval([0.5], exact=True) == claims.Interval(0, 0.5, 0.5, 0.5)
+    assert claims.interval([0.25, 0.25, 0.25]) == claims.Interval(3, 0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expect", "margin", "verdict"),
+    [
+        (0.1, 0.3, "higher", 0, "holds"),
+        (-0.1, 0.3, "higher", 0, "undecided"),
+        (-0.3, -0.1, "higher", 0, "opposite"),
+        (0.1, 0.3, "higher", 0.2, "undecided"),
+        (0.0, 0.1, "higher", 0.2, "opposite"),
+        (0.0, 0.0, "higher", 0, "undecided"),
+        (-0.3, -0.1, "lower", 0, "holds"),
+        (0.1, 0.3, "lower", 0, "opposite"),
+        (-0.3, -0.1, "lower", 0.1, "undecided"),
+        (-0.05, 0.3, "not-worse", 0.1, "holds"),
+        (-0.15, 0.3, "not-worse", 0.1, "undecided"),
+        (-0.3, -0.15, "not-worse", 0.1, "opposite"),
+        (-0.05, 0.1, "within", 0.1, "holds"),
+        (-0.05, 0.2, "within", 0.1, "undecided"),
+        (0.15, 0.2, "within", 0.1, "opposite"),
+        (0.0, 0.1, "at-least", 0, "holds"),
+        (-0.1, 0.1, "at-least", 0, "undecided"),
+        (-0.2, -0.1, "at-least", 0, "opposite"),
+        (0.0, 0.0, "at-most", 0, "holds"),
+        (0.1, 0.2, "at-most", 0, "opposite"),
+        (float("nan"), 0.2, "higher", 0, "undecided"),
+        (None, None, "higher", 0, "undecided"),
+    ],
+)
+def test_verdicts(low: float | None, high: float | None, expect: str, margin: float, verdict: str) -> None:
+    assert claims.decide(claims.Interval(3, 0.0, low, high), expect, margin) == verdict
+
+
+def test_not_worse_where_less_is_better() -> None:
+    found = claims.Interval(3, 0.2, 0.15, 0.3)
+    assert claims.decide(found, "not-worse", 0.1) == "holds"
+    assert claims.decide(found, "not-worse", 0.1, larger_is_better=False) == "opposite"
+
+
+# The file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("recipe: ten-n, set: {model.lr: 0.5}", "recipe: ten-m", r"fast-wins.arms.ours.recipe.*'ten-m'.*'ten-n'"),
+        ("expect: higher", "expect: hihger", r"expect.*'hihger'.*'higher'"),
+        ("expect: higher", "expect: within", r"margin: within needs one"),
+        ("expect: higher", "expect: at-least", r"value: at-least needs the number"),
+        ("metric: test/acc", "metirc: test/acc", r"unknown key 'metirc'.*'metric'"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds: expected a list of different whole numbers"),
+        ("seeds: [0, 1, 2]", "seeds: []", r"seeds: training depends on chance"),
+        ("seeds: [0, 1, 2]", "seeds: [-1]", r"seeds: expected"),
+        ("baseline:", "other:", r"higher needs an arm called baseline"),
+        ("ours:", "mine:", r"expected one arm called ours"),
+        ("model.lr: 0.5", "optimizer.lr: 0.5", r"'optimizer.lr' is no setting"),
+        ("model.lr: 0.5", "data.root: $cats", r"'cats'"),
+        ("recipe: ten-n, set: {model.lr: 0.5}", "set: {}", r"either a recipe or a study"),
+        ("id: fast-wins", "id: Fast Wins", r"id: expected a kebab-case name"),
+        ("minutes: 6", "minutes: 6\n  at: 2", r"at: expected a share"),
+        ("minutes: 6", "minutes: 6\n  contrast: {ours: 1, bseline: -1}", r"'bseline'.*'baseline'"),
+    ],
+)
+def test_a_broken_file_is_told_with_the_nearest_name(entry: index.Entry, old: str, new: str, message: str) -> None:
+    with pytest.raises(claims.InvalidClaims, match=message):
+        write_claims(entry, PAIR.replace(old, new, 1))
+
+
+def test_all_problems_are_told_at_once(entry: index.Entry) -> None:
+    text = PAIR.replace("expect: higher", "expect: more").replace("metric: test/acc", "metric: 3")
+    with pytest.raises(claims.InvalidClaims, match=r"2 problems"):
+        write_claims(entry, text)
+    with pytest.raises(claims.InvalidClaims, match="used twice"):
+        write_claims(entry, PAIR + PAIR)
+    with pytest.raises(claims.InvalidClaims, match="expected a list of claims"):
+        write_claims(entry, "fast-wins: {}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("model.lr: 0.5", "model.rl: 0.5", r"ToyNet has no argument 'rl'.*'model.lr'"),
+        ("model.lr: 0.5", "data.lenght: 9", r"ToyData has no argument 'lenght'.*'data.length'"),
+        ("model.lr: 0.5", "trainer.max_epoch: 9", r"Trainer has no argument 'max_epoch'.*'trainer.max_epochs'"),
+        ("model.lr: 0.5", "model.lr: fast", r"model.lr: expected another type, got 'fast'"),
+        ("model.lr: 0.5", "trainer.max_epochs: [1]", r"trainer.max_epochs: expected another type"),
+        ("model.lr: 0.5", "data.seed: 9", r"data.seed is taken"),
+        ("model.lr: 0.5", "weights: toy-net:ten-m", r"ten-m"),
+        ("test/acc", "test/loos", r"logs no 'test/loos'.*'test/loss'"),
+        ("test/acc", "acc", r"expected test/NAME or val/NAME, got 'acc'.*'test/acc'"),
+        ("minutes: 6", "minutes: 6\n  at: 0.5", r"has no curve; with at: use val/acc"),
+        ("recipe: ten-n, set: {model.lr: 0.5}", "study: race", r"no study 'race'"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_before_anything_trains(
+    entry: index.Entry, old: str, new: str, message: str
+) -> None:
+    write_claims(entry, PAIR.replace(old, new, 1))
+    with pytest.raises(claims.InvalidClaims, match=message):
+        claims.make_plan("toy-net")
+
+
+def test_right_names_pass(entry: index.Entry) -> None:
+    write_claims(entry, PAIR.replace("test/acc", "val/acc/cat").replace("model.lr: 0.5", "weights: null"))
+    assert len(claims.make_plan("toy-net").jobs) == 6
+
+
+def test_unknown_claims_seeds_and_data_are_refused(entry: index.Entry, tmp_path: Path) -> None:
+    needy = PAIR.replace("model.lr: 0.5", "data.root: $cats").replace("fast-wins", "needy") + "  needs: [cats]\n"
+    write_claims(entry, PAIR + needy)
+    with pytest.raises(UnknownName, match="'fast-win'.*'fast-wins'"):
+        claims.make_plan("toy-net", ["fast-win"])
+    with pytest.raises(UnknownName, match="seed 7; seeds: 0, 1, 2"):
+        claims.make_plan("toy-net", seeds=[7])
+    with pytest.raises(UnknownName, match="'cat'.*'cats'"):
+        claims.make_plan("toy-net", roots={"cat": "."})
+    with pytest.raises(BadInput, match="--root cats=DIR"):
+        claims.make_plan("toy-net", ["needy"])
+    with pytest.raises(BadInput, match="found nothing"):
+        claims.make_plan("toy-net", roots={"cats": tmp_path / "none"})
+    assert list(claims.make_plan("toy-net").left_out) == ["needy"]
+    assert claims.make_plan("toy-net", roots={"cats": tmp_path}).left_out == {}
+
+
+def test_data_given_by_the_environment(entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_claims(entry, PAIR.replace("model.lr: 0.5", "data.root: $my-cats") + "  needs: [my-cats]\n")
+    monkeypatch.setenv("ZOO_ROOT_MY_CATS", str(tmp_path))
+    plan = claims.make_plan("toy-net", ["fast-wins"])
+    assert plan.roots == {"my-cats": tmp_path.resolve()}
+    assert all(str(tmp_path) not in json.dumps(job.spec) for job in plan.jobs)  # no path of a machine in the results
+
+
+# The plan ---------------------------------------------------------------------------------------------------------
+
+BRANCHED = """\
+- id: branches
+  promise: A higher rate is the better finish.
+  set: {data.length: 9}
+  arms:
+    ours: {recipe: ten-n, set: {model.lr: 0.5}, start: {recipe: ten-s, set: {trainer.max_epochs: 1}}}
+    baseline: {recipe: ten-n, set: {model.lr: 0.25}, start: {recipe: ten-s, set: {trainer.max_epochs: 1}}}
+  metric: val/acc
+  expect: higher
+  seeds: [0, 1]
+"""
+
+
+def test_arms_are_shared_between_claims_and_starts_between_arms(entry: index.Entry) -> None:
+    second = PAIR.replace("fast-wins", "again").replace("test/acc", "val/acc").replace("0.25", "0.125")
+    found = _claims_plan.plan(entry, write_claims(entry, PAIR + second + BRANCHED))
+    assert len(found) == 9 + 6  # three arms, three seeds; two branches and a start, two seeds
+    shared = [job for job in found if job.measures == ("test", "validate")]
+    assert len(shared) == 3
+    places = {job.key: i for i, job in enumerate(found)}
+    for i, job in enumerate(found):
+        assert all(places[key] < i for key in job.needs)
+        assert ("start" in job.spec) == bool(job.needs)
+    assert all(job.spec["start"]["set"] == {"data.length": 9, "trainer.max_epochs": 1} for job in found if job.needs)
+
+
+def test_stages_without_weights_come_first(entry: index.Entry, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
+    recipe.write_text(recipe.read_text() + "after: [ten-s]\n")
+    found = _claims_plan.plan(entry, write_claims(entry, PAIR))
+    assert len(found) == 7
+    assert found[0].spec["recipe"] == "ten-s"
+    assert found[0].seed == 3  # that of its recipe
+    assert all(job.stages == {"ten-s": found[0].key} for job in found[1:])
+
+
+def test_a_key_covers_recipe_settings_seed_and_code_but_no_texts(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys() -> set[str]:
+        return {job.key for job in _claims_plan.plan(entry, claims.claims_of(entry))}
+
+    write_claims(entry, PAIR)
+    first = keys()
+    assert len(first) == 6
+    recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("for the tests", "another text") + "# a remark\n")
+    assert keys() == first
+    recipe.write_text(text.replace("5e-2", "6e-2"))
+    assert not keys() & first
+    recipe.write_text(text)
+    monkeypatch.setattr(_claims_plan, "code_hash", lambda modules: "other")
+    assert not keys() & first
+
+
+def test_the_code_hash_ignores_texts_and_sees_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "hashed_toy"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "net.py").write_text('"""Text."""\nfrom . import part\nimport json\nx = part.y\n')
+    (package / "part.py").write_text(
+        "def f():\n    '''Doc.'''\n    from hashed_toy import late\n    return 1\n\ny = f()\n"
+    )
+    (package / "late.py").write_text("z = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(_claims_code.modules_behind(["hashed_toy.net"])) == {"hashed_toy.net", "hashed_toy.part", "hashed_toy"}
+    first = _claims_code.code_hash(["hashed_toy.net"])
+    (package / "part.py").write_text("# why\ndef f():\n    from hashed_toy import late\n\n    return 1\n\n\ny = f()\n")
+    (package / "late.py").write_text("z = 2\n")
+    assert _claims_code.code_hash(["hashed_toy.net"]) == first
+    (package / "part.py").write_text("def f():\n    return 2\n\ny = f()\n")
+    assert _claims_code.code_hash(["hashed_toy.net"]) != first
+
+
+def test_the_code_of_a_method_includes_what_its_numbers_depend_on() -> None:
+    view = next(iter(e for e in index.entries().values() if Path(e.source) == index.index_path()))
+    found = _claims_code.modules_behind([view.model.partition(":")[0], view.data.partition(":")[0]])
+    assert {"zoo.base", "datamodules.base", view.model.partition(":")[0]} <= set(found)
+    assert not {"zoo.cli", "zoo.store", "zoo.claims", "zoo.errors"} & set(found)
+
+
+# Runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_done_once_and_kept(entry: index.Entry, tmp_path: Path) -> None:
+    found = write_claims(entry, PAIR)
+    jobs = _claims_plan.plan(entry, found)
+    place = place_of(entry, tmp_path)
+    assert _claims_run.carry_out(place, jobs, pause=0.01) == []
+    assert [line.split()[2] for line in calls(tmp_path)] == ["fit", "test"] * 6
+    fit = calls(tmp_path)[0]
+    for word in ("--zoo toy-net:ten-n", "--seed_everything=0", "--data.seed=0", "--model.lr=0.5"):
+        assert word in fit
+    assert "--model.lr" not in calls(tmp_path)[1]  # the checkpoint knows
+    assert _claims_run.carry_out(place, jobs, pause=0.01) == []
+    assert len(calls(tmp_path)) == 12
+    result = _claims_steps.result_of(place, jobs[0], {"commit": "abc"})
+    assert result is not None
+    assert result["metrics"] == {"test/acc": 0.5, "val/acc": 0.5}
+    assert result["curves"] == {"train/loss": [[1, 1.5]], "val/acc": [[1, 0.25], [2, 0.5]]}
+    assert result["commit"] == "abc"
+    checkpoints = list(place.of(jobs[0].key).rglob("*.ckpt"))
+    assert [path.name for path in checkpoints] == ["last.ckpt"]
+
+
+def test_branches_start_from_the_run_of_their_seed(entry: index.Entry, tmp_path: Path) -> None:
+    jobs = _claims_plan.plan(entry, write_claims(entry, BRANCHED))
+    place = place_of(entry, tmp_path)
+    assert _claims_run.carry_out(place, jobs, pause=0.01) == []
+    fits = [line for line in calls(tmp_path) if " fit " in line]
+    assert len(fits) == 6
+    for line in fits:
+        if "--weights" in line:
+            words = line.split()
+            seed = next(w for w in words if w.startswith("--seed_everything"))
+            assert seed in Path(words[words.index("--weights") + 1]).read_text()
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(entry: index.Entry, tmp_path: Path) -> None:
+    jobs = _claims_plan.plan(entry, write_claims(entry, PAIR + BRANCHED))
+    (tmp_path / "broken").write_text("fit --zoo toy-net:ten-s --seed_everything=1")
+    (tmp_path / "stubborn").write_text("test --zoo toy-net:ten-n --seed_everything=2")
+    failed = _claims_run.carry_out(place_of(entry, tmp_path), jobs, parallel=3, pause=0.01)
+    text = "\n".join(failed)
+    assert "ended with code 3" in text
+    assert "out of luck" in text
+    assert text.count("a run it needs has failed") == 2
+    assert text.count("test ended with code 0") == 2  # no result is no success
+    assert len(failed) == 5
+    (tmp_path / "broken").unlink()
+    (tmp_path / "stubborn").unlink()
+    assert _claims_run.carry_out(place_of(entry, tmp_path), jobs, pause=0.01) == []
+
+
+def test_code_that_changes_meanwhile_stops_the_plan(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _claims_plan.plan(entry, write_claims(entry, PAIR), seeds=[0])
+    monkeypatch.setattr(_claims_run, "code_of", lambda entry, spec: "edited")
+    failed = _claims_run.carry_out(place_of(entry, tmp_path), jobs, pause=0.01)
+    assert "the code has changed" in failed[0]
+    assert calls(tmp_path) == []
+
+
+def test_threads_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    found = _claims_steps._environment(2)
+    assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "2"
+
+
+WORKER = """\
+import pickle, sys
+sys.path.insert(0, {root!r})
+from zoo import _claims_run
+_claims_run.carry_out(*pickle.load(open({file!r}, "rb")), pause=0.01)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a killed parent takes its runs along on Linux only")
+def test_kill_9_at_any_moment_and_go_on(entry: index.Entry, tmp_path: Path) -> None:
+    jobs = _claims_plan.plan(entry, write_claims(entry, PAIR))
+    (tmp_path / "slow").write_text("fit --zoo toy-net:ten-n --seed_everything=1")
+    job_file = tmp_path / "jobs.pkl"
+    job_file.write_bytes(pickle.dumps((place_of(entry, tmp_path), jobs)))
+    text = WORKER.format(root=str(STUB.parents[1]), file=str(job_file))
+    path = os.pathsep.join([str(STUB.parent), os.environ.get("PYTHONPATH", "")])  # where the toy's code is
+    process = subprocess.Popen([sys.executable, "-c", text], env={**os.environ, "PYTHONPATH": path})
+    try:
+        deadline = time.monotonic() + 120
+        while len(calls(tmp_path)) < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(BadInput, match="Another zoo reproduce is at work"):
+            _claims_run.carry_out(place_of(entry, tmp_path), jobs)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = calls(tmp_path)
+    assert len(before) == 5  # two runs with fit and test, and the one that hangs
+    (tmp_path / "slow").unlink()
+    assert _claims_run.carry_out(place_of(entry, tmp_path), jobs, pause=0.01) == []
+    assert len(calls(tmp_path)) == 12 + 1  # only the run in progress was lost
+
+
+def test_ctrl_c_ends_the_processes(entry: index.Entry, tmp_path: Path) -> None:
+    jobs = _claims_plan.plan(entry, write_claims(entry, PAIR), seeds=[0])
+    (tmp_path / "slow").write_text("fit")
+    queue = _claims_run._Queue(place_of(entry, tmp_path), jobs, 2, lambda job: None, _claims_run.Display(2))
+    started: list[Any] = []
+
+    def interrupt() -> None:
+        started.extend(queue.active)
+        raise KeyboardInterrupt
+
+    queue._look = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        queue.work(0.01)
+    assert len(started) == 2
+    assert all(step.process.poll() is not None for step in started)
+
+
+# Results ----------------------------------------------------------------------------------------------------------
+
+
+def test_paired_differences_decide(entry: index.Entry) -> None:
+    (claim,) = write_claims(entry, PAIR)
+    found = judge(entry, claim, runs_with(entry, claim, {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]}))
+    assert found.verdict == "holds"
+    assert found.comparisons[0].differences == pytest.approx({"0": 0.1, "1": 0.11, "2": 0.09})
+    assert found.comparisons[0].found == claims.interval([0.5 - 0.4, 0.7 - 0.59, 0.6 - 0.51])
+    other = judge(entry, claim, runs_with(entry, claim, {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.8, 0.5]}))
+    assert other.verdict == "undecided"
+
+
+def test_a_control_must_be_beaten_too(entry: index.Entry) -> None:
+    text = PAIR.replace(
+        "  metric:", "    control: {recipe: ten-s}\n    seen: {recipe: ten-s, set: {model.lr: 9}}\n  metric:"
+    )
+    (claim,) = write_claims(entry, text)
+    values = {"ours": [0.5, 0.7], "baseline": [0.4, 0.6], "control": [0.3, 0.5], "seen": [0.9, 0.9]}
+    claim = claims.Claim(**{**vars(claim), "seeds": (0, 1)})
+    assert judge(entry, claim, runs_with(entry, claim, values)).verdict == "holds"
+    values["control"] = [0.9, 1.1]
+    assert judge(entry, claim, runs_with(entry, claim, values)).verdict == "opposite"
+
+
+def test_no_verdict_before_all_runs_are_there(entry: index.Entry) -> None:
+    (claim,) = write_claims(entry, PAIR)
+    partial_runs = runs_with(entry, claim, {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.5]})
+    found = judge(entry, claim, partial_runs)
+    assert (found.verdict, found.reason) == ("not run", "5 of 6 runs are there")
+    assert "about 6 minutes" in judge(entry, claim, {}).reason
+
+
+def test_values_that_are_no_numbers_decide_nothing(entry: index.Entry) -> None:
+    (claim,) = write_claims(entry, PAIR)
+    runs = runs_with(entry, claim, {"ours": [0.5, None, 0.6], "baseline": [0.4, 0.5, 0.5]})
+    assert judge(entry, claim, runs).verdict == "undecided"
+    assert round_values({"a": [float("nan"), float("inf"), 1 / 3]}) == {"a": [None, None, 0.333333333]}
+
+
+def test_contrast(entry: index.Entry) -> None:
+    text = (
+        PAIR.replace("ours:", "a:")
+        .replace("baseline:", "b:")
+        .replace("  metric:", "  contrast: {a: 2, b: -1}\n  metric:")
+    )
+    (claim,) = write_claims(entry, text)
+    found = judge(entry, claim, runs_with(entry, claim, {"a": [1, 2, 3], "b": [1, 1, 1]}))
+    assert found.comparisons[0].differences == {"0": 1, "1": 3, "2": 5}
+
+
+def test_a_value_on_the_curve(entry: index.Entry) -> None:
+    (claim,) = write_claims(entry, PAIR.replace("test/acc", "val/acc") + "  at: 0.5\n")
+    runs = runs_with(entry, claim, {"ours": [0, 0, 0], "baseline": [0, 0, 0]})
+    for run in runs.values():
+        run |= {"epochs": 10, "curves": {"val/acc": [[2, 0.1], [4, 0.2], [6, 0.3]]}}
+    assert judge(entry, claim, runs).values["ours"] == {"0": 0.2, "1": 0.2, "2": 0.2}
+    assert _claims_plan.measures_of(claim) == []
+
+
+def test_exact_claims_need_no_seeds(entry: index.Entry) -> None:
+    (claim,) = write_claims(
+        entry,
+        "- {id: exact, promise: It fits., arms: {ours: {study: fit}}, metric: error, expect: at-most, value: 0.001}\n",
+    )
+    (key,) = (_claims_plan.fingerprint(spec) for spec in _claims_plan.jobs_of(entry, claim).values())
+    assert judge(entry, claim, {key: {"metrics": {"error": 0.001}}}).verdict == "holds"
+    assert judge(entry, claim, {key: {"metrics": {"error": 0.002}}}).verdict == "opposite"
+
+
+def test_a_changed_recipe_voids_its_results(entry: index.Entry, tmp_path: Path) -> None:
+    (claim,) = write_claims(entry, PAIR)
+    runs = runs_with(entry, claim, {"ours": [1, 1, 1], "baseline": [0, 0, 0]})
+    assert judge(entry, claim, runs).verdict == "holds"
+    recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
+    recipe.write_text(recipe.read_text().replace("5e-2", "6e-2"))
+    assert judge(entry, claim, runs).verdict == "not run"
+
+
+def test_results_are_whole_or_absent_and_drift_is_seen(entry: index.Entry) -> None:
+    found = write_claims(entry, PAIR)
+    path = claims.card_folder(entry) / "results.json"
+    runs = runs_with(entry, found[0], {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]})
+    write_results(path, entry, found, runs)
+    assert list(path.parent.glob("*.partial")) == []
+    assert claims.drifted(entry) == []
+    assert claims.rejudge(entry) == []
+    path.write_text(path.read_text().replace('"holds"', '"opposite"', 1))
+    assert "says opposite, its runs holds" in claims.drifted(entry)[0]
+    assert claims.rejudge(entry) == [path]
+    assert claims.drifted(entry) == []
+    path.write_text("{")
+    with pytest.raises(claims.InvalidClaims, match="not valid JSON"):
+        read_results(path)
+    path.write_text('{"format": 99, "runs": {}}')
+    with pytest.raises(FormatTooNew):
+        read_results(path)
+
+
+def test_reproduce_from_the_command_line(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = partial(_claims_steps.Place, program=(*PROGRAM, str(tmp_path)))
+    monkeypatch.setattr(_claims_steps, "Place", stub)
+    write_claims(entry, PAIR)
+    path = claims.card_folder(entry) / "results.json"
+    assert cli.main(["reproduce", "toy-net", "--dry-run"]) == 0
+    assert "6 runs, 0 of them done" in (shown := capsys.readouterr().out)
+    assert "about 6 minutes" in shown
+    assert cli.main(["reproduce", "toy-net", "--quick"]) == 0
+    assert "nothing was recorded" in capsys.readouterr().out
+    assert not path.exists()
+    assert "--trainer.limit_train_batches=2" in calls(tmp_path)[0]
+    assert cli.main(["reproduce", "toy-net", "--seeds", "0", "1"]) == 0
+    assert json.loads(path.read_text())["claims"]["fast-wins"]["reason"] == "4 of 6 runs are there"
+    assert cli.main(["reproduce", "toy-net", "--jobs", "2", "--threads", "1"]) == 0
+    assert "holds      fast-wins" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    run = next(iter(found["runs"].values()))
+    assert {"spec", "metrics", "curves", "minutes", "threads", "code", "versions", "hardware", "commit"} <= set(run)
+    assert str(tmp_path) not in path.read_text()
+    assert len(calls(tmp_path)) == 4 + 12
+    (tmp_path / "broken").write_text("fit")
+    write_claims(entry, PAIR.replace("0.5", "0.75"))
+    assert cli.main(["reproduce", "toy-net"]) == 1
+    assert "out of luck" in capsys.readouterr().err
+
+
+# What the repository publishes ------------------------------------------------------------------------------------
+
+
+def test_published_verdicts_follow_from_the_raw_values() -> None:
+    ours = [e for e in index.entries().values() if Path(e.source) == index.index_path()]
+    started = time.process_time()
+    problems = [problem for entry in ours for problem in claims.drifted(entry)]
+    assert problems == []
+    assert time.process_time() - started < 2 * max(1, len(ours) / 30)

@@ -1,0 +1,106 @@
+"""Plots of claims: one line per arm, each seed faint and their mean strong. matplotlib comes with the extra `test`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo._claims_plan import fingerprint, jobs_of
+from zoo._claims_schema import Claim
+from zoo.errors import require
+from zoo.index import Entry
+
+__all__ = ["curve_key", "curves_of", "draw_claims"]
+
+# mid tones, told apart also by people who confuse red and green, with contrast on white as on black
+_COLOURS = ("#2f80c8", "#d97706", "#3f9d6a", "#b05fb8", "#7f8c8d", "#c2544f")
+_GREY = "#808890"
+
+Points = list[tuple[float, float]]
+
+
+def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
+    """Which curve belongs to a claim: its metric while validating, else the only one there is."""
+    wanted = claim.metric.replace("test/", "val/", 1)
+    if wanted in curves:
+        return wanted
+    return next(iter(curves)) if len(curves) == 1 else None
+
+
+def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, dict[str, list[Points]]]:
+    """Name of the curve, and arm -> one curve per seed; empty where there are none with at least three points."""
+    found: dict[str, list[Points]] = {}
+    name = ""
+    for (arm, _), spec in jobs_of(entry, claim).items():
+        curves = runs.get(fingerprint(spec), {}).get("curves", {})
+        key = curve_key(claim, list(curves))
+        points = [(float(x), float(y)) for x, y in curves.get(key, []) if y is not None] if key else []
+        if len(points) >= 3 and key:
+            name = key
+            found.setdefault(arm, []).append(points)
+    return name, found
+
+
+def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw every claim with curves that has been run."""
+    drawn = []
+    for claim in claims:
+        if results.get("claims", {}).get(claim.id, {}).get("verdict", "not run") == "not run":
+            continue
+        name, curves = curves_of(entry, claim, results["runs"])
+        if curves:
+            path = folder / f"claim-{claim.id}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_curves(curves, name, path, by_epoch="/" in name, mark=claim.at)
+            drawn.append(path)
+    return drawn
+
+
+def draw_curves(
+    curves: dict[str, list[Points]], name: str, path: Path, *, by_epoch: bool = True, mark: float | None = None
+) -> None:
+    """Write one plot with a transparent ground and mid-grey text, readable on light and on dark pages.
+
+    Args:
+        curves: arm -> curves.
+        name: of the vertical axis.
+        path: PNG to write.
+        by_epoch: the horizontal axis counts epochs, not steps.
+        mark: share of the horizontal axis that the claim is about.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
+    """
+    require("matplotlib", "test")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (arm, lines) in enumerate(curves.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        for line in lines if len(lines) > 1 else []:
+            axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=0.8)
+        mean = _mean(lines)
+        axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.8, label=arm)
+    if mark is not None:
+        last = max(x for lines in curves.values() for line in lines for x, _ in line)
+        axes.axvline(mark * last, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
+    axes.set_xlabel("epoch" if by_epoch else "step", color=_GREY)
+    axes.set_ylabel(name, color=_GREY)
+    axes.tick_params(colors=_GREY, labelsize=8)
+    axes.margins(x=0.02)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_GREY)
+    figure.savefig(path, transparent=True, metadata={"Software": None})
+
+
+def _mean(lines: list[Points]) -> Points:
+    """Mean over seeds at the points that all of them have."""
+    common = sorted(set.intersection(*({x for x, _ in line} for line in lines)))
+    tables = [dict(line) for line in lines]
+    return [(x, sum(t[x] for t in tables) / len(tables)) for x in common]
