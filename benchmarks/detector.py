@@ -4,8 +4,9 @@
 
 Prints a table of medians and ratios: inference (network to decoded boxes, no suppression, unfused on both sides) and a
 training step (forward, assignment, loss, backward, SGD) at 160 and 320 px, batch 1 and 16, K = 80, five objects per
-image. The networks differ in the head: YOLOX has an objectness branch and SimOTA, ours has neither. Both run in the same
-memory layout; `--layouts` chooses which. Also: what loss and assignment cost, and what `Trainer.fit` adds to a bare loop.
+image. The networks differ in the head: YOLOX has an objectness branch and SimOTA, ours has neither. Both run in the
+same memory layout; `--layouts` chooses which. Also: what loss and assignment cost, and what `Trainer.fit` adds to a
+bare loop.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def against_peer(layout: str, repeats: int) -> list[dict[str, Any]]:
         for side in (160, 320):
             for batch in (1, 16):
                 data = scene(batch, side)
-                a, b = alternate(lambda: getattr(ours, what)(*data), lambda: getattr(peer, what)(*data), repeats)
+                a, b = alternate(partial(getattr(ours, what), *data), partial(getattr(peer, what), *data), repeats)
                 ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
                 row = {
                     "what": what, "layout": layout, "px": side, "batch": batch,

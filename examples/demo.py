@@ -60,20 +60,26 @@ def detect() -> None:
     found = model.predict(OUT / "scene.png")[0]
     model.show(OUT / "scene.png", found).save(OUT / "digits.png")
     print(f"in the scene: {', '.join(str(int(d)) for d in sorted(labels))}")
-    print(
-        "found:        " + ", ".join(f"{n} ({s:.2f})" for n, s in sorted(zip(found["names"], found["scores"].tolist())))
-    )
+    names = sorted(zip(found["names"], found["scores"].tolist(), strict=True))
+    print("found:        " + ", ".join(f"{name} ({score:.2f})" for name, score in names))
 
 
 def fine_tune() -> Path:
     """Teach the model other classes on two processes; returns the checkpoint."""
-    flags = [f"--data.{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in DATA.items()]
-    command = [
-        sys.executable, str(ROOT / "train.py"), "fit", "--zoo", "alpha-iou-yolo", "--weights", "alpha-iou-yolo:digitscenes-n",
-        *flags, "--data.batch_size=16", "--model.lr=0.001", "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=4",
-        "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp",
-        f"--trainer.default_root_dir={OUT / 'runs'}",
-    ]  # fmt: skip
+    settings = {
+        **{f"data.{key}": str(value).lower() if isinstance(value, bool) else value for key, value in DATA.items()},
+        "data.batch_size": 16,
+        "model.lr": 0.001,
+        "trainer.max_epochs": 4,
+        "trainer.check_val_every_n_epoch": 4,
+        "trainer.num_sanity_val_steps": 0,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 2,
+        "trainer.strategy": "ddp",
+        "trainer.default_root_dir": OUT / "runs",
+    }
+    start = ["fit", "--zoo", "alpha-iou-yolo", "--weights", "alpha-iou-yolo:digitscenes-n"]
+    command = [sys.executable, str(ROOT / "train.py"), *start, *(f"--{key}={value}" for key, value in settings.items())]
     say("4. Fine-tune on two processes (DDP); only the class head is new")
     code(" ".join(["python train.py", *(f"'{part}'" if "[" in part else part for part in command[2:])]))
     started = time.time()
@@ -105,12 +111,10 @@ def main() -> None:
     code(f'model = zoo.load("alpha-iou-yolo", class_names={CLASSES})')
     model = zoo.load("alpha-iou-yolo", class_names=CLASSES)
     print(model.report)
-    code(
-        f'data = zoo.datamodule("alpha-iou-yolo", shapes=True, classes={CLASSES}, ...)   # or root="my_coco", format="coco"'
-    )
+    code(f'data = zoo.datamodule("alpha-iou-yolo", shapes=True, classes={CLASSES}, ...)   # or root="my_coco"')
     data = zoo.datamodule("alpha-iou-yolo", **DATA)
     before = score(model, data)
-    print(f"test mAP50:95 {before['map']:.3f}, mAP50 {before['map_50']:.3f} (boxes are found already, classes are guesses)")
+    print(f"test mAP50:95 {before['map']:.3f}, mAP50 {before['map_50']:.3f} (it finds boxes, but guesses classes)")
 
     checkpoint = fine_tune()
 
@@ -118,9 +122,8 @@ def main() -> None:
     code(f'tuned = zoo.load("{checkpoint}")')
     tuned = zoo.load(checkpoint)
     after = score(tuned, zoo.datamodule("alpha-iou-yolo", **DATA))
-    print(
-        f"test mAP50:95 {before['map']:.3f} -> {after['map']:.3f}, mAP50 {before['map_50']:.3f} -> {after['map_50']:.3f}"
-    )
+    for name, title in (("map", "mAP50:95"), ("map_50", "mAP50")):
+        print(f"test {title} {before[name]:.3f} -> {after[name]:.3f}")
 
     say("6. Save it as safetensors, load that, and get the same answer")
     code(f'zoo.save(tuned, "{OUT}/shapes"); again = zoo.load("{OUT}/shapes")')

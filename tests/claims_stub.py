@@ -1,7 +1,7 @@
 """Stands in for `python -m` in the tests of `zoo reproduce`: writes what training would, in milliseconds.
 
-Its first argument is the test's folder: `calls.txt` there gets a line per call, and `slow`, `broken` and `stubborn` hold
-a word that makes a call wait, fail, or end well without a result.
+Its first argument is the test's folder: `calls.txt` there gets a line per call, and `slow`, `broken` and `stubborn`
+hold words that make a call wait, fail, or end well without a result.
 """
 
 from __future__ import annotations

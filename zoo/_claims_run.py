@@ -92,7 +92,7 @@ def carry_out(
     *,
     parallel: int = 1,
     on_done: Callable[[Job], None] = lambda job: None,
-    pause: float = 0.3,
+    pause: float = 0.1,
 ) -> list[str]:
     """Do the runs that are not done yet.
 

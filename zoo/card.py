@@ -38,7 +38,13 @@ def render(entry: Entry) -> str:
 
 
 def write(entry: Entry) -> list[Path]:
-    """Write a card, after bringing the verdicts in results.json up to date; returns the files that changed."""
+    """Write a card, after bringing the verdicts in results.json up to date; returns the files that changed.
+
+    Raises:
+        BadInput: if the zoo is installed, not checked out.
+    """
+    if Path(__file__).parent in evidence.card_folder(entry).parents:
+        raise BadInput("Cards are written in a checkout of the zoo; this one is installed. Clone the repository.")
     judged = evidence.rejudge(entry)
     return judged + _replace(evidence.card_folder(entry) / "README.md", render(entry))
 

@@ -1,9 +1,9 @@
 """Claims: what a paper promises, what this code measured, and running it again.
 
 `model_cards/<id>/claims.yaml` says what is promised and which runs decide it, `results.json` beside it holds raw
-values and verdicts. `zoo reproduce` runs what is missing. Runs are kept in `runs/reproduce/<key>`, where the key covers recipe,
-settings, seed and the code behind them (`zoo/_claims_code.py` says which), so claims share arms and nothing runs twice.
-The last epoch's weights are scored, unless the recipe chooses its checkpoint on validation data.
+values and verdicts. `zoo reproduce` runs what is missing. Runs are kept in `runs/reproduce/<key>`, where the key covers
+recipe, settings, seed and the code behind them (`zoo/_claims_code.py` says which), so claims share arms and nothing
+runs twice. The last epoch's weights are scored, unless the recipe chooses its checkpoint on validation data.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from zoo.errors import (
     NetworkUnavailable,
     RepositoryNotFound,
     UnknownName,
+    UnsafeFile,
     ZooError,
     nearest,
 )
@@ -153,19 +154,28 @@ def _fetch(data: DataSet, place: Source, staging: Path, folder: Path, say: Say) 
     own = staging / f"{place.client}-{place.version}"
     archive = obtain(place, own)
     work, out = staging / "work", staging / "out"
-    for temporary in (work, out):
-        shutil.rmtree(temporary, ignore_errors=True)
-    convert(place, archive, work, out)
+    try:
+        for temporary in (work, out):
+            shutil.rmtree(temporary, ignore_errors=True)
+        convert(place, archive, work, out)
+        _check(data, place, out)
+        _place(data, out, folder)
+    except (CorruptFile, UnsafeFile):
+        shutil.rmtree(own, ignore_errors=True)  # asking again for the same archive must not find this one
+        raise
+    finally:
+        for temporary in (work, out):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(data: DataSet, place: Source, out: Path) -> None:
     wrong = [] if place.own_check else problems_of(data, out)
     if wrong:
-        shutil.rmtree(own, ignore_errors=True)
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise CorruptFile(
-            f"{data.name} from {place}: {wrong[0]}"
-            + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-            + ". Nothing of it is used; it is another version, or was changed on the way."
+            f"{data.name} from {place}: {wrong[0]}{more}. Nothing of it is used; it is another version, or was changed "
+            "on the way."
         )
-    _place(data, out, folder)
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _place(data: DataSet, out: Path, folder: Path) -> None:

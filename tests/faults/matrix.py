@@ -1,6 +1,7 @@
 """The fault matrix: what goes wrong, in which operation, and the test that shows what happens then.
 
     python tests/faults/matrix.py            run every test of the matrix, the slow ones too, and write the page
+    python tests/faults/matrix.py --new      run only tests that have no outcome yet
     python tests/faults/matrix.py --render   only write the page from the outcomes of the last run
 
 The page is docs/reliability.md; the outcomes lie in reliability.json beside this file.
@@ -23,7 +24,6 @@ C, M = "faults/test_closed_network.py", "faults/test_memory_and_warnings.py"
 
 COLUMNS = ("load", "load hf://", "pull", "push", "publish", "data fetch")
 
-_READS = "no request reads there"
 _LOCAL = "local: no Hub is asked"
 _NO_TAG = "no tags there"
 
@@ -85,7 +85,14 @@ ROWS: dict[str, tuple[list[str] | str, ...]] = {
         [f"{N}::test_server_gone"],
         [f"{X}::test_clients_that_fail with offline", f"{X}::test_torchvision_is_told_apart"],
     ),
-    "offline mode": ([f"{D}::test_offline"], [f"{D}::test_offline"], "as load", _READS, _READS, "as server gone"),
+    "offline mode": (
+        [f"{D}::test_offline"],
+        [f"{D}::test_offline"],
+        [f"{N}::test_offline_mode"],
+        [f"{N}::test_offline_mode"],
+        [f"{N}::test_offline_mode"],
+        "the mode is the Hub client's",
+    ),
     "no sockets at all": (
         [f"{C}::test_checkout", f"{C}::test_wheel", f"{C}::test_one_without_a_socket"],
         "as server gone",
@@ -234,8 +241,8 @@ def missing_tests() -> list[str]:
     return gone
 
 
-def run() -> dict[str, str]:
-    """Outcome of each named test: passed, failed, skipped or not found; the worst of its parameters counts."""
+def run(wanted: list[str]) -> dict[str, str]:
+    """Outcome of each wanted test: passed, failed, skipped or not found; the worst of its parameters counts."""
     import pytest
 
     class Recorder:
@@ -248,10 +255,12 @@ def run() -> dict[str, str]:
                 self.nodes[report.nodeid] = report.outcome
 
     recorder = Recorder()
-    files = sorted({_split(test)[0].partition("::")[0] for test in named_tests()})
-    pytest.main(["-q", "-m", "slow or not slow", *(str(ROOT / f) for f in files)], plugins=[recorder])
+    files = sorted({_split(test)[0].partition("::")[0] for test in wanted})
+    names = " or ".join(sorted({_split(test)[0].partition("::")[2] for test in wanted}))
+    words = ["-q", "-m", "slow or not slow", "-k", names, *(str(ROOT / file) for file in files)]
+    pytest.main(words, plugins=[recorder])
     outcomes = {}
-    for test in named_tests():
+    for test in wanted:
         found = {outcome for node, outcome in recorder.nodes.items() if matches(test, node)}
         worst = next((o for o in ("failed", "skipped", "passed") if o in found), "not found")
         outcomes[test] = worst
@@ -281,10 +290,14 @@ def render(outcomes: dict[str, str]) -> str:
 
 
 def main() -> int:
-    if "--render" in sys.argv:
-        outcomes = json.loads(OUTCOMES.read_text(encoding="utf-8"))
-    else:
-        outcomes = run()
+    known: dict[str, str] = {}
+    if {"--render", "--new"} & set(sys.argv):
+        known = json.loads(OUTCOMES.read_text(encoding="utf-8"))
+    wanted = [test for test in named_tests() if test not in known]
+    if wanted and "--render" not in sys.argv:
+        known |= run(wanted)
+    outcomes = {test: known.get(test, "not found") for test in named_tests()}
+    if "--render" not in sys.argv:
         OUTCOMES.write_text(json.dumps(outcomes, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(render(outcomes), encoding="utf-8")
     bad = {test: outcome for test, outcome in outcomes.items() if outcome != "passed"}

@@ -324,6 +324,9 @@ def test_names_that_leave_the_archive(place: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(errors.UnsafeFile, match="outside of itself"):
         fetch("toy", place / "data")
     assert not list(place.rglob("*evil.bin"))
+    use(monkeypatch, place, toys.wheel(place / "toy_data-1.0-good.whl", GOOD))
+    fetch("toy", place / "data")
+    assert whole(place / "data")
 
 
 def test_bombs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,7 @@ def test_hostile_configs(tmp_path: Path) -> None:
         assert grown(load) < usual + 50 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_hostile_index_file(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]

@@ -164,6 +164,27 @@ def test_moved_tag_and_rewritten_branch(scene: Scene, tmp_path: Path) -> None:
     )
 
 
+def test_offline_mode(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked, and every operation that would have to says that offline mode is on."""
+    from huggingface_hub import constants
+
+    scene.on_hub()
+    zoo.load("toy-net", endpoint=scene.hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    scene.hub.requests.clear()
+    assert zoo.pull("toy-net", endpoint=scene.hub.url).read_bytes() == scene.model
+    with pytest.raises(errors.NetworkUnavailable, match="offline"):
+        zoo.pull("hf://owner/other", endpoint=scene.hub.url)
+    with pytest.raises(errors.NetworkUnavailable, match="offline"):
+        zoo.push(scene.folder, "owner/mine", endpoint=scene.hub.url, token=OWNER)
+    path = scene.in_checkout()
+    rows = zoo.publish(namespace="owner", endpoint=scene.hub.url, token=OWNER)
+    assert not rows[0].ok
+    assert "offline" in rows[0].why
+    assert "repo: null" in path.read_text()
+    assert not scene.hub.requests
+
+
 def test_server_gone(scene: Scene, home: Path) -> None:
     scene.on_hub()
     zoo.load("toy-net", endpoint=scene.hub.url)

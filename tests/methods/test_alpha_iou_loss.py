@@ -121,7 +121,8 @@ def test_gradients_are_finite_everywhere(kind: str, alpha: float) -> None:
     target = BASE.expand(4, 4)
     loss = alpha_iou_loss(far, target, kind, alpha)
     (slope,) = torch.autograd.grad(loss.sum(), far)
-    assert torch.isfinite(loss).all() and torch.isfinite(slope).all()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou"])

@@ -52,8 +52,11 @@ def test_forward_returns_decoded_boxes_and_scores() -> None:
     module = small().eval()
     boxes, scores = module(torch.rand(2, 3, 64, 96))
     points = 64 * 96 // 64 + 64 * 96 // 256 + 64 * 96 // 1024
-    assert boxes.shape == (2, points, 4) and scores.shape == (2, points, 4)
-    assert (boxes[..., 2:] > boxes[..., :2]).all() and (scores >= 0).all() and (scores <= 1).all()
+    assert boxes.shape == (2, points, 4)
+    assert scores.shape == (2, points, 4)
+    assert (boxes[..., 2:] > boxes[..., :2]).all()
+    assert (scores >= 0).all()
+    assert (scores <= 1).all()
 
 
 @pytest.mark.parametrize("assigner", ["tal", "center"])
@@ -101,7 +104,8 @@ def test_half_precision_keeps_the_loss_in_float32() -> None:
     module = small()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         parts = module.loss(module.raw(torch.rand(2, 3, 64, 64)), objects(), "tal")
-    assert parts["loss"].dtype == torch.float32 and torch.isfinite(parts["loss"])
+    assert parts["loss"].dtype == torch.float32
+    assert torch.isfinite(parts["loss"])
 
 
 def test_predict_takes_what_people_have_and_answers_in_their_pixels(tmp_path: Path) -> None:
@@ -119,13 +123,16 @@ def test_predict_takes_what_people_have_and_answers_in_their_pixels(tmp_path: Pa
     results = module.predict(inputs, threshold=0.0, batch_size=3)
     assert len(results) == len(inputs)
     for result in results:
-        assert result["boxes"].shape[1] == 4 and len(result["names"]) == len(result["scores"]) <= 100
-        assert (result["boxes"][:, 0::2] <= 90).all() and (result["boxes"][:, 1::2] <= 50).all()
+        assert result["boxes"].shape[1] == 4
+        assert len(result["names"]) == len(result["scores"]) <= 100
+        assert (result["boxes"][:, 0::2] <= 90).all()
+        assert (result["boxes"][:, 1::2] <= 50).all()
         assert (result["scores"].diff() <= 0).all()
         assert set(result["names"]) <= {"cat", "dog", "owl", "fox"}
         assert torch.allclose(result["boxes"], results[0]["boxes"], atol=0.5)
     picture = module.show(array, results[0])
-    assert isinstance(picture, Image.Image) and picture.size[0] % 90 == 0
+    assert isinstance(picture, Image.Image)
+    assert picture.size[0] % 90 == 0
     assert module.predict(array)[0].keys() == results[0].keys()
 
 
@@ -247,7 +254,7 @@ def test_timm_backbone_takes_weights_from_a_file(tmp_path: Path) -> None:
     state = {k: v.contiguous() for k, v in source.state_dict().items()}
     save_file(state, str(tmp_path / "named.safetensors"))
     torch.save({f"features.{i}": v for i, v in enumerate(state.values())}, tmp_path / "ordered.pth")
-    small_net = {k: v for k, v in list(state.items())[:5]}
+    small_net = dict(list(state.items())[:5])
     save_file(small_net, str(tmp_path / "other.safetensors"))
     for file in ("named.safetensors", "ordered.pth"):
         module = small(backbone=name, backbone_weights=str(tmp_path / file))
@@ -269,7 +276,8 @@ def test_frozen_backbone_keeps_its_statistics() -> None:
     before = {k: v.clone() for k, v in module.network.backbone.state_dict().items()}
     module.raw(torch.rand(2, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in module.network.backbone.state_dict().items())
-    assert module.network.neck.training and not module.network.backbone.training
+    assert module.network.neck.training
+    assert not module.network.backbone.training
 
 
 @pytest.mark.parametrize(
@@ -293,7 +301,8 @@ def test_schedule_rises_falls_and_can_be_cut_into_parts(span, first: float, last
     peak = int(np.argmax(rates))
     assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
     decays = {group["weight_decay"]: {p.ndim for p in group["params"]} for group in made["optimizer"].param_groups}
-    assert decays[0.0] <= {0, 1} and decays[module.hparams["weight_decay"]] == {4}
+    assert decays[0.0] <= {0, 1}
+    assert decays[module.hparams["weight_decay"]] == {4}
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ the distance of their centres, `c` the diagonal of `C`, `v = (4 / pi^2) (atan(wg
     diou:  1 - I^a + (rho^2 / c^2)^b
     ciou:  1 - I^a + (rho^2 / c^2)^b + (beta v)^b
 
-The paper sets `b = a` and recommends 3; `a = b = 1` are the plain losses. `I^a` keeps the order of boxes by IoU; so does
-each penalty by itself, but not their sum. Against the plain IoU loss the gradient is weighted by `a I^(a-1)`: for a > 1
-boxes that fit already are refined faster, and poor ones more slowly.
+The paper sets `b = a` and recommends 3; `a = b = 1` are the plain losses. `I^a` keeps the order of boxes by IoU; so
+does each penalty by itself, but not their sum. Against the plain IoU loss the gradient is weighted by `a I^(a-1)`: for
+a > 1 boxes that fit already are refined faster, and poor ones more slowly.
 """
 
 from __future__ import annotations

@@ -152,14 +152,13 @@ class TimmBackbone(nn.Module):
         self.body: Any = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=levels)
         if weights is not None:
             load_backbone(self.body, weights)
-        config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
+        known: Any = timm.get_pretrained_cfg(name)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config["std"]).view(3, 1, 1), persistent=False)
-        self.adapt = nn.ModuleList(
-            Conv(ci, co, 1) for ci, co in zip(self.body.feature_info.channels(), channels, strict=True)
-        )
+        self.register_buffer("mean", torch.tensor(known.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(known.std).view(3, 1, 1), persistent=False)
+        widths_there: list[int] = probe.feature_info.channels()
+        self.adapt = nn.ModuleList(Conv(widths_there[level], co, 1) for level, co in zip(levels, channels, strict=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> three feature maps; normalised as the backbone was trained."""

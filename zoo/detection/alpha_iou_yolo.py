@@ -78,7 +78,18 @@ class AlphaIoUYOLO(ZooModule):
 
     task = "object-detection"
     monitor = ("val/map", "max")
-    logged = ("map", "map_50", "map_75", "map_75_95", "map_small", "map_medium", "map_large", "mar_100", "loss", "map/*")
+    logged = (
+        "loss",
+        "map",
+        "map_50",
+        "map_75",
+        "map_75_95",
+        "map_small",
+        "map_medium",
+        "map_large",
+        "mar_100",
+        "map/*",
+    )
     parameter_roles: ClassVar[dict[str, str]] = {f"network.head.{level}.classes": "head" for level in range(3)}
 
     def __init__(
