@@ -202,8 +202,8 @@ class Hub:
             )
         if isinstance(error, (client.LocalEntryNotFoundError, client.OfflineModeIsEnabled, unresolved)):
             return NetworkUnavailable(
-                f"{where} is not in the Hub cache, and offline mode is on. Load it once with a network, or copy the "
-                f"cache of a machine that has it (HF_HOME).{hint}"
+                f"{where}: offline mode is on, and the Hub cache does not have what is needed. Do this once with a "
+                f"network (without HF_HUB_OFFLINE), or copy the cache of a machine that has it (HF_HOME).{hint}"
             )
         if status == 401:
             return Unauthorized(

@@ -103,7 +103,7 @@ def fetch(name: str, folder: str | Path = "data", *, source: str | None = None, 
     staging = folder / f".zoo-data-{name}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(staging, data):
+    with _alone(staging, data, say):
         refused: list[tuple[Source, ZooError]] = []
         for place in places:
             try:
@@ -126,14 +126,18 @@ def _none_of(data: DataSet, refused: list[tuple[Source, ZooError]]) -> ZooError:
 
 
 @contextmanager
-def _alone(staging: Path, data: DataSet) -> Iterator[None]:
+def _alone(staging: Path, data: DataSet, say: Say) -> Iterator[None]:
     """Two fetches of one set into one folder would write the same files: the second waits, then finds them."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     with writing(staging):
         staging.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(staging.with_name(staging.name + ".lock")))
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            say(f"another process is fetching {data.name} into this folder; waiting for it")
+            lock.acquire()
     try:
         yield
     finally:

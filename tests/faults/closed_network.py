@@ -5,6 +5,7 @@ Prints one line per checkpoint, and one per entry that has none yet.
 
 from __future__ import annotations
 
+import inspect
 import socket
 import sys
 import warnings
@@ -26,6 +27,24 @@ socket.getaddrinfo = refuse
 socket.create_connection = refuse
 
 
+def data_for(name: str, entry: Any, model: Any) -> tuple[Any, Any]:
+    """Few samples of the sizes that the weights were made for, and the model for their classes."""
+    import zoo
+
+    cls = entry.data_class()
+    facts = cls().facts()
+    small = {k: v for k, v in entry.tiny.get("data", {}).items() if k not in facts}
+    try:
+        return zoo.datamodule(name, **small), model
+    except zoo.errors.BadInput:  # trained on a folder that is not here: fine-tune on the embedded data instead
+        sizes = {
+            k: model.init_args[k] for k in facts if k in model.init_args and k not in ("num_classes", "class_names")
+        }
+        known = inspect.signature(cls.__init__).parameters
+        data = cls(**small, **{k: v for k, v in sizes.items() if k in known})
+        return data, zoo.load(name, class_names=data.facts()["class_names"])
+
+
 def check(name: str, entry: Any, folder: Path) -> None:
     import lightning
 
@@ -34,10 +53,7 @@ def check(name: str, entry: Any, folder: Path) -> None:
     model = zoo.load(name)
     assert model.report.pinned
     assert not model.report.source.startswith("hub")
-    facts = zoo.datamodule(name).facts()
-    # small, but with the sizes that the weights were made for
-    small = {k: v for k, v in entry.tiny.get("data", {}).items() if k not in facts}
-    data = zoo.datamodule(name, **small)
+    data, model = data_for(name, entry, model)
     fake = data.fake(folder / name.replace(":", "-"))
     pictures = sorted(str(p) for p in fake.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
     assert len(model.predict(pictures[:2] if len(pictures) > 1 else model.example_input()[0][:2])) == 2

@@ -162,7 +162,8 @@ def test_loading_with_warnings_as_errors(tmp_path: Path) -> None:
         "for name in names:\n"
         "    model = zoo.load(name)\n"
         "    zoo.load(zoo.save(model, f'saved/{name}'.replace(':', '-')))\n"
-        "    zoo.datamodule(name).facts()\n"
+        "for entry in index.entries().values():\n"
+        "    zoo.datamodule(entry.id).facts()\n"
         "print(zoo.verify()[0])\n"
     )
     kept = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf"), "ZOO_CACHE": str(tmp_path / "zoo")}
