@@ -52,7 +52,6 @@ $params        width: int = 32,
         lr: float = 0.01,
     ) -> None:
         super().__init__()
-        self.class_names = class_names or [f"class {i}" for i in range(num_classes)]
         self.lr = lr
         $keep
         $body

@@ -14,11 +14,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from zoo._base_export import Exportable
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, set_random_state
 from zoo._base_share import Shared
-from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest, require
+from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +57,7 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
 
 
-class ZooModule(Shared, LightningModule):
+class ZooModule(Shared, Exportable, LightningModule):
     """Base of all methods.
 
     A subclass has a constructor of plain JSON values, which this class saves as hyper-parameters, and implements
@@ -99,11 +100,37 @@ class ZooModule(Shared, LightningModule):
         self._resume: dict[str, Any] = {}
         self._frozen: list[str] = []
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in label order; numbers where none are known."""
+        names, count = self.hparams.get("class_names"), self.hparams.get("num_classes") or 0
+        return list(names) if names else [str(i) for i in range(count)]
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str] | None) -> None:
+        self.hparams["class_names"] = list(names) if names else None
+
     def setup(self, stage: str) -> None:
-        """Tell plain DDP about `partial_backward`; a subclass that overrides this calls it."""
+        """Compare with the data, and tell plain DDP about `partial_backward`; a subclass that overrides this calls it.
+
+        Raises:
+            InvalidConfig: if the data have another number of classes.
+        """
+        self._meet(getattr(self.trainer, "datamodule", None))
         strategy = self.trainer.strategy
         if stage == "fit" and self.partial_backward and isinstance(strategy, DDPStrategy):
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+
+    def _meet(self, data: Any) -> None:
+        facts = data.facts() if hasattr(data, "facts") else {}
+        wanted, here = facts.get("num_classes"), self.hparams.get("num_classes")
+        if wanted is not None and here is not None and wanted != here:
+            raise InvalidConfig(
+                f"The data have {wanted} classes and the model {here}: zoo.load(..., num_classes={wanted}) makes a new "
+                "head, or choose the data's classes."
+            )
+        if facts.get("class_names") and "class_names" in self.hparams and not self.hparams["class_names"]:
+            self.hparams["class_names"] = list(facts["class_names"])  # so that they travel with the weights
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 
@@ -269,54 +296,6 @@ class ZooModule(Shared, LightningModule):
         folder.mkdir(parents=True, exist_ok=True)
         array = pixels.permute(1, 2, 0).cpu().numpy()
         Image.fromarray(array).save(folder / f"{key.replace('/', '_')}_{self.global_step:06d}.png")
-
-    # Export -------------------------------------------------------------------------------------------------------
-
-    def export_program(self, path: str | Path) -> Path:
-        """Write `forward` as a `torch.export` program with a dynamic batch size; values are scaled inside it."""
-        args = self._export_example()
-        batch = torch.export.Dim("batch", min=1, max=4096)
-        with self.inference_for_export():
-            program = torch.export.export(self, args, dynamic_shapes=tuple({0: batch} for _ in args))
-        torch.export.save(program, str(path))
-        return Path(path)
-
-    def export_onnx(self, path: str | Path) -> Path:
-        """Write `forward` as ONNX with a dynamic batch size (needs the extra `export`)."""
-        require("onnx", "export")
-        require("onnxscript", "export")
-        args = self._export_example()
-        names = [f"input_{i}" for i in range(len(args))]
-        batch = torch.export.Dim("batch", min=1, max=4096)
-        with self.inference_for_export():
-            torch.onnx.export(
-                self,
-                args,
-                str(path),
-                input_names=names,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                dynamic_shapes=tuple({0: batch} for _ in args),
-            )
-        return Path(path)
-
-    def _export_example(self) -> tuple[Tensor, ...]:
-        # a batch of one would be specialised to a constant
-        return tuple(torch.cat([a, a]) if len(a) == 1 else a for a in self.example_input())
-
-    @contextmanager
-    def inference_for_export(self) -> Iterator[None]:
-        """Evaluation mode without the trainer (which cannot be traced), without inference tensors."""
-        training, trainer = self.training, self._trainer
-        self.eval()
-        self._trainer = None
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self._trainer = trainer
-            self.train(training)
 
     # Checkpoints and exact resume ---------------------------------------------------------------------------------
 

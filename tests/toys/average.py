@@ -21,7 +21,7 @@ class ToyFedAvg(ClassMetrics, RoundModule, TableModule):
         self, features: int = 4, num_classes: int = 3, class_names: list[str] | None = None, lr: float = 0.5
     ) -> None:
         super().__init__()
-        self.features, self.num_classes, self.class_names, self.lr = features, num_classes, class_names, lr
+        self.features, self.num_classes, self.lr = features, num_classes, lr
         self.head = nn.Linear(features, num_classes)
         self.noise = 0.01
         self.samples = 0

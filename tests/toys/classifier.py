@@ -40,7 +40,7 @@ class ToyClassifier(ClassMetrics, TableModule):
         lr: float = 0.05,
     ) -> None:
         super().__init__()
-        self.features, self.num_classes, self.class_names, self.lr = features, num_classes, class_names, lr
+        self.features, self.num_classes, self.lr = features, num_classes, lr
         width = 8
         self.register_buffer("centre", torch.zeros(features))
         self.entry = nn.Linear(features, width)

@@ -70,5 +70,5 @@ class ClassMetrics:
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         logits = self(batch["row"])  # type: ignore[operator]
         label = logits.argmax(1)
-        names = self.class_names or [f"class {i}" for i in range(self.num_classes)]  # type: ignore[attr-defined]
+        names = self.class_names  # type: ignore[attr-defined]
         return {"logits": logits, "probs": logits.softmax(1), "label": label, "name": [names[i] for i in label]}

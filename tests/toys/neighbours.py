@@ -19,7 +19,7 @@ class ToyNeighbours(ClassMetrics, RoundModule, TableModule):
 
     def __init__(self, features: int = 4, num_classes: int = 3, class_names: list[str] | None = None) -> None:
         super().__init__()
-        self.features, self.num_classes, self.class_names = features, num_classes, class_names
+        self.features, self.num_classes = features, num_classes
         self.register_buffer("memory", torch.zeros(1, features))
         self.register_buffer("labels", torch.zeros(1, dtype=torch.long))
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []

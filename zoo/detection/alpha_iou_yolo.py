@@ -131,12 +131,11 @@ class AlphaIoUYOLO(ZooModule):
         if not 0 <= start < end <= 1:
             raise BadInput(f"schedule_span must rise within [0, 1], got {schedule_span}.")
         check_size(img_size)
-        self.class_names = list(class_names) if class_names else [str(i) for i in range(num_classes)]
         self.network = DetectorNetwork(num_classes, size, backbone, pretrained_backbone, backbone_weights)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.val_loss = MeanMetric()
-        self.average_precision = MAP(self.class_names)
+        self.average_precision = MAP()
         self.center_until = 0
         if freeze:
             self.freeze(*freeze)
@@ -272,7 +271,7 @@ class AlphaIoUYOLO(ZooModule):
         self.average_precision.update(batch["index"], predictions, true)
 
     def _log_metrics(self, stage: str) -> None:
-        values = self.average_precision.compute()
+        values = self.average_precision.compute(self.class_names)
         self.average_precision.reset()
         self.log(f"{stage}/map", values.pop("map"), prog_bar=True)
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
@@ -317,7 +316,8 @@ class AlphaIoUYOLO(ZooModule):
         """
         boxes, scores = self(batch["image"])
         found = self._finish(boxes, scores, batch, threshold, iou, most)
-        names = [[self.class_names[i] for i in f["labels"].tolist()] for f in found]
+        known = self.class_names
+        names = [[known[i] for i in f["labels"].tolist()] for f in found]
         return {
             "boxes": [f["boxes"] for f in found],
             "scores": [f["scores"] for f in found],

@@ -20,12 +20,10 @@ class MAP:
     unequal numbers of images. Images are put in the order of their index, so the number of ranks changes nothing.
 
     Args:
-        class_names: names for the per-class values; None leaves these out.
         backend: `faster_coco_eval` or `pycocotools`.
     """
 
-    def __init__(self, class_names: Sequence[str] | None = None, backend: str = "faster_coco_eval") -> None:
-        self.class_names = list(class_names) if class_names is not None else None
+    def __init__(self, backend: str = "faster_coco_eval") -> None:
         self.backend = backend
         self.seen: list[tuple[int, dict[str, Tensor], dict[str, Tensor]]] = []
 
@@ -46,9 +44,10 @@ class MAP:
         for i, predicted, true in zip(index.tolist(), predictions, targets, strict=True):
             self.seen.append((i, _cpu(predicted), _cpu(true)))
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, class_names: Sequence[str] | None = None) -> dict[str, float]:
         """Return `map`, `map_50`, `map_75`, `map_75_95`, `map_small|medium|large`, `mar_100` and `map/<class>`.
 
+        `class_names` names the per-class values; None leaves these out.
         Values are in [0, 1], or -1 where there is no such object. All ranks must call it and get the same values.
         """
         from torchmetrics.detection import MeanAveragePrecision
@@ -58,7 +57,7 @@ class MAP:
             iou_thresholds=COCO_THRESHOLDS,
             # torchmetrics' own recall levels are rounded to float32, which moves a level past an equal recall
             rec_thresholds=[i / 100 for i in range(101)],
-            class_metrics=self.class_names is not None,
+            class_metrics=class_names is not None,
             extended_summary=True,
             backend=self.backend,  # type: ignore[arg-type]
             sync_on_compute=False,
@@ -68,7 +67,7 @@ class MAP:
         if not seen:
             return {"map": -1.0, "map_50": -1.0, "map_75": -1.0, "map_75_95": -1.0}
         metric.update([p for _, p, _ in seen], [t for _, _, t in seen])
-        return self._values(metric.compute())
+        return _values(metric.compute(), class_names)
 
     def _gathered(self) -> list[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -77,17 +76,18 @@ class MAP:
         torch.distributed.all_gather_object(parts, self.seen)
         return [item for part in parts for item in part]
 
-    def _values(self, found: dict[str, Any]) -> dict[str, float]:
-        names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
-        values = {name: float(found[name]) for name in names}
-        precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
-        strict = precision[COCO_THRESHOLDS.index(0.75) :]
-        values["map_75_95"] = float(strict[strict > -1].mean()) if (strict > -1).any() else -1.0
-        if self.class_names is not None:
-            per_class = found["map_per_class"].reshape(-1).tolist()
-            for label, value in zip(found["classes"].reshape(-1).tolist(), per_class, strict=True):
-                values[f"map/{self.class_names[int(label)]}"] = float(value)
-        return values
+
+def _values(found: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, float]:
+    names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
+    values = {name: float(found[name]) for name in names}
+    precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
+    strict = precision[COCO_THRESHOLDS.index(0.75) :]
+    values["map_75_95"] = float(strict[strict > -1].mean()) if (strict > -1).any() else -1.0
+    if class_names is not None:
+        per_class = found["map_per_class"].reshape(-1).tolist()
+        for label, value in zip(found["classes"].reshape(-1).tolist(), per_class, strict=True):
+            values[f"map/{class_names[int(label)]}"] = float(value)
+    return values
 
 
 def _cpu(item: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,48 @@
+"""Every recipe of the index runs, also the full-scale ones: with tiny sizes, on a folder of the real layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.test_training import flags
+from zoo import training
+from zoo.index import Entry, entries, load_yaml, recipe_path
+
+# what only the machine for the full run has, and what only its length needs
+TRAINER = {
+    "fast_dev_run": True,
+    "accelerator": "cpu",
+    "devices": 1,
+    "strategy": "auto",
+    "sync_batchnorm": False,
+    "max_epochs": 1,
+}
+
+
+def recipes() -> list[Any]:
+    """Entry and tag of every recipe."""
+    found = [(e, t) for e in entries().values() for t in e.weights if recipe_path(e, t) and recipe_path(e, t).is_file()]
+    return [pytest.param(e, t, id=f"{e.id}:{t}") for e, t in found]
+
+
+@pytest.mark.parametrize(("whose", "tag"), recipes())
+def test_recipe_runs(whose: Entry, tag: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    entry = whose.tag(tag)
+    recipe = load_yaml(recipe_path(whose, tag))
+    data, model = dict(entry.tiny.get("data", {})), dict(entry.tiny.get("model", {}))
+    if form := (recipe.get("data") or {}).get("format"):  # a recipe that names a layout needs a folder of it
+        made = entry.data_class()(**data)
+        data |= {"root": str(made.fake(folder / "real", format=form)), "format": form, "batch_size": 2}
+    facts = entry.data_class()(**data).facts()
+    model = {k: v for k, v in model.items() if k not in facts}
+    # weights by name would be of the full size, and downloads are for the full run
+    model |= {k: False for k in (recipe.get("model") or {}) if k.startswith("pretrained")}
+    words = [*flags("data", {**data, "num_workers": 0}), *flags("model", model), *flags("trainer", TRAINER)]
+    done = training.run(["fit", "--zoo", f"{whose.id}:{tag}", "--weights", "null", *words])
+    assert done.trainer.global_step >= 1
+    assert done.trainer.state.finished
+    assert {p.name for p in folder.iterdir()} <= {"real"}
