@@ -78,7 +78,7 @@ class Peer:
     def infer(self, images: torch.Tensor, *_: Any) -> None:
         self.module.eval()
         with torch.inference_mode():
-            self.module((images * 255).contiguous(memory_format=self.layout))
+            self.module(images.contiguous(memory_format=self.layout))
 
     def step(self, images: torch.Tensor, boxes: list[torch.Tensor], labels: list[torch.Tensor]) -> None:
         self.module.train()
@@ -86,7 +86,7 @@ class Peer:
         for own, classes in zip(boxes, labels, strict=True):
             centre, size = (own[:, :2] + own[:, 2:]) / 2, own[:, 2:] - own[:, :2]
             rows.append(torch.cat([classes[:, None].float(), centre, size], 1))
-        found = self.module((images * 255).contiguous(memory_format=self.layout), torch.stack(rows))
+        found = self.module(images.contiguous(memory_format=self.layout), torch.stack(rows))
         self.optimizer.zero_grad()
         found["total_loss"].backward()
         self.optimizer.step()
@@ -156,7 +156,7 @@ def loss_share(repeats: int) -> dict[str, Any]:
 
 
 def trainer_overhead(repeats: int) -> dict[str, Any]:
-    """`Trainer.fit` against a bare loop: same network, loss, optimiser and loader, 12 steps of size p, batch 32."""
+    """`Trainer.fit` against a bare loop: same network, loss, optimiser and loader, 40 steps of size p, batch 32."""
     import lightning
 
     from datamodules.boxes import BoxesDataModule
@@ -165,7 +165,7 @@ def trainer_overhead(repeats: int) -> dict[str, Any]:
 
     def parts() -> tuple[AlphaIoUYOLO, BoxesDataModule]:
         torch.manual_seed(0)
-        data = BoxesDataModule(train_size=384, val_size=32, test_size=32, batch_size=32)
+        data = BoxesDataModule(train_size=1280, val_size=32, test_size=32, batch_size=32)
         return AlphaIoUYOLO(10, size="p", img_size=160, assigner="tal", center_steps=0.0), data
 
     def bare() -> float:
