@@ -232,6 +232,9 @@ def test_metric_equals_pycocotools(tmp_path: Path) -> None:
     assert 0.1 < ours["map"] < 0.9
     for key, place in (("map", 0), ("map_50", 1), ("map_75", 2), ("map_small", 3), ("map_medium", 4), ("mar_100", 8)):
         assert ours[key] == pytest.approx(judge.stats[place], abs=1e-6)
+    for place, name in enumerate("abc"):
+        own = judge.eval["precision"][:, :, place, 0, -1]
+        assert ours[f"map/{name}"] == pytest.approx(own[own > -1].mean(), abs=1e-6)
     precision = judge.eval["precision"][5:, :, :, 0, -1]
     assert ours["map_75_95"] == pytest.approx(precision[precision > -1].mean(), abs=1e-6)
 

@@ -57,8 +57,7 @@ class MAP:
             iou_thresholds=COCO_THRESHOLDS,
             # torchmetrics' own recall levels are rounded to float32, which moves a level past an equal recall
             rec_thresholds=[i / 100 for i in range(101)],
-            class_metrics=class_names is not None,
-            extended_summary=True,
+            extended_summary=True,  # its precisions hold the classes, too; class_metrics would evaluate each anew
             backend=self.backend,  # type: ignore[arg-type]
             sync_on_compute=False,
         )
@@ -81,13 +80,17 @@ def _values(found: dict[str, Any], class_names: Sequence[str] | None) -> dict[st
     names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
     values = {name: float(found[name]) for name in names}
     precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
-    strict = precision[COCO_THRESHOLDS.index(0.75) :]
-    values["map_75_95"] = float(strict[strict > -1].mean()) if (strict > -1).any() else -1.0
+    values["map_75_95"] = _mean(precision[COCO_THRESHOLDS.index(0.75) :])
     if class_names is not None:
-        per_class = found["map_per_class"].reshape(-1).tolist()
-        for label, value in zip(found["classes"].reshape(-1).tolist(), per_class, strict=True):
-            values[f"map/{class_names[int(label)]}"] = float(value)
+        for place, label in enumerate(found["classes"].reshape(-1).tolist()):
+            values[f"map/{class_names[int(label)]}"] = _mean(precision[..., place])
     return values
+
+
+def _mean(precision: Tensor) -> float:
+    """Mean of the defined precisions; -1 without any."""
+    defined = precision[precision > -1]
+    return float(defined.double().mean()) if len(defined) else -1.0
 
 
 def _cpu(item: dict[str, Tensor]) -> dict[str, Tensor]:
