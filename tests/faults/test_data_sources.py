@@ -83,7 +83,8 @@ def test_catalogue_is_complete(name: str) -> None:
 
 
 def test_no_registry_is_named(checkout: Path) -> None:
-    hosts = re.compile(r"pypi\.org|pythonhosted|npmjs|registry\.npm|deb\.debian|archive\.ubuntu", re.IGNORECASE)
+    # package clients know their registry; an address of one here would not work behind a mirror
+    hosts = re.compile(r"https?://[^\s\"']*(pypi|pythonhosted|npm|debian|ubuntu)", re.IGNORECASE)
     for path in (checkout / "zoo").glob("*data*.py"):
         assert not hosts.search(path.read_text()), path
 
