@@ -6,6 +6,8 @@ that property, `bundled` for each checkpoint in the package. So nothing is skipp
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,6 +43,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(name, [e for _, e in chosen], ids=[i for i, _ in chosen])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one file about one entry go to one worker, where they share what was trained."""
+    for item in items:
+        name = _entry_id(item)
+        if name is not None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
+
+
 def _bundled(metafunc: pytest.Metafunc) -> None:
     from zoo.index import entries
 
@@ -60,8 +70,10 @@ def _entry_id(item: pytest.Item) -> str | None:
 
 @cache
 def _warm(name: str) -> None:
-    """Train a step off the clock: the first test of a method would pay for every library's import."""
+    """Train a step, save and load off the clock: the first test of a method would pay for every library's import."""
+    import zoo
     from conformance.support import data_of, model_of, trainer_of
+    from zoo import training
     from zoo.index import entries
 
     entry = entries()[name].tag()
@@ -70,6 +82,10 @@ def _warm(name: str) -> None:
         model, data = model_of(entry), data_of(entry)
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
+        model._trainer = None
+        zoo.load(zoo.save(model, Path(folder) / "saved"))
+        with contextlib.redirect_stderr(io.StringIO()):
+            training.main(["fit", "--zoo", name, "--no_such_flag=1"])  # the parser's imports and class search
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,16 +228,21 @@ class StopAfter(Callback):
 
 
 class Losses(Callback):
-    """The training loss of each batch: what the step returned, or the logged `train/loss`."""
+    """The training loss of each batch: what the step returned, or the logged `train/loss`.
 
-    def __init__(self) -> None:
+    Training stops when `enough` says so of the losses so far.
+    """
+
+    def __init__(self, enough: Callable[[list[float]], bool] = lambda values: False) -> None:
         self.values: list[float] = []
+        self.enough = enough
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
         if isinstance(outputs, dict) and outputs.get("loss") is not None:
             self.values.append(float(outputs["loss"]))
         elif "train/loss" in trainer.callback_metrics:
             self.values.append(float(trainer.callback_metrics["train/loss"]))
+        trainer.should_stop = trainer.should_stop or self.enough(self.values)
 
 
 class Gradients(Callback):

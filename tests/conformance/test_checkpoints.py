@@ -28,12 +28,18 @@ def poison(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("a file's content was executed")
 
 
+_CHECKPOINTS: dict[str, bytes] = {}
+
+
 def checkpoint(entry: Entry, folder: Path) -> Path:
-    """A .ckpt of a run of one epoch."""
-    path = folder / "run.ckpt"
-    model, data = model_of(entry), data_of(entry)
-    trainer = trainer_of(folder, SaveAfter(len(data.train_dataloader()), path))
-    trainer.fit(model, data)
+    """A .ckpt of a run of one epoch; each test has its own copy."""
+    key, path = f"{entry.id} {entry.model} {entry.tiny}", folder / "run.ckpt"
+    if key not in _CHECKPOINTS:
+        model, data = model_of(entry), data_of(entry)
+        trainer = trainer_of(folder, SaveAfter(len(data.train_dataloader()), path))
+        trainer.fit(model, data)
+        _CHECKPOINTS[key] = path.read_bytes()
+    path.write_bytes(_CHECKPOINTS[key])
     return path
 
 

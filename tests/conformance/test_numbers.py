@@ -106,11 +106,16 @@ def test_c10_every_parameter_has_a_gradient(gradient_entry: Entry, folder: Path)
 def test_c11_overfits_a_batch(gradient_entry: Entry, folder: Path) -> None:
     model, data = model_of(gradient_entry), data_of(gradient_entry)
     batch = next(iter(data.train_dataloader()))
-    losses = Losses()
+    losses = Losses(enough=lambda values: len(values) > 5 and settled(values) < OVERFIT_RATIO * values[0])
     trainer = trainer_of(folder, losses, limit_val_batches=0)
     trainer.fit(model, train_dataloaders=Repeat(batch, OVERFIT_STEPS))
-    first, last = losses.values[0], sorted(losses.values[-5:])[2]
+    first, last = losses.values[0], settled(losses.values)
     assert last < OVERFIT_RATIO * first, f"loss {first:.4g} -> {last:.4g} in {OVERFIT_STEPS} steps"
+
+
+def settled(losses: list[float]) -> float:
+    """The median of the last five."""
+    return sorted(losses[-5:])[2]
 
 
 def test_c11_rounds_improve(round_entry: Entry, folder: Path) -> None:

@@ -34,6 +34,24 @@ def whole(entry: Entry, folder: Path, *callbacks: Callback, **data: Any) -> tupl
     return run_state(trainer), len(module.train_dataloader())
 
 
+_STRAIGHT: dict[str, tuple[dict[str, Any], Path]] = {}
+
+
+def straight(entry: Entry, factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The uninterrupted run that the tests of this file share, with its checkpoints.
+
+    `middle.ckpt` is from the middle of the second epoch; `first-epoch=0.ckpt` is ModelCheckpoint's, written after the
+    validation of the first one.
+    """
+    key = f"{entry.id} {entry.model} {entry.tiny}"
+    if key not in _STRAIGHT:
+        folder = factory.mktemp("straight")
+        keep = ModelCheckpoint(dirpath=folder, filename="first-{epoch}", save_top_k=-1, monitor=None)
+        expected, _ = whole(entry, folder, keep, SaveAfter(middle(entry), folder / "middle.ckpt"))
+        _STRAIGHT[key] = expected, folder
+    return _STRAIGHT[key]
+
+
 def resumed(entry: Entry, folder: Path, path: Path, *callbacks: Callback, **data: Any) -> dict[str, Any]:
     """A run in fresh objects under another seed, which must not matter."""
     model, module = model_of(entry, seed=99), data_of(entry, **data)
@@ -48,9 +66,9 @@ def middle(entry: Entry) -> int:
     return int(1.5 * len(data_of(entry).train_dataloader()))
 
 
-def test_c17_middle_of_an_epoch(entry: Entry, folder: Path) -> None:
-    path = folder / "middle.ckpt"
-    expected, _ = whole(entry, folder, SaveAfter(middle(entry), path))
+def test_c17_middle_of_an_epoch(entry: Entry, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    expected, place = straight(entry, tmp_path_factory)
+    path = place / "middle.ckpt"
     found = different(expected, resumed(entry, folder, path))
     assert not found, f"after resuming: {names(found)}"
     held = torch.load(path, weights_only=True)  # needs no pickle
@@ -58,22 +76,20 @@ def test_c17_middle_of_an_epoch(entry: Entry, folder: Path) -> None:
     assert held["zoo"]["format"] == 1
 
 
-def test_c17_killed(entry: Entry, folder: Path) -> None:
+def test_c17_killed(entry: Entry, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The run dies without tidying up; the checkpoint is from before."""
-    path, stop = folder / "middle.ckpt", middle(entry) - 1
+    path, stop = folder / "killed.ckpt", middle(entry) - 1
     with pytest.raises(Interrupted):
         whole(entry, folder, SaveAfter(stop, path), StopAfter(stop + 1))
-    expected, _ = whole(entry, folder)
+    expected, _ = straight(entry, tmp_path_factory)
     found = different(expected, resumed(entry, folder, path))
     assert not found, f"after resuming: {names(found)}"
 
 
-def test_c17_end_of_an_epoch(entry: Entry, folder: Path) -> None:
+def test_c17_end_of_an_epoch(entry: Entry, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """ModelCheckpoint's usual moment: after the validation of the first epoch."""
-    keep = ModelCheckpoint(dirpath=folder, filename="first-{epoch}", save_top_k=-1, monitor=None)
-    expected, _ = whole(entry, folder, keep)
-    path = next(folder.glob("first-epoch=0.ckpt"))
-    found = different(expected, resumed(entry, folder, path))
+    expected, place = straight(entry, tmp_path_factory)
+    found = different(expected, resumed(entry, folder, place / "first-epoch=0.ckpt"))
     assert not found, f"after resuming: {names(found)}"
 
 
