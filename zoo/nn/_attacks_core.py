@@ -315,7 +315,7 @@ class Ball:
         return replace(self, centre=self.centre[keep])
 
     def project(self, x: Tensor) -> Tensor:
-        """Nearest point inside the ball, then inside the bounds; may write into `x`.
+        """Nearest point inside the ball, then inside the bounds; overwrites `x`.
 
         Clipping to bounds that hold the centre never leads out of the ball again.
         """
@@ -323,8 +323,8 @@ class Ball:
             delta = x - self.centre
             x = self.centre + delta * (self.eps / l2_norm(delta).clamp_min(1e-12)).clamp(max=1)
         if isinstance(self.low, Tensor) and isinstance(self.high, Tensor):
-            return torch.clamp(x, self.low, self.high)
-        return x.clamp(float(self.low), float(self.high))
+            return x.clamp_(self.low, self.high)
+        return x.clamp_(float(self.low), float(self.high))
 
     def direction(self, grad: Tensor) -> Tensor:
         """Steepest ascent of unit length: the sign, or the normalised gradient."""
@@ -332,7 +332,9 @@ class Ball:
 
     def ascend(self, x: Tensor, grad: Tensor, step: float | Tensor) -> Tensor:
         """One projected step; `step` is a number or (N, 1, ...)."""
-        return self.project(x + step * self.direction(grad))
+        if isinstance(step, Tensor):
+            return self.project(x + step * self.direction(grad))
+        return self.project(torch.add(x, self.direction(grad), alpha=step))
 
 
 def check_eps(eps: float, norm: str, low: float, high: float, x: Tensor) -> None:
