@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from datamodules.assets import digits
+from datamodules.base import ZooDataModule
+from zoo import index
+from zoo.base import ZooModule
 
 
 def network(width: int = 8) -> nn.Module:
@@ -55,3 +60,54 @@ def trained() -> nn.Module:
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return (model(x).argmax(1) == y).float().mean().item()
+
+
+class DigitSet(Dataset[dict[str, Any]]):
+    """The test digits, sorted by class as a folder would be."""
+
+    def __init__(self) -> None:
+        _, _, x, y = data()
+        order = y.argsort(stable=True)
+        self.x, self.y = x[order], y[order]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"index": i, "image": self.x[i], "label": int(self.y[i])}
+
+
+class DigitData(ZooDataModule):
+    """Digits of the package."""
+
+    def read_facts(self) -> dict[str, Any]:
+        return {"num_classes": 10, "class_names": [str(i) for i in range(10)]}
+
+    def dataset(self, split: str) -> Dataset[Any]:
+        return DigitSet()
+
+
+class DigitNet(ZooModule):
+    """The trained network as a method of the zoo."""
+
+    task = "image-classification"
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+def register_digits() -> None:
+    """Make `toy-digits` known; once per process."""
+    if "toy-digits" not in index.entries():
+        index.register(
+            index.Entry(
+                id="toy-digits", model="attack_toys:DigitNet", data="attack_toys:DigitData",
+                task="image-classification",
+                summary="Digits.", paper={"title": "A toy", "year": 2026}, licence="Apache-2.0",
+                tiny={"model": {}, "data": {}},
+            )
+        )  # fmt: skip

@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 import torch
+from attack_toys import accuracy, data, network, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attack_toys import accuracy, data, network, trained
 from zoo.errors import BadInput, UnknownName
 from zoo.nn import _attacks_noise as noise
 from zoo.nn._attacks_apgd import checkpoints
@@ -369,7 +369,7 @@ def test_square_needs_no_gradient(victim: tuple[nn.Module, Tensor, Tensor]) -> N
         return torch.from_numpy(model(x).detach().numpy())
 
     assert accuracy(model, square(opaque, x, y, eps=0.3, queries=100), y) < accuracy(model, x, y)
-    with pytest.raises(BadInput, match="no gradient.*square"):
+    with pytest.raises(BadInput, match=r"no gradient.*square"):
         pgd(opaque, x, y, eps=0.3)
 
 

@@ -193,13 +193,15 @@ def _shapes(side: int, seed: int, index: Tensor, stream: int, like: Tensor) -> T
 
 
 def _tiles(ball: Ball, seed: int, index: Tensor) -> Tensor:
-    """A grid of five by five tiles, each with a pair of bumps, scaled to the whole radius."""
+    """A centred grid of five by five tiles, each with a pair of bumps, scaled to the whole radius."""
     height, width = ball.centre.shape[2:]
     side = max(1, min(height, width) // 5)
     delta = torch.zeros_like(ball.centre)
+    above, before = height % side // 2, width % side // 2
     for i in range(height // side):
         for j in range(width // side):
-            place = (..., slice(i * side, (i + 1) * side), slice(j * side, (j + 1) * side))
+            top, left = above + i * side, before + j * side
+            place = (..., slice(top, top + side), slice(left, left + side))
             delta[place] = _shapes(side, seed, index, -4 * (i * width + j + 1), delta)
     return ball.project(ball.centre + ball.eps * unit(delta))
 
