@@ -25,6 +25,7 @@ compared in float32, with autocast off. The result is detached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -73,31 +74,17 @@ Start = Literal["uniform", "gaussian", "none"]
 
 
 def pgd(
-    model: Model,
-    x: Tensor,
-    target: Tensor,
-    *,
-    eps: float,
-    step: float | None = None,
-    steps: int = 20,
-    loss: str | Objective = "ce",
-    norm: Norm = "linf",
-    start: Start | Tensor = "uniform",
-    noise: float = 0.001,
-    restarts: int = 1,
-    keep: Literal["last", "best"] = "last",
-    success: Success | None = None,
-    seed: int = 0,
-    index: Tensor | None = None,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
-    mode: str = "eval",
+    model: Model, x: Tensor, target: Tensor, *, eps: float, step: float | None = None, steps: int = 20,
+    loss: str | Objective = "ce", norm: Norm = "linf", start: Start | Tensor = "uniform", noise: float = 0.001,
+    restarts: int = 1, keep: Literal["last", "best"] = "last", success: Success | None = None, seed: int = 0,
+    index: Tensor | None = None, bounds: tuple[float, float] | None = (0.0, 1.0), mode: str = "eval",
     check: bool = True,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Projected gradient ascent (Madry et al. 2018): x <- project(x + step * sign(gradient)), or along it for l2.
 
-    With `keep="last"` and one restart the cost is exactly `steps` forward passes and backward passes to the input,
-    which is what training wants. `keep="best"` keeps, for each sample, the first point that is misclassified, otherwise
-    that of highest loss; it costs one more forward pass, and samples that are beaten leave the batch.
+    With `keep="last"` and one restart, for training, the cost is exactly `steps` forward passes and backward passes to
+    the input. `keep="best"` keeps each sample's first misclassified point, otherwise that of highest loss; it costs one
+    more forward pass, and beaten samples leave the batch.
 
     Args:
         model: returns logits (N, K).
@@ -121,9 +108,6 @@ def pgd(
 
     Returns:
         (N, ...) adversarial inputs.
-
-    Raises:
-        BadInput: naming the argument that cannot be used.
     """
     step = _check_steps(steps, step, eps, restarts)
     if keep not in ("last", "best"):
@@ -132,24 +116,36 @@ def pgd(
         x, target, index = owned(x, target, index)
         ball = Ball.around(x, eps, norm, bounds, check)
         victim = Victim.of(model, target, loss, success, check)
+        begin = _Begin(start, noise, seed, index)
         if restarts == 1 and keep == "last":
-            point = random_start(ball, start, noise, seed, index, 0)
-            return _climb(victim, ball, target, point, steps, step)
+            return _climb(victim, ball, target, begin.point(ball, None, 0), steps, step)
         record = Record(x)
         for restart in range(restarts):
             rows = record.standing
             if not len(rows):
                 break
-            part, some = (ball, target) if len(rows) == len(x) else (ball.take(rows), target[rows])
-            begin = start[rows] if isinstance(start, Tensor) else start
-            point = random_start(part, begin, noise, seed, index[rows], restart)
-            if keep == "last":
-                point = _climb(victim, part, some, point, steps, step)
-                value, logits = victim.judge(point, some)
-                record.offer(rows, point, value, victim.beaten(logits, some))
-            else:
-                _search(victim, part, some, point, steps, step, rows, record)
+            part = ball.take(rows)
+            run = _search if keep == "best" else _last
+            run(victim, part, target[rows], begin.point(part, rows, restart), steps, step, rows, record)
         return record.x
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """How the runs of an attack start."""
+
+    start: str | Tensor
+    noise: float
+    seed: int
+    index: Tensor
+
+    def point(self, ball: Ball, rows: Tensor | None, stream: int) -> Tensor:
+        """Where the samples `rows` (None: all) start for the `stream`-th time."""
+        start, index = self.start, self.index
+        if rows is not None:
+            index = index[rows]
+            start = start[rows] if isinstance(start, Tensor) else start
+        return random_start(ball, start, self.noise, self.seed, index, stream)
 
 
 def _climb(victim: Victim, ball: Ball, target: Tensor, x: Tensor, steps: int, step: float) -> Tensor:
@@ -157,6 +153,15 @@ def _climb(victim: Victim, ball: Ball, target: Tensor, x: Tensor, steps: int, st
     for _ in range(steps):
         x = ball.ascend(x, victim.gradient(x, target)[0], step)
     return x
+
+
+def _last(
+    victim: Victim, ball: Ball, target: Tensor, x: Tensor, steps: int, step: float, rows: Tensor, record: Record
+) -> None:
+    """Offer the last point to `record`."""
+    x = _climb(victim, ball, target, x, steps, step)
+    value, logits = victim.judge(x, target)
+    record.offer(rows, x, value, victim.beaten(logits, target))
 
 
 def _search(

@@ -100,8 +100,9 @@ def _named(name: str, setting: Setting) -> Attack:
     }  # fmt: skip
     match = re.fullmatch(r"([a-z-]+?)(?:-(\d+))?", name)
     if not match or match[1] not in makers:
+        hint = nearest(name.rstrip("-0123456789"), [*makers, *PRESETS])
         raise UnknownName(
-            f"There is no attack {name!r}.{nearest(name.rstrip('-0123456789'), [*makers, *PRESETS])} Attacks: {', '.join(makers)} (a number after it is "
+            f"There is no attack {name!r}.{hint} Attacks: {', '.join(makers)} (a number after it is "
             f"that of steps: pgd-100), or a list: {', '.join(PRESETS)}."
         )
     number = None if match[2] is None else int(match[2])

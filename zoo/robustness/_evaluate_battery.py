@@ -34,9 +34,7 @@ _SIDE = 32
 
 def battery(run: _Run, surrogates: Sequence[Model], flags: Sequence[str]) -> list[Check]:
     """Run what has not run yet, and compare."""
-    found = [_same_twice(run), _inside(run)]
-    zero, saturated = _zero_gradients(run)
-    found += [zero, saturated] if saturated else [zero]
+    found = [_same_twice(run), _zero_gradients(run)]
     pgd20, pgd100 = run.accuracy("pgd-20"), run.accuracy("pgd-100")
     found.append(
         Check(
@@ -61,6 +59,7 @@ def battery(run: _Run, surrogates: Sequence[Model], flags: Sequence[str]) -> lis
     white = run.worst_of(lambda attack: attack not in ("square", "transfer", "noise"))
     found.append(_black_box(run, white, "square-1000", "square"))
     found.append(_transferred(run, white, surrogates))
+    found.append(_inside(run))  # after everything that makes examples
     found.append(
         Check(
             "autoattack flags", not flags if run.has("autoattack") else None,
@@ -88,7 +87,7 @@ def _inside(run: _Run) -> Check:
     )  # fmt: skip
 
 
-def _zero_gradients(run: _Run) -> tuple[Check, Check | None]:
+def _zero_gradients(run: _Run) -> Check:
     """Share of clean samples whose input gradient is exactly zero, by cross-entropy and by the margin."""
     shares = {}
     for loss in ("ce", "margin"):
@@ -99,11 +98,10 @@ def _zero_gradients(run: _Run) -> tuple[Check, Check | None]:
             zero += int((grad.flatten(1).abs().amax(1) == 0).sum())
         shares[loss] = zero / len(run.x)
     worst = max(shares.values())
-    check = Check(
+    return Check(
         "zero gradients", worst <= _ZERO_SHARE, f"cross-entropy {shares['ce']:.1%}, margin {shares['margin']:.1%}",
         "The input gradient vanishes: saturated logits (then trust margin, DLR and Square only) or a masked gradient.",
     )  # fmt: skip
-    return check, None
 
 
 def _sweep(run: _Run) -> list[Check]:

@@ -34,25 +34,15 @@ _SLACK = 1e-5
 
 
 def evaluate_robustness(
-    model: Model | str,
-    data: Any = None,
-    eps: float = 8 / 255,
-    n: int | None = 1000,
-    attacks: str | Sequence[str] | Mapping[str, Callable[..., Tensor]] = "standard",
-    *,
-    norm: str = "linf",
-    checks: bool = True,
-    surrogates: Sequence[Model | str] = (),
-    batch_size: int = 128,
-    seed: int = 0,
-    bounds: tuple[float, float] = (0.0, 1.0),
-    device: str | torch.device | None = None,
-    progress: bool | None = None,
-) -> RobustnessReport:
+    model: Model | str, data: Any = None, eps: float = 8 / 255, n: int | None = 1000,
+    attacks: str | Sequence[str] | Mapping[str, Callable[..., Tensor]] = "standard", *, norm: str = "linf",
+    checks: bool = True, surrogates: Sequence[Model | str] = (), batch_size: int = 128, seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0), device: str | torch.device | None = None, progress: bool | None = None,
+) -> RobustnessReport:  # fmt: skip
     """Attack a classifier and report what is left of its accuracy.
 
-    Every sample that a model misclassifies without attack counts as beaten. An attack only sees the others. All results
-    depend on `seed` and the samples, not on `batch_size` (up to rounding).
+    Samples that are misclassified without attack count as beaten. Results depend on `seed` and the samples, not on
+    `batch_size` (up to rounding).
 
     Args:
         model: returns logits (N, K) for `data`'s inputs, normalisation included. A name is loaded from the zoo.
@@ -97,15 +87,8 @@ def evaluate_robustness(
         asked = [attack.name for attack in chosen]
         flags = [flag for attack in chosen for flag in attack.flags]
         tests = battery(run, others, flags) if checks else []
-    settings = {
-        "attacks": asked, "batch_size": batch_size, "bounds": list(bounds), "device": str(place),
-        "seconds": round(time.perf_counter() - began, 2), "torch": torch.__version__,
-    }  # fmt: skip
-    return RobustnessReport(
-        name, len(found.x), found.total, eps, norm, seed,
-        clean=run.clean.float().mean().item(), worst=run.worst_of(lambda _: True).float().mean().item(),
-        rows=run.rows(asked), checks=tests, sweep=run.sweep, settings=settings,
-    )  # fmt: skip
+    seconds = {"seconds": round(time.perf_counter() - began, 2)}
+    return RobustnessReport(name, len(found.x), found.total, eps, norm, seed, **run.results(asked, tests, seconds))
 
 
 def _resolve(model: Any, data: Any) -> tuple[str, Model, Any]:
@@ -290,6 +273,17 @@ class _Run:
             left += int((self.logits_of(found.cpu()).argmax(1) == self.y[rows]).sum())
         self.tell(f"eps {eps:.3g}|{left / len(self.x):.1%} left", 1.0)
         return left / len(self.x)
+
+    def results(self, asked: Sequence[str], tests: list[Check], more: dict[str, Any]) -> dict[str, Any]:
+        """What the report says about the attacks that ran."""
+        settings = {
+            "attacks": list(asked), "batch_size": self.batch_size, "bounds": list(self.setting.bounds),
+            "device": str(self.device), "torch": torch.__version__, **more,
+        }  # fmt: skip
+        return {
+            "clean": self.clean.float().mean().item(), "worst": self.worst_of(lambda _: True).float().mean().item(),
+            "rows": self.rows(asked), "checks": tests, "sweep": self.sweep, "settings": settings,
+        }  # fmt: skip
 
     def rows(self, asked: Sequence[str]) -> list[Row]:
         """Rows in the order they were asked for, the battery's after them, each with what withstands all so far."""
