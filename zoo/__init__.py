@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo import errors
     from zoo.base import RoundModule, ZooModule
     from zoo.index import info, list_models, register
+    from zoo.robustness.evaluate import evaluate_robustness
     from zoo.store import datamodule, load, publish, pull, push, save, verify
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "datamodule",
     "errors",
+    "evaluate_robustness",
     "info",
     "list_models",
     "load",
@@ -41,6 +43,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("ZooModule", "RoundModule"), "zoo.base"),
     **dict.fromkeys(("info", "list_models", "register"), "zoo.index"),
+    "evaluate_robustness": "zoo.robustness.evaluate",
     **dict.fromkeys(("datamodule", "load", "publish", "pull", "push", "save", "verify"), "zoo.store"),
 }
 

@@ -49,6 +49,15 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "train": Command("zoo._cli_use", "train or fine-tune, with any LightningCLI flag (`zoo train --help`)", ()),
+    "evaluate": Command(
+        "zoo._cli_evaluate",
+        "how robust a classifier is: attacks, the worst case, signs of masked gradients",
+        (
+            "zoo evaluate NAME --eps 8/255",
+            "zoo evaluate NAME --eps 0.1 --n 200 --attacks pgd-20,cw-30,autoattack --out robustness.json",
+            "zoo evaluate my.ckpt --eps 0.5 --norm l2 --root DIR --json",
+        ),
+    ),
     "export": Command(
         "zoo._cli_use",
         "write ONNX or torch.export, and compare its numbers with the module's",

@@ -1,0 +1,1 @@
+"""Attacks on classifiers, defences against them, and how robust a classifier is."""
