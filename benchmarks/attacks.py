@@ -144,7 +144,6 @@ def main() -> None:
         "versions": {"torch": torch.__version__, "foolbox": foolbox.__version__, "python": platform.python_version()},
         "threads": 1,
         "clock": "processor time",
-        "repeats": options.repeats,
         "cases": {},
     }
     if options.out and options.out.is_file():
@@ -153,7 +152,7 @@ def main() -> None:
         if options.case not in title:
             continue
         found = measure(build, shape, options.repeats)
-        results["cases"][title] = found
+        results["cases"][title] = {"repeats": options.repeats, "rows": found}
         one = found["floor: 20 passes, parameters frozen"]["ms"] / STEPS
         print(f"\n{title}: one pass {one:.1f} ms, {STEPS} steps, processor time")
         print(f"{'':42}{'ms':>8}{'/ floor':>9}{'by min':>9}")
