@@ -1,14 +1,14 @@
 """PGD-20 against its own floor, a loop through `loss.backward()`, and foolbox, in one alternating run.
 
-    python benchmarks/attacks.py [--repeats 7] [--out benchmarks/results/attacks.json]
+    python benchmarks/attacks.py [--repeats 7] [--case resnet] [--out benchmarks/results/attacks.json]
 
 The floor is 20 forward passes and backward passes to the input alone, parameters frozen: what no attack can be below.
 All attacks: linf, eps 0.1, step 0.01, 20 steps, uniform start, no early stop, evaluation mode, one thread, random
 weights (cost does not depend on them), and the same images. foolbox runs with its defaults, which differentiate the
 parameters as well unless the user freezes them; with frozen ones it is listed apart.
 
-Times are processor time of the one thread, which what else runs on the machine disturbs least. Prints medians and ratios;
-a ratio is the median of the ratios within a round, because the machine's speed drifts.
+Times are processor time of the one thread, which what else runs on the machine disturbs least. Prints medians and
+ratios; a ratio is the median of the ratios within a round, because the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ def measure(build: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--case", default="", help="only those whose name holds this; the others in --out stay")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -143,16 +144,18 @@ def main() -> None:
         "versions": {"torch": torch.__version__, "foolbox": foolbox.__version__, "python": platform.python_version()},
         "threads": 1,
         "clock": "processor time",
-        "repeats": options.repeats,
         "cases": {},
     }
+    if options.out and options.out.is_file():
+        results["cases"] = json.loads(options.out.read_text(encoding="utf-8"))["cases"]
     for title, (build, shape) in CASES.items():
+        if options.case not in title:
+            continue
         found = measure(build, shape, options.repeats)
-        results["cases"][title] = found
+        results["cases"][title] = {"repeats": options.repeats, "rows": found}
         one = found["floor: 20 passes, parameters frozen"]["ms"] / STEPS
-        print(
-            f"\n{title}: one pass {one:.1f} ms, {STEPS} steps, processor time\n{'':42}{'ms':>8}{'/ floor':>9}{'by min':>9}"
-        )
+        print(f"\n{title}: one pass {one:.1f} ms, {STEPS} steps, processor time")
+        print(f"{'':42}{'ms':>8}{'/ floor':>9}{'by min':>9}")
         for name, row in found.items():
             print(f"{name:42}{row['ms']:8.0f}{row['over_floor']:9.3f}{row['min_over_floor']:9.3f}")
         share = found["zoo pgd, keep=last"]["over_floor"] / found["foolbox LinfPGD, defaults"]["over_floor"]
