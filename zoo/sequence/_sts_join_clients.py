@@ -317,7 +317,7 @@ class JoinServer:
             value, known = float(found.lower[k]), False
             if tracks is not None and (self.exact or not sure[k]):
                 refined += 1
-                value, known = self._refine(self._request(found, k, q, t), queries[q], tracks[t]), True
+                value, known = self.ask(found, k, queries[q], tracks), True
                 if value < self.eps - GUARD or value <= 0:
                     continue
             pairs.append([q, t])
@@ -331,6 +331,11 @@ class JoinServer:
             torch.tensor(exact, dtype=torch.bool),
             stats,
         )
+
+    def ask(self, found: Found, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
+        """Exact seconds of candidate k, from its two clients."""
+        track = self.numbers[int(found.track[k])]
+        return self._refine(self._request(found, k, query.number, track), query, tracks[track])
 
     def _request(self, found: Found, k: int, query: int, track: int) -> RefineRequest:
         part = slice(int(found.offsets[k]), int(found.offsets[k + 1]))

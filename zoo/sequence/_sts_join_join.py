@@ -121,6 +121,14 @@ class Found:
     end: Tensor
     counts: dict[str, Tensor]
 
+    def subset(self, keep: Tensor) -> Found:
+        """The pairs of a boolean mask (K,)."""
+        sizes = self.offsets.diff()
+        runs = torch.repeat_interleave(keep, sizes)
+        offsets = torch.cat([sizes.new_zeros(1), sizes[keep].cumsum(0)])
+        rows = [v[keep] for v in (self.query, self.track, self.upper, self.lower)]
+        return Found(*rows, offsets, self.start[runs], self.end[runs], self.counts)
+
 
 def ticks(seconds: Tensor) -> Tensor:
     """Whole ticks, int64."""
