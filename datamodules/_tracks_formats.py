@@ -215,8 +215,8 @@ def detect(root: Path) -> str:
         if fits and (kind != "porto" or _has_polylines(files_of(root, kind)[0])):
             return kind
     raise BadInput(
-        f"{root}: no track files. Expected CSV (id, time, lon, lat or x, y), GeoJSON, or the layout of GeoLife, T-Drive, "
-        "Porto or traffic's JSON."
+        f"{root}: no track files. Expected CSV (id, time, lon, lat or x, y), GeoJSON, or the layout of GeoLife, "
+        "T-Drive, Porto or traffic's JSON."
     )
 
 

@@ -95,9 +95,7 @@ class Projection:
     def degrees(self, xy: np.ndarray) -> np.ndarray:
         """(L, 2) metres as degrees."""
         angles = np.degrees(np.asarray(xy, dtype=np.float64) / EARTH)
-        return np.column_stack(
-            [self.lon0 + angles[:, 0] / math.cos(math.radians(self.lat0)), self.lat0 + angles[:, 1]]
-        )
+        return np.column_stack([self.lon0 + angles[:, 0] / math.cos(math.radians(self.lat0)), self.lat0 + angles[:, 1]])
 
     def place(self, track: Track) -> np.ndarray:
         """(L, 3) x, y, t of a geographic track."""
@@ -125,8 +123,8 @@ def find_columns(given: Sequence[str], wanted: Mapping[str, str] | None, where: 
         if name not in given:
             raise BadInput(f"{where}: there is no column {name!r}.{nearest(name, given)} Columns: {', '.join(given)}")
     lower = {str(name).strip().lower(): name for name in reversed(given)}
-    found = {k: next((lower[n] for n in names if n in lower), None) for k, names in COLUMNS.items()}
-    found = {k: v for k, v in found.items() if v is not None} | wanted
+    usual = {k: [lower[n] for n in names if n in lower] for k, names in COLUMNS.items()}
+    found = {k: v[0] for k, v in usual.items() if v} | wanted
     degrees, metres = [k for k in ("lon", "lat") if k in found], [k for k in ("x", "y") if k in found]
     if degrees and metres and not (set(wanted) & {"lon", "lat", "x", "y"}):
         raise BadInput(

@@ -54,9 +54,9 @@ class TracksDataset(Dataset[dict[str, Any]]):
 class TracksDataModule(ZooDataModule):
     """Tracks as padded batches: `xyt` (B, L, 3) float64, `length` (B,), `traj_id` (B,), `name` (B strings).
 
-    Without `root`, commuters of a simulated city, in metres and seconds of its day. With it, files in one of the formats
-    csv, geojson, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one time and tracks of a
-    single point are dropped (`cleaned` counts them), broken rows are errors that name file and row.
+    Without `root`, commuters of a simulated city, in metres and seconds of its day. With it, files in one of the
+    formats csv, geojson, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one time and
+    tracks of a single point are dropped (`cleaned` counts them), broken rows are errors that name file and row.
 
     Args:
         root: folder of track files, or one file.

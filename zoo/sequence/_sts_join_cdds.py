@@ -8,7 +8,6 @@ h = d0.g and c = d0.d0 - delta^2 they are within delta where `a u^2 + 2 h u + c 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +34,10 @@ def close_part(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, delta: float) -> tu
     """The part of [0, 1] in which `|d0 + u g| <= delta`; without `where`, which is slow on processors.
 
     Args:
-        x, y: the difference d0 of the positions at u = 0, metres.
-        gx, gy: its change g until u = 1.
+        x: of the difference d0 of the positions at u = 0, metres.
+        y: likewise.
+        gx: of its change g until u = 1, metres.
+        gy: likewise.
         delta: metres; where it is not positive, nothing is close.
 
     Returns:
@@ -178,11 +179,12 @@ def cdds(
         raise BadInput("A motion needs at least 2 points.")
     a, b = a.double(), b.double()
     rows = max(1, _ROWS // (a.shape[1] + b.shape[1]))
-    found: list[Any] = []
+    found = []
     for i in range(0, len(a), rows):
         part = slice(i, i + rows)
-        sizes = [None if v is None else v[part] for v in (length_a, length_b)]
-        found.append(sum(length.sum(1) for _, length in _stretches(a[part], b[part], delta, *sizes, gap)))
+        first, second = (None if v is None else v[part] for v in (length_a, length_b))
+        stretches = _stretches(a[part], b[part], delta, first, second, gap)
+        found.append(torch.stack([length.sum(1) for _, length in stretches]).sum(0))
     return torch.cat(found) if found else a.new_zeros(0)
 
 

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
+from zoo.sequence._sts_join_candidates import GUARD, Plan
 from zoo.sequence._sts_join_cdds import close_part
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table
-from zoo.sequence._sts_join_join import GUARD, Found, Plan, join, merge_runs
+from zoo.sequence._sts_join_join import Found, join, merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]
 
@@ -74,7 +75,7 @@ def simplify(motions: Motions, tolerance: float) -> Motions:
 def _vertices(motions: Motions) -> tuple[Tensor, Tensor, Tensor]:
     """Points x, y, t (V, 3), runs numbered from 0, and owners."""
     segments = motions.segments
-    run = motions.run.unique_consecutive(return_inverse=True)[1] if len(segments) else motions.run
+    run = torch.unique_consecutive(motions.run, return_inverse=True)[1] if len(segments) else motions.run
     total = len(segments) + (int(run[-1]) + 1 if len(run) else 0)
     points = segments.new_zeros(total, 3)
     where = torch.arange(len(segments)) + run
@@ -195,7 +196,9 @@ class TrajectoryClient:
     def settle(self, request: RefineRequest, theirs: Tensor) -> Answer:
         """Seconds within delta of the other client's raw segments."""
         self.sent += 8
-        return Answer(request.query, request.track, _close_time(self._near(request), theirs, request.delta, request.min_run))
+        return Answer(
+            request.query, request.track, _close_time(self._near(request), theirs, request.delta, request.min_run)
+        )
 
 
 def _close_time(a: Tensor, b: Tensor, delta: float, min_run: float) -> float:
@@ -207,7 +210,8 @@ def _close_time(a: Tensor, b: Tensor, delta: float, min_run: float) -> float:
     for time in (start, end):
         u, w = (time - a[:, 0]) / (a[:, 1] - a[:, 0]), (time - b[:, 0]) / (b[:, 1] - b[:, 0])
         d.append(torch.lerp(a[:, 2:4], a[:, 4:6], u[:, None]) - torch.lerp(b[:, 2:4], b[:, 4:6], w[:, None]))
-    low, high = close_part(*d[0].T, *(d[1] - d[0]).T, delta)
+    (x, y), (gx, gy) = d[0].T, (d[1] - d[0]).T
+    low, high = close_part(x, y, gx, gy, delta)
     used = high > low
     start, length, low, high = start[used], (end - start)[used], low[used], high[used]
     if min_run <= 0:
@@ -224,12 +228,13 @@ def clients_of(
 
     Args:
         motions: raw, of any number of tracks.
-        tolerance, radius: see `TrajectoryClient`.
+        tolerance: of the simplification, metres.
+        radius: of the discs, metres.
         key: common secret; each client draws its own if None.
         ids: numbers of the tracks; 0, 1, ... if None.
     """
     order = motions.owner.argsort(stable=True)
-    parts = order.split(torch.bincount(motions.owner, minlength=motions.count).tolist())
+    parts = torch.split(order, torch.bincount(motions.owner, minlength=motions.count).tolist())
     found = {}
     for i, rows in enumerate(parts):
         one = Motions(motions.segments[rows], torch.zeros_like(rows), motions.run[rows], 1)

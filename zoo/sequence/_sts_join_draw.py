@@ -53,9 +53,9 @@ def draw_join(queries: Sequence[Tensor], result: dict[str, Any], index: STSIndex
     for query in queries:
         draw.line(at(query[:, :2].numpy()), fill=_QUERY, width=3 * _SCALE, joint="curve")
     for (number, _), spans in zip(result["pairs"].tolist(), result["intervals"], strict=True):
-        query = queries[number if number < len(queries) else 0].numpy()
+        own = queries[number if number < len(queries) else 0].numpy()
         for start, end in spans.cpu().numpy():
-            draw.line(at(_between(query, start, end)), fill=_TOGETHER, width=5 * _SCALE, joint="curve")
+            draw.line(at(_between(own, start, end)), fill=_TOGETHER, width=5 * _SCALE, joint="curve")
     _caption(draw, result, side, factor, size)
     return picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
 

@@ -92,7 +92,7 @@ class Pieces:
     boxes: Tensor
     times: Tensor
 
-    def __getitem__(self, which: Tensor) -> Pieces:
+    def __getitem__(self, which: Tensor | slice) -> Pieces:
         return Pieces(self.rows[which], self.boxes[which], self.times[which])
 
 

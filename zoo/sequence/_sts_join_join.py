@@ -1,4 +1,4 @@
-"""The join: candidates from the index, pruning, exact durations, thresholds. Everything is a tensor; no loop over pairs.
+"""The join: candidates from the index, pruning, exact durations, thresholds; all tensors, no loop over pairs.
 
 Durations are summed as whole numbers of 2^-36 s (15 ps), because integer sums do not depend on their order: the same
 pairs and the same bits come out whatever the chunks, the order of tracks, the number of ranks or the device.
@@ -7,74 +7,18 @@ pairs and the same bits come out whatever the chunks, the order of tracks, the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from zoo.errors import BadInput
-from zoo.sequence._sts_join_cdds import check_delta, close_part
-from zoo.sequence._sts_join_index import Motions, Pieces, STSIndex, cut, expand, place
+from zoo.sequence._sts_join_candidates import GUARD, SLACK, TICKS, Block, Plan, blocks, candidates, query_pieces, take
+from zoo.sequence._sts_join_cdds import close_part
+from zoo.sequence._sts_join_index import Motions, STSIndex, expand
 
-__all__ = ["TICKS", "Found", "Partial", "Plan", "finish", "join", "merge_runs", "partial_join"]
+__all__ = ["TICKS", "Found", "Partial", "Plan", "finish", "join", "merge_runs", "partial_join", "share_of"]
 
-TICKS = float(1 << 36)
-"""Parts of a second in which durations are added."""
-
-GUARD = 1e-9
-"""Seconds by which a duration may fall short of eps and still count: rounding must not decide."""
-
-_SLACK = 1e-6  # metres added to every box test, far above the rounding of a position
 _TOUCH = 1e-6  # seconds between stretches that are one interval
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to join, and how.
-
-    Attributes:
-        delta: metres, above 0.
-        eps: seconds, at least 0.
-        slack: metres by which the distance of two reported motions may differ from the true one (2E).
-        min_run: seconds; only contiguous runs of at least this length count.
-        same: the queries are the index's own tracks: each pair is found once, with the smaller number first.
-        bins: first and last time bin (inclusive) of this share of the work; all if None.
-        chunk: candidates worked on at once; bounds the memory.
-        rounds: parts of the time axis after each of which hopeless pairs are dropped.
-        membership: durations do not matter, so pairs that certainly belong are dropped as well.
-        box_gap, backward: pruning rules, to be switched off in comparisons only.
-    """
-
-    delta: float
-    eps: float
-    slack: float = 0.0
-    min_run: float = 0.0
-    same: bool = False
-    bins: tuple[int, int] | None = None
-    chunk: int = 1 << 17
-    rounds: int = 1
-    membership: bool = False
-    box_gap: bool = True
-    backward: bool = True
-
-    def __post_init__(self) -> None:
-        check_delta(self.delta)
-        for name in ("eps", "slack", "min_run"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise BadInput(f"{name} must be at least 0, got {value}.")
-        if self.chunk < 1 or self.rounds < 1:
-            raise BadInput(f"chunk and rounds must be at least 1, got {self.chunk} and {self.rounds}.")
-
-    @property
-    def whole(self) -> bool:
-        """Whether each pair's whole time is seen, so that sums can be compared with eps."""
-        return self.bins is None
-
-    @property
-    def least(self) -> int:
-        """Ticks that a pair must reach; at least one, since touching is no time."""
-        return max(1, round((self.eps - GUARD) * TICKS))
 
 
 @dataclass
@@ -127,7 +71,7 @@ class Found:
         runs = torch.repeat_interleave(keep, sizes)
         offsets = torch.cat([sizes.new_zeros(1), sizes[keep].cumsum(0)])
         rows = [v[keep] for v in (self.query, self.track, self.upper, self.lower)]
-        return Found(*rows, offsets, self.start[runs], self.end[runs], self.counts)
+        return Found(rows[0], rows[1], rows[2], rows[3], offsets, self.start[runs], self.end[runs], self.counts)
 
 
 def ticks(seconds: Tensor) -> Tensor:
@@ -168,13 +112,15 @@ def join(query: Motions, index: STSIndex, plan: Plan) -> Found:
 
 def partial_join(query: Motions, index: STSIndex, plan: Plan) -> Partial:
     """The sums over the plan's share of time. Of a whole plan, pairs below eps are left out already."""
-    pieces = _query_pieces(query, index, plan)
-    rows = [_block(block, query, index, plan) for block in _blocks(pieces, query, index, plan)] or [_nothing(index)]
+    rows = [
+        _block(block, query, index, plan) for block in blocks(query_pieces(query, index, plan), query, index, plan)
+    ] or [_nothing(index)]
     counts = {
         name: sum((r.counts[name] for r in rows if r.counts), torch.zeros(query.count, dtype=torch.int64))
         for name in ("candidates", "segment_pairs", "solved")
     }
-    return Partial(*(torch.cat(part) for part in zip(*(r.tensors() for r in rows), strict=True)), counts)
+    key, upper, lower, run_key, start, end = (torch.cat(v) for v in zip(*(r.tensors() for r in rows), strict=True))
+    return Partial(key, upper, lower, run_key, start, end, counts)
 
 
 def _nothing(index: STSIndex) -> Partial:
@@ -182,125 +128,9 @@ def _nothing(index: STSIndex) -> Partial:
     return Partial(whole, whole, whole, whole, real, real)
 
 
-def _query_pieces(query: Motions, index: STSIndex, plan: Plan) -> Pieces:
-    width, start = float(index.grid[0]), float(index.grid[2])
-    if plan.same:
-        pieces = index.all_pieces()
-    else:
-        if not len(index.times):
-            return Pieces(index.pieces, index.boxes, index.times)
-        begin, end = float(index.times[:, 0].min()), float(index.times[:, 1].max())
-        # segments at other times need no pieces, of which there could be very many
-        kept = ((query.segments[:, 1] > begin) & (query.segments[:, 0] < end)).nonzero()[:, 0]
-        near = Motions(query.segments[kept], query.owner[kept], query.run[kept], query.count)
-        pieces = cut(near, width, start)
-        back = torch.cat([kept, kept.new_zeros(1)])
-        table = pieces.rows.clone()
-        table[:, 1] = back[pieces.rows[:, 1]]
-        table[:, 2] = table[:, 1] + pieces.rows[:, 2] - pieces.rows[:, 1]
-        pieces = Pieces(table, pieces.boxes, pieces.times)
-    if plan.bins is not None:
-        bins = pieces.rows[:, 0]
-        pieces = pieces[(bins >= plan.bins[0]) & (bins <= plan.bins[1])]
-    return pieces
-
-
-@dataclass
-class _Block:
-    """Some queries with all that may be near them: ranges of keys, still to be expanded."""
-
-    pieces: Pieces
-    owner: Tensor
-    cells: Tensor
-    own: Tensor
-    spans: list[Tensor]
-    entry: Tensor
-    begin: Tensor
-    count: Tensor
-    first: int
-    tracks: int
-
-
-def _blocks(pieces: Pieces, query: Motions, index: STSIndex, plan: Plan) -> Iterator[_Block]:
-    """Queries in blocks of about `chunk` candidates; a query is never split, so that its sums are whole."""
-    if not len(pieces.rows) or not len(index.keys):
-        return
-    owner = pieces.rows[:, 3].contiguous()
-    reach = plan.delta + plan.slack + _SLACK
-    own = index.cells(index.boxes)[:, :2].contiguous()
-    spans = [v.contiguous() for rows in (query.segments, index.segments) for v in (rows[:, 0], rows[:, 1])]
-    for part in _pages(owner, torch.ones_like(owner), plan.chunk, len(index)):
-        some = pieces[part]
-        entry, begin, end, cells = index.lookup(some, reach)
-        # the same again, now that the number of candidates is known
-        for inner in _pages(take(owner[part], entry), end - begin, plan.chunk, len(index)):
-            mine = take(owner[part], entry[inner])
-            if len(mine):
-                first, last = int(mine[0]), int(mine[-1])
-                count = (end - begin)[inner]
-                mine = (entry[inner], begin[inner], count)
-                yield _Block(some, owner[part], cells[:, :2].contiguous(), own, spans, *mine, first, last - first + 1)
-
-
-def _pages(owner: Tensor, weight: Tensor, limit: int, tracks: int) -> Iterator[slice]:
-    """Slices of rows, ordered by owner, that end between owners and weigh about `limit`, with few owners each."""
-    if not len(owner):
-        return
-    numbers, sizes = owner.unique_consecutive(return_counts=True)
-    ends = sizes.cumsum(0)
-    weights = torch.cat([weight.new_zeros(1), weight.cumsum(0)])[ends]
-    most = max(1, (1 << 22) // max(tracks, 1))  # owners whose table of totals stays small
-    place_, row = 0, 0
-    total = 0
-    while place_ < len(numbers):
-        stop = int(torch.searchsorted(weights, total + limit, right=True))
-        stop = min(max(stop, place_ + 1), len(numbers))
-        stop = min(stop, max(int(torch.searchsorted(numbers, numbers[place_] + most)), place_ + 1))
-        yield slice(row, int(ends[stop - 1]))
-        place_, row, total = stop, int(ends[stop - 1]), int(weights[stop - 1])
-
-
-def _candidates(block: _Block, index: STSIndex, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of a query's piece and an indexed piece that share a cell, each once, in portions."""
-    reach = plan.delta + plan.slack + _SLACK
-    weights = block.count.cumsum(0)
-    row = 0
-    while row < len(block.count):  # several portions only where one query has too many candidates by itself
-        done = int(weights[row - 1]) if row else 0
-        stop = max(row + 1, int(torch.searchsorted(weights, done + 4 * plan.chunk, right=True)))
-        group, number = expand(block.count[row:stop])
-        at = number.add_(take(block.begin[row:stop], group))
-        mine, other = take(block.entry[row:stop], group), take(index.under, at)
-        if plan.same:
-            some = (take(block.owner, mine) < take(index.pieces[:, 3], other)).nonzero()[:, 0]
-            mine, other, at = take(mine, some), take(other, some), take(at, some)
-        # a pair in several cells is taken in the one where both ranges of cells begin
-        (left, top), (x, y) = take(block.cells, mine).unbind(1), take(block.own, other).unbind(1)
-        column, line = place(take(index.keys, at))
-        keep = (column == torch.maximum(left, x)).logical_and_(line == torch.maximum(top, y))
-        if plan.box_gap:
-            keep.logical_and_(_gap(take(block.pieces.boxes, mine), take(index.boxes, other)) <= reach * reach)
-        some = keep.nonzero()[:, 0]
-        yield take(mine, some), take(other, some)
-        row = stop
-
-
-def take(values: Tensor, which: Tensor) -> Tensor:
-    """Rows by number; several times faster than indexing with brackets."""
-    return values.index_select(0, which)
-
-
-def _gap(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance of boxes, (n,)."""
-    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.unbind(1), b.unbind(1)
-    x = torch.maximum(ax0 - bx1, bx0 - ax1).clamp_min_(0)
-    y = torch.maximum(ay0 - by1, by0 - ay1).clamp_min_(0)
-    return x.square_().add_(y.square_())
-
-
-def _block(block: _Block, query: Motions, index: STSIndex, plan: Plan) -> Partial:
+def _block(block: Block, query: Motions, index: STSIndex, plan: Plan) -> Partial:
     """Everything about the queries of a block."""
-    parts = list(_candidates(block, index, plan))
+    parts = list(candidates(block, index, plan))
     mine, other = (torch.cat(v) for v in zip(*parts, strict=True))
     totals = _Totals(block.tracks * len(index), index.owner)
     q = take(block.owner, mine)
@@ -322,15 +152,15 @@ def _block(block: _Block, query: Motions, index: STSIndex, plan: Plan) -> Partia
     single = totals.first(key).nonzero()[:, 0]
     shift = block.first * len(index)
     runs = merge_runs(key, start, end)  # within a block, where sorting is cheap
-    pair = [take(v, single) for v in (key, high, low)]
-    return Partial(pair[0] + shift, *pair[1:], runs[0] + shift, *runs[1:], counts)
+    pair = take(key, single) + shift, take(high, single), take(low, single)
+    return Partial(pair[0], pair[1], pair[2], runs[0] + shift, runs[1], runs[2], counts)
 
 
 def _solve(
     mine: Tensor,
     other: Tensor,
     key: Tensor,
-    block: _Block,
+    block: Block,
     query: Motions,
     index: STSIndex,
     plan: Plan,
@@ -356,8 +186,10 @@ def _solve(
     asked = torch.bincount(owners, minlength=query.count).cpu()
     d0, d1 = _apart(take(segments, i), take(index.segments, j), start, end)
     if plan.box_gap:  # of the difference itself, which is tighter than that of two boxes
-        reach = plan.delta + plan.slack + _SLACK
-        far = [torch.maximum(torch.minimum(p, q), -torch.maximum(p, q)).clamp_min_(0) for p, q in zip(d0, d1, strict=True)]
+        reach = plan.delta + plan.slack + SLACK
+        far = [
+            torch.maximum(torch.minimum(p, q), -torch.maximum(p, q)).clamp_min_(0) for p, q in zip(d0, d1, strict=True)
+        ]
         near = (far[0].square_().add_(far[1].square_()) <= reach * reach).nonzero()[:, 0]
         d0, d1 = [take(v, near) for v in d0], [take(v, near) for v in d1]
         start, end, group, owners = (take(v, near) for v in (start, end, group, owners))
@@ -381,11 +213,15 @@ def _apart(a: Tensor, b: Tensor, start: Tensor, end: Tensor) -> tuple[list[Tenso
     found = []
     for time in (start, end):
         u, w = (time - a0).mul_(own), (time - c0).mul_(theirs)
-        found.append([torch.lerp(ax, bx, u).sub_(torch.lerp(cx, dx, w)), torch.lerp(ay, by, u).sub_(torch.lerp(cy, dy, w))])
+        found.append(
+            [torch.lerp(ax, bx, u).sub_(torch.lerp(cx, dx, w)), torch.lerp(ay, by, u).sub_(torch.lerp(cy, dy, w))]
+        )
     return found[0], found[1]
 
 
-def _close(at: Tensor, d0: list[Tensor], d1: list[Tensor], start: Tensor, length: Tensor, plan: Plan) -> tuple[Tensor, ...]:
+def _close(
+    at: Tensor, d0: list[Tensor], d1: list[Tensor], start: Tensor, length: Tensor, plan: Plan
+) -> tuple[Tensor, ...]:
     """Key, start, end, and ticks (upper, lower) of stretches."""
     (x, y), (gx, gy) = d0, [q - p for p, q in zip(d0, d1, strict=True)]
     low, high = close_part(x, y, gx, gy, plan.delta + plan.slack)
@@ -441,10 +277,8 @@ def finish(parts: Iterable[Partial], plan: Plan, tracks: int, queries: int) -> F
         queries: how many there are.
     """
     parts = list(parts)
-    key, upper, lower, run_key, start, end = (
-        torch.cat(v) for v in zip(*(p.tensors() for p in parts), strict=True)
-    )
-    pairs, into = key.unique(return_inverse=True)
+    key, upper, lower, run_key, start, end = (torch.cat(v) for v in zip(*(p.tensors() for p in parts), strict=True))
+    pairs, into = torch.unique(key, return_inverse=True)
     high, low = torch.zeros_like(pairs).index_add_(0, into, upper), torch.zeros_like(pairs).index_add_(0, into, lower)
     keep = high >= plan.least
     pairs, high, low = pairs[keep], high[keep], low[keep]
@@ -473,7 +307,8 @@ def merge_runs(run: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor,
 
     Args:
         run: (R,) pair of each stretch.
-        start, end: (R,) seconds.
+        start: (R,) seconds.
+        end: (R,) seconds.
     """
     if not len(run):
         return run, start, end
@@ -488,3 +323,14 @@ def merge_runs(run: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor,
     begins = fresh.nonzero()[:, 0]
     stops = torch.cat([begins[1:], begins.new_tensor([len(run)])]) - 1
     return run[begins], start[begins], end[stops]
+
+
+def share_of(plan: Plan, index: STSIndex, rank: int, world: int) -> Plan:
+    """The part of a plan that a rank does: a range of time bins with about as many pieces as the others'."""
+    bins = torch.sort(index.pieces[:, 0]).values
+    if not len(bins):
+        return replace(plan, bins=(0, -1))
+    borders = [int(bins[min(len(bins) * r // world, len(bins) - 1)]) for r in range(1, world)]
+    first = 0 if rank == 0 else borders[rank - 1]
+    last = int(bins[-1]) if rank == world - 1 else borders[rank] - 1
+    return replace(plan, bins=(first, last))

@@ -35,7 +35,7 @@ def all_durations(
         (low_a, high_a), (low_b, high_b) = _boxes(a, length_a), _boxes(b, length_b)
         apart = torch.maximum(low_a[first] - high_b[second], low_b[second] - high_a[first])
         at = (apart <= torch.tensor([delta, delta, 0.0], dtype=torch.float64)).all(1).nonzero()[:, 0]
-    for part in at.split(_PAIRS):
+    for part in torch.split(at, _PAIRS):
         i, j = first[part], second[part]
         found[part] = cdds(a[i], b[j], delta, length_a=length_a[i], length_b=length_b[j], gap=gap)
     return found.view(len(a), len(b))

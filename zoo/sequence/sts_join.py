@@ -5,7 +5,7 @@ Chang, Qi, Tanin, Ma, Samet: "Sub-trajectory Similarity Join with Obfuscation", 
     CDDS(A, B; delta)      = total time with |A(t) - B(t)| <= delta, both moving straight between points  -> cdds
     Join(Q, P; delta, eps) = { (q, p) : CDDS(q, p; delta) >= eps }                                        -> join
     E = tolerance + radius >= sup_t |T(t) - T~(t)|,  T~ what a client reports of T                        -> obfuscate
-    CDDS(A~, B~; delta - 2E) <= CDDS(A, B; delta) <= CDDS(A~, B~; delta + 2E)                             -> lower, upper
+    CDDS(A~, B~; delta - 2E) <= CDDS(A, B; delta) <= CDDS(A~, B~; delta + 2E)                          -> lower, upper
     prune if upper < eps, accept if lower >= eps, else ask the two clients                                -> JoinServer
 
 Nothing is trained: `fit` goes once over the tracks and builds the index, a space-time hash in float64, which is what a
@@ -15,6 +15,7 @@ checkpoint holds. Hash, simplification and noise are this project's; the definit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -23,12 +24,13 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals, check_delta
+from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.sequence._sts_join_draw import draw_join
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of
-from zoo.sequence._sts_join_inputs import JoinResults, tracks_of
-from zoo.sequence._sts_join_join import GUARD, Found, Partial, Plan, finish, join, partial_join
+from zoo.sequence._sts_join_inputs import JoinResults, one_input, origin_of, part_of, tracks_of, why_nothing
+from zoo.sequence._sts_join_join import Found, finish, join, partial_join, share_of
 from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
 
 __all__ = [
@@ -110,7 +112,7 @@ class STSJoin(RoundModule):
         """Number, name, segments and runs of a batch's tracks, as their owners would report them."""
         ids, xyt, length, names = part
         hp, motions = self.hparams, motions_of(xyt, length, self.hparams["gap"], names)
-        found = []
+        found: list[tuple[int, str, Tensor, Tensor]] = []
         for number, client in clients_of(motions, hp["tolerance"], hp["radius"], ids=ids.tolist()).items():
             report = client.obfuscate().motions if self.error else client._raw
             found.append((number, names[len(found)], report.segments, report.run))
@@ -144,12 +146,12 @@ class STSJoin(RoundModule):
         Raises:
             BadInput: if a track is no motion.
         """
-        from datamodules.tracks import TracksDataModule, pad_tracks
+        from datamodules.tracks import pad_tracks
 
         given = {**self.init_args, "width": None, "cell": None, **settings}
         items = self.split_inputs(tracks)
         if "origin" not in settings:  # files and tables bring their own plane
-            given["origin"] = _origin_of(items, TracksDataModule)
+            given["origin"] = origin_of(items)
         named = [t for i, item in enumerate(items) for t in tracks_of(item, given["origin"], f"track {i}")]
         made = type(self)(**given)
         xyt, length = pad_tracks([xyt for _, xyt in named])
@@ -170,14 +172,14 @@ class STSJoin(RoundModule):
         super().setup(stage)
         if self.table.segments.dtype != torch.float64:
             raise InvalidConfig("The join needs float64: leave trainer.precision at 32-true, 64-true or bf16-mixed.")
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         theirs = data.facts().get("origin") if hasattr(data, "facts") else self.hparams["origin"]
         if stage == "fit":
             self.hparams["origin"] = theirs
         elif theirs != self.hparams["origin"] and len(self.table):
             raise InvalidConfig(
-                f"The index has its plane at {self.hparams['origin']} and the data theirs at {theirs}: distances between "
-                f"them would be wrong. Set data.origin to {self.hparams['origin']}, or fit an index to these data."
+                f"The index has its plane at {self.hparams['origin']} and the data theirs at {theirs}: distances "
+                f"between them would be wrong. Set data.origin to {self.hparams['origin']}, or fit an index to these data."
             )
 
     # Joining ------------------------------------------------------------------------------------------------------
@@ -189,10 +191,10 @@ class STSJoin(RoundModule):
         return Plan(**{**usual, **{k: v for k, v in changes.items() if v is not None}})
 
     def forward(self, xyt: Tensor) -> Tensor:
-        """Seconds within delta (at most, if the index is obfuscated) of tracks (B, L, 3) and all N of the index, (B, N).
+        """Seconds within delta of tracks and all N tracks of the index, (B, N); upper bounds if it is obfuscated.
 
         Args:
-            xyt: float64, x and y in metres, t in seconds.
+            xyt: (B, L, 3) float64, x and y in metres, t in seconds.
         """
         length = torch.full((len(xyt),), xyt.shape[1], device=xyt.device)
         found = join(motions_of(xyt, length, self.hparams["gap"]), self.table, self.plan(eps=0.0))
@@ -248,16 +250,16 @@ class STSJoin(RoundModule):
         found, seconds, certain = self._settled(found, motions, plan)
         known, ids = self.table.track_names, self.table.ids
         numbers = torch.stack([batch["traj_id"].to(ids.device)[found.query], ids[found.track]], 1)
-        spans = torch.stack([found.start, found.end], 1).split(found.offsets.diff().tolist())
+        spans = torch.split(torch.stack([found.start, found.end], 1), found.offsets.diff().tolist())
         sizes = torch.bincount(found.query, minlength=motions.count).tolist()
         named = [(batch["name"][q], known[t]) for q, t in zip(found.query.tolist(), found.track.tolist(), strict=True)]
-        ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-        cut = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        ends = [0, *accumulate(sizes)]
+        cut = [slice(*both) for both in pairwise(ends)]
         return {
-            "pairs": list(numbers.split(sizes)),
-            "durations": list(seconds.split(sizes)),
+            "pairs": list(torch.split(numbers, sizes)),
+            "durations": list(torch.split(seconds, sizes)),
             "intervals": [list(spans[part]) for part in cut],
-            "certain": list(certain.split(sizes)),
+            "certain": list(torch.split(certain, sizes)),
             "names": [named[part] for part in cut],
             "stats": [{k: int(v[i]) for k, v in found.counts.items()} for i in range(motions.count)],
         }
@@ -267,7 +269,8 @@ class STSJoin(RoundModule):
         if plan.slack == 0 or not self.clients:
             return found, found.upper, found.lower >= plan.eps - GUARD
         server = JoinServer(plan.delta, plan.eps, plan.min_run, index=self.table, numbers=self.table.ids.tolist())
-        queries = clients_of(motions, 0.0, 0.0)
+        known = {i: self.clients[n] for i, n in enumerate(server.numbers)} if plan.same else {}
+        queries = known or clients_of(motions, 0.0, 0.0)
         values = [server.ask(found, k, queries[int(found.query[k])], self.clients) for k in range(len(found.query))]
         seconds = torch.tensor(values, dtype=torch.float64)
         keep = (seconds >= plan.eps - GUARD) & (seconds > 0)
@@ -306,28 +309,17 @@ class STSJoin(RoundModule):
         with self.inference():
             for item in self.split_inputs(inputs):
                 rows = self.transfer_batch_to_device(self.make_batch([item]), self.device, 0)
-                parts = [self.predict_step(_part(rows, slice(i, i + batch_size)), 0, **options)
+                parts = [self.predict_step(part_of(rows, slice(i, i + batch_size)), 0, **options)
                          for i in range(0, len(rows["index"]), batch_size)]  # fmt: skip
-                found.append(_one_input(parts))
+                found.append(one_input(parts))
                 inside = [rows["xyt"][i, : int(n), 2] for i, n in enumerate(rows["length"])]
                 spans += [(float(t[0]), float(t[-1])) for t in inside]
         origin = self.hparams["origin"]
         results = JoinResults(found, None if origin is None else origin[2])
         if found and not len(results.pairs):
-            results.note = self._why_nothing(spans, options)
+            hp = {**self.hparams, **{k: v for k, v in options.items() if v is not None}}
+            results.note = why_nothing(self.table, spans, hp["delta"], hp["eps"])
         return results
-
-    def _why_nothing(self, spans: Sequence[tuple[float, float]], options: dict[str, Any]) -> str:
-        eps = options.get("eps") or self.hparams["eps"]
-        if not len(self.table):
-            return "The index is empty: fit the module, or build an index with model.index(tracks)."
-        first, last = float(self.table.times[:, 0].min()), float(self.table.times[:, 1].max())
-        common = max((min(last, b) - max(first, a) for a, b in spans), default=0.0)
-        if common <= 0:
-            return f"No query moves while the index does, from {first:.0f} s to {last:.0f} s of its time."
-        if common < eps:
-            return f"eps is {eps:g} s, longer than the longest time that a query shares with the index ({common:.0f} s)."
-        return f"No pair is within {options.get('delta') or self.hparams['delta']:g} m for {eps:g} s."
 
     def self_join(self, **options: Any) -> JoinResults:
         """All pairs among the indexed tracks, each once; options as in `predict`."""
@@ -340,7 +332,7 @@ class STSJoin(RoundModule):
         with self.inference():
             whole = self._answer(join(motions, self.table, plan), motions, plan, batch)
         origin = self.hparams["origin"]
-        return JoinResults([_one_input([whole], own=True)], None if origin is None else origin[2])
+        return JoinResults([one_input([whole], own=True)], None if origin is None else origin[2])
 
     def join_over_ranks(self, query: Motions, plan: Plan | None = None) -> Found:
         """A join whose time axis is shared among the ranks, with one gather; all ranks call it and get everything.
@@ -351,7 +343,7 @@ class STSJoin(RoundModule):
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        parts = self.gather(partial_join(query, self.table, _share(plan, self.table, rank, world)))
+        parts = self.gather(partial_join(query, self.table, share_of(plan, self.table, rank, world)))
         return finish(parts, plan, len(self.table), query.count)
 
     # Evaluation ---------------------------------------------------------------------------------------------------
@@ -418,51 +410,3 @@ class STSJoin(RoundModule):
         """Draw the tracks of an input, their partners, and the pieces on which they were together."""
         named = tracks_of(inputs, self.hparams["origin"], "input")
         return draw_join([xyt for _, xyt in named], result, self.table)
-
-
-def _part(batch: dict[str, Any], which: slice) -> dict[str, Any]:
-    return {key: value[which] for key, value in batch.items()}
-
-
-def _one_input(parts: Sequence[dict[str, Any]], own: bool = False) -> dict[str, Any]:
-    """The queries of one input as one result; they are numbered from 0, or by their own numbers."""
-    rows = {key: [v for part in parts for v in part[key]] for key in parts[0]}
-    for number, pairs in enumerate(rows["pairs"]):
-        if not own:
-            pairs[:, 0] = number
-    stats: dict[str, int] = {}
-    for one in rows["stats"]:
-        stats = {k: stats.get(k, 0) + v for k, v in one.items()}
-    joined = {key: torch.cat(rows[key]) for key in ("pairs", "durations", "certain")}
-    flat = {key: [v for part in rows[key] for v in part] for key in ("intervals", "names")}
-    return {**joined, **flat, "stats": stats, "queries": len(rows["pairs"])}
-
-
-def _origin_of(items: Sequence[Any], module: Any) -> list[float] | None:
-    """The plane of the first input that is a file or a table in degrees."""
-    from pathlib import Path
-
-    from datamodules._tracks_formats import from_columns
-    from datamodules._tracks_table import Projection
-
-    for item in items:
-        if isinstance(item, (str, Path)):
-            return module(root=str(item)).facts()["origin"]
-        if isinstance(item, dict) or hasattr(item, "columns"):
-            table = dict(item) if isinstance(item, dict) else {str(c): item[c].to_numpy() for c in item.columns}
-            tracks = from_columns(table, "tracks")
-            return Projection.around(tracks).origin if tracks and tracks[0].geographic else None
-    return None
-
-
-def _share(plan: Plan, index: STSIndex, rank: int, world: int) -> Plan:
-    """The part of a plan that a rank does: a range of time bins with about as many pieces as the others'."""
-    from dataclasses import replace
-
-    bins = index.pieces[:, 0].sort().values
-    if not len(bins):
-        return replace(plan, bins=(0, -1))
-    borders = [int(bins[min(len(bins) * r // world, len(bins) - 1)]) for r in range(1, world)]
-    first = 0 if rank == 0 else borders[rank - 1]
-    last = int(bins[-1]) if rank == world - 1 else borders[rank] - 1
-    return replace(plan, bins=(first, last))
