@@ -46,7 +46,7 @@ class Plan:
     min_run: float = 0.0
     same: bool = False
     bins: tuple[int, int] | None = None
-    chunk: int = 1 << 17
+    chunk: int = 1 << 16
     rounds: int = 1
     membership: bool = False
     box_gap: bool = True

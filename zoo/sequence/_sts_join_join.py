@@ -131,7 +131,7 @@ def _nothing(index: STSIndex) -> Partial:
 def _block(block: Block, query: Motions, index: STSIndex, plan: Plan) -> Partial:
     """Everything about the queries of a block."""
     parts = list(candidates(block, index, plan))
-    mine, other = (torch.cat(v) for v in zip(*parts, strict=True))
+    mine, other = (torch.cat(v) for v in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
     totals = _Totals(block.tracks * len(index), index.owner)
     q = take(block.owner, mine)
     key = (q - block.first).mul_(len(index)).add_(take(index.pieces[:, 3], other))
@@ -142,11 +142,14 @@ def _block(block: Block, query: Motions, index: STSIndex, plan: Plan) -> Partial
         keep = (totals.of(key, ticks(common)) >= plan.least).nonzero()[:, 0]
         mine, other, key = take(mine, keep), take(other, keep), take(key, keep)
     found = list(_solve(mine, other, key, block, query, index, plan, totals))
-    key, start, end, upper, lower = (torch.cat(v) for v in zip(*(f[:5] for f in found), strict=True))
+    if len(found) == 1:
+        key, start, end, upper, lower = found[0][:5]
+    else:
+        key, start, end, upper, lower = (torch.cat(v) for v in zip(*(f[:5] for f in found), strict=True))
     for name, i in (("segment_pairs", 5), ("solved", 6)):
         counts[name] = sum((f[i] for f in found), torch.zeros(query.count, dtype=torch.int64))
     high = totals.of(key, upper)
-    low = totals.of(key, lower)
+    low = high if lower is upper else totals.of(key, lower)
     keep = (high >= (plan.least if plan.whole else 1)).logical_and_(upper > 0).nonzero()[:, 0]
     key, start, end, high, low = (take(v, keep) for v in (key, start, end, high, low))
     single = totals.first(key).nonzero()[:, 0]
@@ -182,8 +185,8 @@ def _solve(
     end = torch.minimum(torch.minimum(take(block.spans[1], i), take(block.spans[3], j)), until)
     keep = (end > start).nonzero()[:, 0]
     i, j, start, end, group = (take(v, keep) for v in (i, j, start, end, group))
-    owners = take(owner, group)
-    asked = torch.bincount(owners, minlength=query.count).cpu()
+    tally = _Tally(owner, block, query.count)
+    asked = tally(group)
     d0, d1 = _apart(take(segments, i), take(index.segments, j), start, end)
     if plan.box_gap:  # of the difference itself, which is tighter than that of two boxes
         reach = plan.delta + plan.slack + SLACK
@@ -192,17 +195,32 @@ def _solve(
         ]
         near = (far[0].square_().add_(far[1].square_()) <= reach * reach).nonzero()[:, 0]
         d0, d1 = [take(v, near) for v in d0], [take(v, near) for v in d1]
-        start, end, group, owners = (take(v, near) for v in (start, end, group, owners))
+        start, end, group = (take(v, near) for v in (start, end, group))
     at, length = take(key, group), end - start
     if plan.whole and plan.backward:
         keep = (totals.of(at, ticks(length)) >= plan.least).nonzero()[:, 0]
-        d0, d1 = [take(v, keep) for v in d0], [take(v, keep) for v in d1]
-        start, length, owners, at = (take(v, keep) for v in (start, length, owners, at))
+        if len(keep) < 0.9 * len(at):  # copying the rest costs more than solving a few for nothing
+            d0, d1 = [take(v, keep) for v in d0], [take(v, keep) for v in d1]
+            start, length, group, at = (take(v, keep) for v in (start, length, group, at))
     if plan.rounds == 1 or not plan.whole:
-        solved = torch.bincount(owners, minlength=query.count).cpu()
-        yield *_close(at, d0, d1, start, length, plan), asked, solved
+        yield *_close(at, d0, d1, start, length, plan), asked, tally(group)
         return
-    yield from _rounds(at, d0, d1, start, length, owners, asked, plan, totals)
+    yield from _rounds(at, d0, d1, start, length, group, asked, plan, totals, tally)
+
+
+class _Tally:
+    """Counts items per query. Candidates come in the order of queries, so the borders between queries are enough."""
+
+    def __init__(self, owner: Tensor, block: Block, queries: int) -> None:
+        numbers = torch.arange(block.first, block.first + block.tracks + 1, device=owner.device)
+        self.edges, self.first, self.queries = torch.searchsorted(owner.contiguous(), numbers), block.first, queries
+
+    def __call__(self, group: Tensor) -> Tensor:
+        """(queries,) counts of items, given the candidate of each item, in order."""
+        counts = torch.zeros(self.queries, dtype=torch.int64)
+        found = torch.searchsorted(group, self.edges).diff().cpu()
+        counts[self.first : self.first + len(found)] = found
+        return counts
 
 
 def _apart(a: Tensor, b: Tensor, start: Tensor, end: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -242,13 +260,13 @@ def _rounds(
     d1: list[Tensor],
     start: Tensor,
     length: Tensor,
-    owner: Tensor,
+    group: Tensor,
     asked: Tensor,
     plan: Plan,
     totals: _Totals,
+    tally: _Tally,
 ) -> Iterator[tuple[Tensor, ...]]:
     """The same in parts of the time axis: a pair is given up when what is left cannot bring it to eps."""
-    queries = len(asked)
     first, last = start.min() if len(start) else start.sum(), start.max() if len(start) else start.sum()
     part = ((start - first) / (last - first).clamp_min(1e-9) * plan.rounds).long().clamp_max_(plan.rounds - 1)
     left, sure, high = ticks(length), torch.zeros_like(at), torch.zeros_like(at)
@@ -257,7 +275,7 @@ def _rounds(
         if plan.membership:
             hope &= sure < plan.least
         now = (part == number) & hope
-        solved = torch.bincount(owner[now], minlength=queries).cpu()
+        solved = tally(group[now])
         found = _close(at[now], [v[now] for v in d0], [v[now] for v in d1], start[now], length[now], plan)
         yield *found, asked if number == 0 else torch.zeros_like(asked), solved
         done = torch.zeros_like(at)

@@ -179,7 +179,7 @@ class STSJoin(RoundModule):
         elif theirs != self.hparams["origin"] and len(self.table):
             raise InvalidConfig(
                 f"The index has its plane at {self.hparams['origin']} and the data theirs at {theirs}: distances "
-                f"between them would be wrong. Set data.origin to {self.hparams['origin']}, or fit an index to these data."
+                f"would be wrong. Set data.origin to {self.hparams['origin']}, or fit an index to these data."
             )
 
     # Joining ------------------------------------------------------------------------------------------------------
