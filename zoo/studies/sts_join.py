@@ -82,7 +82,7 @@ def exactness(source: str = "walkers", root: str | None = None, settings: int = 
     for _ in range(settings):
         delta, eps = typical * float(10 ** draw.uniform(-0.7, 0.5)), float(10 ** draw.uniform(0, 2.8))
         truth = all_durations(xyt, length, xyt, length, delta, 120.0)
-        options = {"width": float(10 ** draw.uniform(1.2, 2.8)), "cell": delta * float(draw.uniform(0.7, 4))}
+        options = {"width": float(10 ** draw.uniform(1.2, 2.3)), "cell": typical * float(draw.uniform(1, 8))}
         plan = Plan(delta, eps, same=True, chunk=int(draw.integers(500, 200_000)), rounds=int(draw.integers(1, 5)))
         found = join(motions, index_of(motions, delta, **options), plan)
         ours = torch.zeros_like(truth)
