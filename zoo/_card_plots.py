@@ -89,8 +89,9 @@ def draw_curves(
         last = max(x for lines in curves.values() for line in lines for x, _ in line)
         axes.axvline(mark * last, color=_GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
-    axes.set_xlabel("epoch" if by_epoch else "step", color=_GREY)
-    axes.set_ylabel(name, color=_GREY)
+    vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
+    axes.set_xlabel(horizontal or ("epoch" if by_epoch else "step"), color=_GREY)
+    axes.set_ylabel(vertical, color=_GREY)
     axes.tick_params(colors=_GREY, labelsize=8)
     axes.margins(x=0.02)
     for side, spine in axes.spines.items():

@@ -116,7 +116,8 @@ class Step:
         """The command behind `python -m`."""
         job, entry = self.job, self.place.entry
         if self.name == "study":
-            given = dict(job.spec["set"]) | ({"seed": job.seed} if job.seed is not None else {})
+            given = {key: self._data_set(value) for key, value in job.spec["set"].items()}
+            given |= {"seed": job.seed} if job.seed is not None else {}
             return ["zoo.studies", entry.id, job.spec["study"], json.dumps(given), str(self.folder / "study.json")]
         words = [
             "zoo",
@@ -150,10 +151,13 @@ class Step:
             raise RunFailed(f"The run {key}, which {self.job.label} starts from, has left no checkpoint.")
         return self.place.of(key) / found["checkpoint"]
 
+    def _data_set(self, value: Any) -> Any:
+        """The folder that a placeholder such as `$bccd` stands for; anything else as it is."""
+        return str(self.place.roots[value[1:]]) if isinstance(value, str) and value.startswith("$") else value
+
     def _text(self, value: Any) -> str:
-        if isinstance(value, str):
-            return str(self.place.roots[value[1:]]) if value.startswith("$") else value
-        return json.dumps(value)
+        value = self._data_set(value)
+        return value if isinstance(value, str) else json.dumps(value)
 
     # Results ------------------------------------------------------------------------------------------------------
 

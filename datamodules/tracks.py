@@ -1,0 +1,230 @@
+"""Trajectories from files or from the commuter simulator: `TracksDataModule`.
+
+The training tracks are the ones to index; those of `val`, `test` and `predict` are queries.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datamodules._tracks_fake import write_fake
+from datamodules._tracks_formats import FORMATS, detect, names_of, read_files
+from datamodules._tracks_table import Projection, Track, tidy
+from datamodules.base import ZooDataModule
+from datamodules.worlds.commuters import CityConfig, traveller
+from zoo.errors import BadData, BadInput, nearest
+
+__all__ = ["TracksDataModule", "TracksDataset", "pad_tracks"]
+
+_log = logging.getLogger(__name__)
+
+_FAR = 250_000.0  # metres north or south of the centre beyond which the plane distorts by more than 4 %
+
+
+def pad_tracks(tracks: Sequence[np.ndarray | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tracks (L_i, 3) as one tensor: xyt (N, L, 3) float64, zeros behind each track's end, and length (N,) int64."""
+    length = torch.tensor([len(t) for t in tracks], dtype=torch.int64)
+    xyt = torch.zeros(len(tracks), int(length.max()) if len(tracks) else 0, 3, dtype=torch.float64)
+    for row, track in zip(xyt, tracks, strict=True):
+        row[: len(track)] = torch.as_tensor(track, dtype=torch.float64)
+    return xyt, length
+
+
+class TracksDataset(Dataset[dict[str, Any]]):
+    """Tracks as items: `xyt` (L, 3) float64 in metres and seconds, `traj_id`, `name`, `index`."""
+
+    def __init__(self, tracks: Sequence[tuple[int, str, np.ndarray]]) -> None:
+        self.tracks = list(tracks)
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, name, xyt = self.tracks[index]
+        return {"index": index, "xyt": torch.from_numpy(np.ascontiguousarray(xyt)), "traj_id": number, "name": name}
+
+
+class TracksDataModule(ZooDataModule):
+    """Tracks as padded batches: `xyt` (B, L, 3) float64, `length` (B,), `traj_id` (B,), `name` (B strings).
+
+    Without `root`, commuters of a simulated city, in metres and seconds of its day. With it, files in one of the
+    formats csv, geojson, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one time and
+    tracks of a single point are dropped (`cleaned` counts them), broken rows are errors that name file and row.
+
+    Args:
+        root: folder of track files, or one file.
+        batch_size: tracks per batch.
+        num_workers: loader processes.
+        seed: of the split and of the simulator.
+        format: of the files; recognised if None.
+        columns: meaning (id, lon, lat, x, y, t) -> name of the CSV column, where common names do not tell.
+        files: wildcard of the files below root, instead of the format's own.
+        limit: read at most so many tracks.
+        every: of each so many seconds keep the first point only; None keeps all.
+        origin: [longitude, latitude, seconds since 1970] of the plane; the data's own centre and begin if None. A model
+            that was made elsewhere needs its own: `model.hparams.origin`.
+        val_share, test_share: of the files' tracks; at 0 the indexed tracks are the queries, too.
+        train_size, val_size, test_size: tracks of the simulator.
+        noise: of the simulator's positions, metres.
+        together: share of the simulator's tracks that follow another one for a while.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        format: str | None = None,
+        columns: dict[str, str] | None = None,
+        files: str | None = None,
+        limit: int | None = None,
+        every: float | None = None,
+        origin: list[float] | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        train_size: int = 300,
+        val_size: int = 41,
+        test_size: int = 61,
+        noise: float = 0.0,
+        together: float = 0.5,
+    ) -> None:
+        super().__init__(root, batch_size, num_workers, seed)
+        if format is not None and format not in FORMATS:
+            raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {format!r}.{nearest(format, FORMATS)}")
+        if every is not None and not every > 0:
+            raise BadInput(f"every must be a positive number of seconds, got {every}.")
+        if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
+            raise BadInput(f"val_share and test_share must be shares below 1 in all, got {val_share} and {test_share}.")
+        self._format = format
+        self._columns, self._files, self._limit = columns, files, limit
+        self._every, self._origin = every, origin
+        self._shares = (val_share, test_share)
+        self._sizes = {"train": train_size, "val": val_size, "test": test_size, "predict": test_size}
+        leaders = max(1, -(-train_size // 3))
+        self.city = CityConfig(seed=seed, leaders=leaders, noise=noise, together=together)
+        self.cleaned = {"unsorted": 0, "duplicates": 0, "too_short": 0}
+        self._tracks: list[Track] | None = None
+
+    # Reading ------------------------------------------------------------------------------------------------------
+
+    def tracks(self) -> list[Track]:
+        """All tracks of `root`, tidied, thinned if asked for; read once.
+
+        Raises:
+            BadInput: for a missing folder, or tracks in degrees next to tracks in metres.
+            BadData: listing broken files.
+        """
+        if self._tracks is None:
+            assert self.root is not None
+            kind = self._format or detect(self.root)
+            if not self.root.exists():
+                raise BadInput(f"{self.root}: there is no such folder. Give one with track files.")
+            found = read_files(self.root, kind, self._columns, self._files, self._limit)
+            self._tracks = self._tidied(found)
+        return self._tracks
+
+    def _tidied(self, found: Sequence[Track]) -> list[Track]:
+        kept = []
+        for track in found:
+            fresh, done = tidy(track)
+            for key, count in done.items():
+                self.cleaned[key] += count
+            if fresh is not None and self._every:
+                fresh = _thin(fresh, self._every)
+            if fresh is not None:
+                kept.append(fresh)
+        if any(self.cleaned.values()):
+            _log.info("%s: %s", self.root, ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in self.cleaned.items()))
+        if not kept:
+            raise BadData(f"{self.root}: no track has two points. Give tracks that move.")
+        for name, values in (("degrees", {t.geographic for t in kept}), ("dates", {t.dated for t in kept})):
+            if len(values) > 1:
+                odd = next(t for t in kept if getattr(t, "geographic" if name == "degrees" else "dated"))
+                raise BadData(f"{odd.where}: track {odd.name} is in {name}, others are not. Give all in one unit.")
+        return kept
+
+    def projection(self) -> Projection | None:
+        """The plane; None for tracks in metres."""
+        if self.root is None or not self.tracks()[0].geographic:
+            return None
+        given = Projection.of(self._origin)
+        if given is None:
+            given = Projection.around(self.tracks())
+            far = max(float(np.abs(given.metres(t.positions)[:, 1]).max()) for t in self.tracks())
+            if far > _FAR:
+                _log.warning(
+                    "%s: tracks reach %.0f km from the centre; distances there are wrong by several per cent. Join "
+                    "regions one by one, each with its own origin.",
+                    self.root,
+                    far / 1000,
+                )
+        return given
+
+    def read_facts(self) -> dict[str, Any]:
+        """`origin` of the plane; None for metres."""
+        plane = self.projection()
+        return {"origin": plane.origin if plane is not None else None}
+
+    # Splits -------------------------------------------------------------------------------------------------------
+
+    def dataset(self, split: str) -> TracksDataset:
+        """Tracks of a split; `predict` of files is all of them."""
+        if self.root is None:
+            made = [(i, traveller(self.city, split, i)) for i in range(self._sizes[split])]
+            return TracksDataset([(i, t.name, t.xyt) for i, t in made])
+        tracks, plane = self.tracks(), self.projection()
+        names = names_of(tracks)
+        found = []
+        for i in self._numbers(split, len(tracks)):
+            track = tracks[i]
+            xyt = np.column_stack([track.positions, track.times]) if plane is None else plane.place(track)
+            found.append((i, names[i], xyt))
+        return TracksDataset(found)
+
+    def _numbers(self, split: str, count: int) -> list[int]:
+        if split == "predict":
+            return list(range(count))
+        order = np.random.default_rng([self.seed, 17]).permutation(count)
+        val, test = (max(1, round(share * count)) if share else 0 for share in self._shares)
+        if val + test >= count:
+            raise BadData(f"{self.root}: {count} tracks are too few for a split. Set val_share and test_share to 0.")
+        parts = {"val": order[:val], "test": order[val : val + test], "train": order[val + test :]}
+        chosen = parts[split] if len(parts[split]) else parts["train"]
+        return sorted(chosen.tolist())
+
+    @staticmethod
+    def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Pad to the longest track."""
+        xyt, length = pad_tracks([item["xyt"] for item in items])
+        numbers = {k: torch.tensor([item[k] for item in items], dtype=torch.int64) for k in ("index", "traj_id")}
+        return {**numbers, "xyt": xyt, "length": length, "name": [item["name"] for item in items]}
+
+    def fake(self, folder: str | Path, format: str | None = None, tracks: int = 17) -> Path:
+        """Write a miniature of a real layout into `folder` and return it.
+
+        Args:
+            folder: where to; made if needed.
+            format: csv, geojson, geolife, tdrive, porto or flights; None: this module's own format (csv by default).
+            tracks: how many.
+        """
+        kind = format or self._format or "csv"
+        if kind not in FORMATS:
+            raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {kind!r}.{nearest(kind, FORMATS)}")
+        return write_fake(Path(folder), kind, tracks)
+
+
+def _thin(track: Track, every: float) -> Track | None:
+    """The first point of each `every` seconds; None if fewer than two remain."""
+    _, first = np.unique(track.times // every, return_index=True)
+    if len(first) < 2:
+        return None
+    positions, times = track.positions[first], track.times[first]
+    return Track(track.name, positions, times, track.geographic, track.dated, track.where)
