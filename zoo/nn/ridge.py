@@ -192,9 +192,10 @@ class Ridge:
         self.primal = None if first is None else _Primal(first["sums"], first["count"], self.alphas)
 
 
-def _scale(variance: Tensor, mean: Tensor) -> Tensor:
-    """Standard deviations; 1 where features vary by less than rounding."""
-    return torch.where(variance > 1e-12 * (1e-12 + mean.square()), variance.clamp(min=0).sqrt(), 1.0)
+def _scale(variance: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations, 1 where features vary by less than rounding, and which ones do not."""
+    varies = variance > 1e-12 * (1e-12 + mean.square())
+    return torch.where(varies, variance.clamp(min=0).sqrt(), 1.0), varies
 
 
 def _solve_dual(features: Tensor, targets: Tensor, alphas: Sequence[float]) -> RidgeFit:
@@ -202,8 +203,8 @@ def _solve_dual(features: Tensor, targets: Tensor, alphas: Sequence[float]) -> R
     rows = features.double()
     mean = rows.mean(0)
     rows -= mean
-    scale = _scale(rows.square().mean(0), mean)
-    rows /= scale
+    scale, varies = _scale(rows.square().mean(0), mean)
+    rows *= varies / scale
     bias = targets.mean(0)
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     values = values.clamp(min=0)
@@ -228,9 +229,10 @@ class _Primal:
         self.grid = torch.tensor(alphas, dtype=torch.float64)
         self.mean, self.bias = sums["f"] / count, sums["y"] / count
         centred = sums["ff"] - count * torch.outer(self.mean, self.mean)
-        self.scale = _scale(centred.diagonal() / count, self.mean)
-        moment = (sums["fy"] - count * torch.outer(self.mean, self.bias)) / self.scale[:, None]
-        values, self.vectors = torch.linalg.eigh(centred / torch.outer(self.scale, self.scale))
+        self.scale, varies = _scale(centred.diagonal() / count, self.mean)
+        share = varies / self.scale
+        moment = (sums["fy"] - count * torch.outer(self.mean, self.bias)) * share[:, None]
+        values, self.vectors = torch.linalg.eigh(centred * torch.outer(share, share))
         self.values = values.clamp(min=0)
         self.turned = self.vectors.T @ moment
         self.total = sums["yy"] - count * self.bias.square()

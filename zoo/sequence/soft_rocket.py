@@ -183,8 +183,10 @@ class SoftRocket(RoundModule):
         if not self.classifies:
             return {"spread": (targets - scores).abs().quantile(_QUANTILE, 0).float()}
         grid = torch.logspace(-1, 2, 91, dtype=torch.float64)
-        labels = targets.argmax(1)
-        losses = torch.stack([F.cross_entropy(t * scores, labels) for t in grid])
+        labels, k = targets.argmax(1), self.outputs
+        # Platt's targets, (M_k + 1) / (M_k + 2): where all are right, no temperature would be too high
+        smooth = min(0.5, k / ((k - 1) * (len(labels) / k + 2)))
+        losses = torch.stack([F.cross_entropy(t * scores, labels, label_smoothing=smooth) for t in grid])
         return {"temperature": grid[losses.argmin()].float()}
 
     # Gradients ----------------------------------------------------------------------------------------------------
