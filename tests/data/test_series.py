@@ -108,7 +108,7 @@ def test_unequal_lengths(tmp_path: Path) -> None:
 
 def test_missing_values_are_named_or_filled(tmp_path: Path) -> None:
     root = str(write(tmp_path, ts("1,?,3,4:a", "1,2,NaN,?:b", "?,1,2,3:a")))
-    with pytest.raises(BadData, match=r"line 6, channel 0, point 1.*line 7, channel 0, point 2") as told:
+    with pytest.raises(BadData, match=r"(?s)line 6, channel 0, point 1.*line 7, channel 0, point 2") as told:
         SeriesDataModule(root=root).facts()
     assert "Own_TRAIN.ts" in str(told.value).replace("\n", " ")
     filled = tensors(SeriesDataModule(root=root, missing="interpolate", val_share=0))["series"][:, 0]

@@ -114,8 +114,8 @@ class SoftRocket(RoundModule):
         self.register_buffer("spread", torch.zeros(1 if num_classes else targets))
         self.ridge = Ridge(features, self.outputs, most_rows=most_rows)
         self.stages = Stages(tune_epochs, patience)
-        score = MulticlassAccuracy(num_classes, average="micro") if num_classes else MeanMetric()
-        self.losses: Any = torch.nn.ModuleDict({k: MeanMetric() for k in ("val", "test")})
+        score = MulticlassAccuracy(num_classes, average="micro") if num_classes else MeanMetric(nan_strategy="disable")
+        self.losses: Any = torch.nn.ModuleDict({k: MeanMetric(nan_strategy="disable") for k in ("val", "test")})
         self.scores: Any = torch.nn.ModuleDict({k: score.clone() for k in ("val", "test")})
 
     @property
