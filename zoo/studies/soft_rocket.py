@@ -82,16 +82,26 @@ def _per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
 
 @study("ratio")
 @torch.no_grad()
-def speed(series: int = 64, channels: int = 1, length: int = 100, kernels: int = 10_000, repeats: int = 5) -> Outcome:
-    """Time of the engine as a share of the time of one module per kernel: the median of runs in turns."""
-    rocket = Rocket(kernels, length, channels)
+def speed(
+    series: int = 64,
+    channels: int = 1,
+    length: int = 100,
+    kernels: int = 10_000,
+    repeats: int = 5,
+    device: str = "cpu",
+) -> Outcome:
+    """Time of the engine as a share of the time of one module per kernel on the CPU: the median of runs in turns."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise BadInput(f"device={device}: this machine has no GPU that torch can use.")
+    slow = Rocket(kernels, length, channels)
+    rocket = Rocket(kernels, length, channels).to(device)
     x = torch.randn(series, channels, length, generator=torch.Generator().manual_seed(0))
-    modules = _per_module(rocket)
-    torch.testing.assert_close(rocket(x)[:, 1::2], modules(x)[:, 1::2], atol=1e-3, rtol=1e-3)
+    modules = _per_module(slow)
+    torch.testing.assert_close(rocket(x.to(device)).cpu()[:, 1::2], modules(x)[:, 1::2], atol=1e-3, rtol=1e-3)
     ratios = []
     for _ in range(repeats):
         start = time.perf_counter()
-        rocket(x)
+        rocket(x.to(device)).cpu()
         middle = time.perf_counter()
         modules(x)
         ratios.append((middle - start) / (time.perf_counter() - middle))
