@@ -117,6 +117,7 @@ class Step:
         job, entry = self.job, self.place.entry
         if self.name == "study":
             given = dict(job.spec["set"]) | ({"seed": job.seed} if job.seed is not None else {})
+            given = {k: self._text(v) if isinstance(v, str) else v for k, v in given.items()}  # $NAME: a data set
             return ["zoo.studies", entry.id, job.spec["study"], json.dumps(given), str(self.folder / "study.json")]
         words = [
             "zoo",

@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["draw_series"]
 
 _COLOURS = ("#2f80c8", "#d97706", "#3f9d6a", "#b05fb8", "#7f8c8d", "#c2544f")
-_SIZE = (720, 300)
+_SIZE = (440, 240)
 _MARGIN = 16
 
 
