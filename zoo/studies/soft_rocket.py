@@ -89,13 +89,14 @@ def speed(
     kernels: int = 10_000,
     repeats: int = 5,
     device: str = "cpu",
+    seed: int = 0,
 ) -> Outcome:
     """Time of the engine as a share of the time of one module per kernel on the CPU: the median of runs in turns."""
     if device != "cpu" and not torch.cuda.is_available():
         raise BadInput(f"device={device}: this machine has no GPU that torch can use.")
-    slow = Rocket(kernels, length, channels)
-    rocket = Rocket(kernels, length, channels).to(device)
-    x = torch.randn(series, channels, length, generator=torch.Generator().manual_seed(0))
+    slow = Rocket(kernels, length, channels, seed)
+    rocket = Rocket(kernels, length, channels, seed).to(device)
+    x = torch.randn(series, channels, length, generator=torch.Generator().manual_seed(seed))
     modules = _per_module(slow)
     torch.testing.assert_close(rocket(x.to(device)).cpu()[:, 1::2], modules(x)[:, 1::2], atol=1e-3, rtol=1e-3)
     ratios = []
@@ -115,6 +116,8 @@ def _task(root: str) -> Task:
     """Training series and labels, test series and labels, in the files' own split."""
     from datamodules.series import SeriesDataModule
 
+    if not root:
+        raise BadInput("Give the folder of each data set of this study (`zoo data list` shows where to get them).")
     data = SeriesDataModule(root=root, val_share=0, missing="interpolate")
     if data.facts()["num_classes"] == 0 or "length" in data.split("train")[0]:
         raise BadInput(f"{root}: expected series of equal length with classes.")
@@ -144,11 +147,11 @@ def frozen_accuracy(task: Task, kernels: int, seed: int, pooling: str = "hard", 
 
 @study("accuracy", "arrowhead")
 def pooled(
-    gunpoint: str,
-    arrowhead: str,
-    italypowerdemand: str,
-    osuleaf: str,
-    basicmotions: str,
+    gunpoint: str = "",
+    arrowhead: str = "",
+    italypowerdemand: str = "",
+    osuleaf: str = "",
+    basicmotions: str = "",
     pooling: str = "hard",
     sharpness: float = 10.0,
     kernels: int = 1000,
@@ -161,7 +164,7 @@ def pooled(
 
 
 @study("accuracy", "val_loss")
-def leaves(osuleaf: str, kernels: int = 300, tune_epochs: int = 0, seed: int = 0) -> Outcome:
+def leaves(osuleaf: str = "", kernels: int = 300, tune_epochs: int = 0, seed: int = 0) -> Outcome:
     """Test accuracy on OSULeaf of frozen or tuned kernels; both hold out the same fifth of the training series."""
     import lightning
 
@@ -185,7 +188,9 @@ def leaves(osuleaf: str, kernels: int = 300, tune_epochs: int = 0, seed: int = 0
 
 
 @study("difference", "rank", "sets")
-def archive(ucr_a_h: str, ucr_h_p: str, kernels: int = 2000, seed: int = 0, out: str | None = None) -> Outcome:
+def archive(
+    ucr_a_h: str = "", ucr_h_p: str = "", kernels: int = 2000, seed: int = 0, out: str | None = None
+) -> Outcome:
     """Accuracy against aeon's Rocket over sets of the UCR archive: mean difference, and our mean rank of 1 or 2.
 
     Args:
