@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-SHAPES = ((64, 1, 100), (1024, 1, 150), (256, 6, 100), (64, 20, 100), (1, 1, 150))
+SHAPES = ((1, 1, 150), (64, 1, 100), (64, 20, 100), (256, 6, 100), (1024, 1, 150))
 KERNELS = 10_000
 THREADS = 2
 
@@ -214,6 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="Python of an environment with aeon")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-modules", action="store_true", help="leave the slow layout out")
+    parser.add_argument("--shapes", nargs="+", default=["x".join(map(str, s)) for s in SHAPES], help="such as 64x1x100")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rocket.json")
     options = parser.parse_args()
     import torch
@@ -223,8 +225,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         peer = Peer(options.peer, Path(temporary))
         rows = []
-        for shape in SHAPES:
-            repeats = max(3, options.repeats - 2) if shape[0] > 64 else 2 * options.repeats
+        shapes = [s for s in SHAPES if "x".join(map(str, s)) in options.shapes]
+        for shape in shapes:
+            repeats = max(2, options.repeats - 2) if shape[0] * shape[1] > 64 else 2 * options.repeats
             rows.append(one_shape(shape, peer, Path(temporary), repeats))
         peer.process.stdin.close()  # type: ignore[union-attr]
         result: dict[str, Any] = {
@@ -236,7 +239,7 @@ def main() -> None:
         }
         options.out.parent.mkdir(exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
-        for shape, row in sorted(zip(SHAPES, rows, strict=True), key=lambda pair: pair[0][0] * pair[0][1]):
+        for shape, row in zip(shapes, rows, strict=True) if not options.no_modules else ():
             against_modules(row, shape, Path(temporary))
             options.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -239,6 +239,24 @@ def test_bad_arguments_are_named() -> None:
         Rocket(0, 50)
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("weights", lambda v: v[:-1]),
+        ("channels", lambda v: v + 9),
+        ("dilations", lambda v: v * 0),
+        ("paddings", lambda v: v - 100),
+        ("channel_counts", lambda v: v + 1),
+        ("biases", lambda v: v[1:]),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(field: str, change: Any) -> None:
+    kernels = sample_kernels(10, 40, 2)
+    setattr(kernels, field, change(getattr(kernels, field)))
+    with pytest.raises(BadInput, match="do not fit together"):
+        Rocket.from_kernels(kernels, 2)
+
+
 def test_standardising() -> None:
     x = series(3, 2, 40) * 5 + 100
     x[0, 1] = 7.0

@@ -222,6 +222,7 @@ class Rocket(nn.Module):
 
     def _plan(self) -> None:
         """Sort the kernels into groups, and find where each weight belongs in the groups' matrices."""
+        self._check_kernels()
         order, groups = group_kernels(self.lengths.tolist(), self.dilations.tolist(), self.paddings.tolist())
         self.convolution = GroupedConvolution(groups, self.series_channels, self.block_bytes or BLOCK_BYTES)
         offsets = self.convolution.offsets()
@@ -241,6 +242,24 @@ class Rocket(nn.Module):
         self._slots = torch.as_tensor(np.concatenate([np.repeat(begin, widths) + within, first]), device=device)
         features = 2 * rank[:, None] + np.arange(2)
         self._order = torch.as_tensor(features.ravel(), device=device)
+
+    def _check_kernels(self) -> None:
+        """Arrays may come from a user or from a file."""
+        lengths, counts, place = self.lengths, self.channel_counts, self.channel_index
+        fits = (
+            {len(t) for t in (lengths, counts, self.dilations, self.paddings)} == {len(self.biases)}
+            and int(torch.stack([lengths, counts, self.dilations]).min()) > 0
+            and int(self.paddings.min()) >= 0
+            and int(counts.sum()) == len(place)
+            and int((lengths * counts).sum()) == len(self.weights)
+            and 0 <= int(place.min()) <= int(place.max()) < self.series_channels
+        )
+        if not fits:
+            raise BadInput(
+                "The arrays of the kernels do not fit together: expected for each kernel a bias, positive length, "
+                "dilation and number of channels, padding from 0, and as many weights and channels (below "
+                f"{self.series_channels}) as these say."
+            )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Rocket:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.errors import BadInput
 
-__all__ = ["example_series", "make_series_batch", "split_series"]
+__all__ = ["example_series", "make_series_batch", "refuse_constant", "split_series"]
 
 
 def example_series(channels: int, length: int) -> Tensor:
@@ -119,3 +119,18 @@ def make_series_batch(items: Sequence[Any], channels: int, *, refuse_constant: b
     if min(lengths) != longest:
         batch["length"] = torch.tensor(lengths)
     return batch
+
+
+def refuse_constant(batch: dict[str, Any]) -> None:
+    """Check a training batch whose series will be normalised.
+
+    Raises:
+        BadInput: naming a series that does not vary in any channel.
+    """
+    series, index = batch["series"], batch["index"]
+    flat = (series == series[..., :1]).all(2).all(1)
+    if bool(flat.any()):
+        raise BadInput(
+            f"Training series {int(index[flat][0])} is constant, so normalising leaves nothing of it. Remove it, or "
+            "set model.normalise to false if levels matter."
+        )

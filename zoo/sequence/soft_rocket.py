@@ -27,7 +27,7 @@ from zoo.base import RoundModule
 from zoo.errors import BadInput
 from zoo.nn.ridge import Ridge, RidgeFit, RidgeHead
 from zoo.nn.rocket import Rocket, standardise_series
-from zoo.sequence._soft_rocket_inputs import example_series, make_series_batch, split_series
+from zoo.sequence._soft_rocket_inputs import example_series, make_series_batch, refuse_constant, split_series
 from zoo.sequence._soft_rocket_show import draw_series
 from zoo.sequence._soft_rocket_stages import Stages
 
@@ -204,7 +204,7 @@ class SoftRocket(RoundModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect and solve, or follow the gradient, whichever stage it is."""
         if self.hparams["normalise"]:
-            self._refuse_constant(batch)
+            refuse_constant(batch)
         self.stages.enter(self)
         if self.stages.name == "tune":
             self._follow_gradient(batch)
@@ -229,15 +229,6 @@ class SoftRocket(RoundModule):
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad.copy_(self.sum_over_ranks(parameter.grad * share))
-
-    def _refuse_constant(self, batch: dict[str, Any]) -> None:
-        series, index = batch["series"], batch["index"]
-        flat = (series == series[..., :1]).all(2).all(1)
-        if bool(flat.any()):
-            raise BadInput(
-                f"Training series {int(index[flat][0])} is constant, so normalising leaves nothing of it. Remove it, "
-                "or set model.normalise to false if levels matter."
-            )
 
     def configure_optimizers(self) -> Any:
         """Assign what is solved; AdamW for what is tuned."""
