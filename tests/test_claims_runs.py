@@ -177,3 +177,20 @@ def test_the_bar_of_a_terminal(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert _claims_run.carry_out(place_of(entry, tmp_path), jobs, pause=0.01) == []
     assert "[2/2] done" in capsys.readouterr().err
+
+
+def test_studies_get_the_folders_of_data_sets(entry: index.Entry, tmp_path: Path) -> None:
+    claim = """
+    - id: needs-data
+      promise: A study reads a data set.
+      arms: {ours: {study: look, set: {folder: $pictures, size: 3}}}
+      metric: score
+      expect: at-least
+      value: 0
+      needs: [pictures]
+    """
+    job = _claims_plan.plan(entry, write_claims(entry, claim))[0]
+    place = _claims_steps.Place(entry, tmp_path, {"pictures": tmp_path / "real"}, 1)
+    step = object.__new__(_claims_steps.Step)
+    step.job, step.place, step.name, step.folder = job, place, "study", tmp_path
+    assert json.loads(step.words()[3]) == {"folder": str(tmp_path / "real"), "size": 3}

