@@ -112,7 +112,7 @@ _OBFUSCATION = ("segments", "candidates", "accepted", "refined", "false_negative
 
 @study(*_OBFUSCATION, "true_pairs", "distance_mean", "distance_95", "bytes_share", "largest_error")
 def obfuscation(
-    root: str, radius: float = 1000.0, tolerance: float = 250.0, delta: float = 9260.0, eps: float = 60.0
+    root: str = "flights", radius: float = 1000.0, tolerance: float = 250.0, delta: float = 9260.0, eps: float = 60.0
 ) -> Outcome:
     """A self-join of flights between clients: what the server can tell, what it must ask, and what it gets wrong.
 
@@ -168,7 +168,7 @@ def _displaced(motions: Motions, reports: list[Any]) -> Tensor:
 
 
 @study("candidates_per_true_pair")
-def radius_sweep(root: str, tolerance: float = 250.0) -> Outcome:
+def radius_sweep(root: str = "flights", tolerance: float = 250.0) -> Outcome:
     """Candidates per true pair at a radius of 2,000 m; the curve has all radii."""
     curve = []
     for radius in (0.0, 250.0, 500.0, 1000.0, 1500.0, 2000.0):
