@@ -148,7 +148,7 @@ def one(count: int, side: float) -> dict[str, float]:
     xyt = walkers(count, 0, side)
     length = torch.full((count,), xyt.shape[1])
     best = float("inf")
-    for _ in range(5 if count <= 2000 else 2):
+    for _ in range(5 if count <= 2000 else 1):
         begin = time.process_time()
         motions = motions_of(xyt, length, 120.0)
         found = join(motions, index_of(motions, DELTA), Plan(DELTA, EPS, same=True))
