@@ -165,8 +165,7 @@ class ZooModule(Shared, Exportable, LightningModule):
         names = inspect.signature(type(self).__init__).parameters
         return {k: v for k, v in self.hparams.items() if k in names}
 
-    @staticmethod
-    def split_inputs(inputs: Any) -> list[Any]:
+    def split_inputs(self, inputs: Any) -> list[Any]:
         """Items of an argument of `predict`: a list or tuple holds several, anything else is one."""
         return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
@@ -434,7 +433,8 @@ class RoundModule(ZooModule):
             self.collect(batch, batch_idx)
             if self.trainer.is_last_batch:
                 values = self.update()
-                optimizer: Any = self.optimizers()
+                own: Any = self.optimizers()
+                optimizer = own[0] if isinstance(own, list) else own  # others belong to phases that follow gradients
                 optimizer.optimizer.assign(values)
                 optimizer.step()
 

@@ -269,23 +269,18 @@ class RidgeHead(nn.Module):
     Args:
         features: D.
         targets: K.
-        trainable: weight and bias are parameters; otherwise buffers.
+        trainable: whether weight and bias want gradients.
     """
 
     mean: Tensor
     scale: Tensor
-    weight: Tensor
-    bias: Tensor
 
     def __init__(self, features: int, targets: int, trainable: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        for name, tensor in (("weight", torch.zeros(features, targets)), ("bias", torch.zeros(targets))):
-            if trainable:
-                self.register_parameter(name, nn.Parameter(tensor))
-            else:
-                self.register_buffer(name, tensor)
+        self.weight = nn.Parameter(torch.zeros(features, targets), requires_grad=trainable)
+        self.bias = nn.Parameter(torch.zeros(targets), requires_grad=trainable)
 
     @staticmethod
     def values(fit: RidgeFit) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Methods on time series, tracks and text."""
