@@ -190,7 +190,7 @@ class SeriesDataModule(ZooDataModule):
     def _refuse_no_root(self) -> None:
         if self.hparams["format"] not in ("auto", "cbf"):
             raise BadInput(
-                f"format={self.hparams['format']} reads files: set data.root to the folder with NAME_TRAIN and NAME_TEST "
+                f"format={self.hparams['format']} reads files: set data.root to the folder of NAME_TRAIN and NAME_TEST "
                 "(`zoo data list` shows sets that can be fetched), or data.format=cbf for the embedded series."
             )
 

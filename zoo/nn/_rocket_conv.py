@@ -115,14 +115,17 @@ class GroupedConvolution:
         groups: from `group_kernels`.
         channels: C.
         block_bytes: largest block of responses.
+        together: blocks hold whole multiples of so many kernels.
     """
 
-    def __init__(self, groups: Sequence[Group], channels: int, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(
+        self, groups: Sequence[Group], channels: int, block_bytes: int = BLOCK_BYTES, together: int = 1
+    ) -> None:
         if block_bytes < 1:
             raise BadInput(f"block_bytes must be positive, got {block_bytes}.")
         self.groups = list(groups)
         self.channels = channels
-        self.block_bytes = block_bytes
+        self.block_bytes, self.together = block_bytes, together
         self.zeros = max((g.window.zeros for g in self.groups), default=0)
 
     def rows(self, group: Group) -> int:
@@ -203,6 +206,7 @@ class GroupedConvolution:
                 total, rows, positions = group.stop - group.start, *matrix.shape
                 kernels = weight[place[group.start] :][: total * rows].view(total, rows)
                 width = even_share(total, max(16, self.block_bytes // (4 * positions)))
+                width = -(-width // self.together) * self.together
                 if buffer.numel() < positions * width:
                     buffer = x.new_empty(positions * width)
                 for k in range(0, total, width):

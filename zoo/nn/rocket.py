@@ -25,8 +25,18 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import BadInput, nearest
 from zoo.nn._rocket_conv import BLOCK_BYTES, Group, GroupedConvolution, Window, group_kernels
+from zoo.nn._rocket_relatives import Hydra, MiniRocket
 
-__all__ = ["POOLINGS", "Kernels", "Rocket", "check_series", "sample_kernels", "standardise_series"]
+__all__ = [
+    "POOLINGS",
+    "Hydra",
+    "Kernels",
+    "MiniRocket",
+    "Rocket",
+    "check_series",
+    "sample_kernels",
+    "standardise_series",
+]
 
 POOLINGS = ("hard", "soft", "straight-through")
 
@@ -144,6 +154,7 @@ class Rocket(nn.Module):
     paddings: Tensor
     channel_counts: Tensor
     channel_index: Tensor
+    _kept: tuple[list[tuple[int, int]], Tensor] | None
 
     def __init__(
         self,
@@ -226,7 +237,7 @@ class Rocket(nn.Module):
         begin = first[owner] + 1 + self.channel_index.cpu().numpy() * taps[owner] + (taps - lengths)[owner] // 2
         widths = lengths[owner]
         within = np.arange(widths.sum()) - np.repeat(np.cumsum(widths) - widths, widths)
-        self._size = offsets[-1]
+        self._size, self._kept = offsets[-1], None
         self._slots = torch.as_tensor(np.concatenate([np.repeat(begin, widths) + within, first]), device=device)
         features = 2 * rank[:, None] + np.arange(2)
         self._order = torch.as_tensor(features.ravel(), device=device)
@@ -244,7 +255,16 @@ class Rocket(nn.Module):
     def grouped_weights(self) -> Tensor:
         """Biases and weights of all kernels, flat, as `GroupedConvolution` wants them."""
         given = torch.cat([self.weights, self.biases])
-        return given.new_zeros(self._size).scatter(0, self._slots, given)
+        return given.new_zeros(self._size).index_copy(0, self._slots, given)
+
+    def _kept_weights(self) -> Tensor:
+        """The same without gradients, computed once until a weight changes."""
+        learned = (self.weights, self.biases)
+        state = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in learned]
+        if self._kept is None or self._kept[0] != state:
+            with torch.no_grad():
+                self._kept = (state, self.grouped_weights())
+        return self._kept[1]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (M, 2N): `[ppv_0, max_0, ppv_1, max_1, ...]`.
@@ -265,12 +285,11 @@ class Rocket(nn.Module):
         if lengths is not None:
             inside = torch.arange(x.shape[2], device=x.device) < lengths[:, None, None]
             x = torch.where(inside, x, 0)
-        weight = self.grouped_weights()
-        graph = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        graph = torch.is_grad_enabled() and (x.requires_grad or self.weights.requires_grad)
         if tracing or graph:
-            found = self._differentiable(x, weight, lengths, save_memory=graph and not tracing)
+            found = self._differentiable(x, self.grouped_weights(), lengths, save_memory=graph and not tracing)
         else:
-            found = self._blockwise(x, weight, lengths)
+            found = self._blockwise(x, self._kept_weights(), lengths)
         return found.index_select(1, self._order)
 
     def _check_length(self, length: int) -> None:
@@ -310,8 +329,9 @@ class Rocket(nn.Module):
         for number, group in enumerate(self.convolution.groups):
             kernels = weight[offsets[number] : offsets[number + 1]].view(-1, self.convolution.rows(group))
             arguments = (group, x, kernels, self.log_sharpness, lengths)
-            size = 4 * len(x) * x.shape[2] * len(kernels)
-            if save_memory and size > 16 * self.convolution.block_bytes:
+            # len() of a tensor would fix its size while tracing
+            large = save_memory and 4 * x.numel() * len(kernels) > 16 * self.convolution.block_bytes * x.shape[1]
+            if large:
                 found.append(checkpoint(self._pool_group, *arguments, use_reentrant=False))
             else:
                 found.append(self._pool_group(*arguments))

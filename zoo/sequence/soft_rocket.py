@@ -24,7 +24,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from zoo.base import RoundModule
-from zoo.errors import BadInput, InvalidConfig
+from zoo.errors import BadInput
 from zoo.nn.ridge import Ridge, RidgeFit, RidgeHead
 from zoo.nn.rocket import Rocket, standardise_series
 from zoo.sequence._soft_rocket_inputs import example_series, make_series_batch, split_series
@@ -257,14 +257,6 @@ class SoftRocket(RoundModule):
         self.ridge.load_state(state["ridge"])
         self.stages.load_state(state["stages"])
 
-    def on_fit_start(self) -> None:
-        """Say so if the epochs do not suffice."""
-        needed, given = self.stages.epochs, self.trainer.max_epochs
-        if self.hparams["tune_epochs"] and given is not None and 1 < given < min(needed, 3):
-            raise InvalidConfig(
-                f"Tuning needs at least 3 epochs (solve, tune, solve again), trainer.max_epochs is {given}."
-            )
-
     # Evaluation ---------------------------------------------------------------------------------------------------
 
     def _evaluate(self, stage: str, batch: dict[str, Any]) -> None:
@@ -285,6 +277,19 @@ class SoftRocket(RoundModule):
         """Collect loss and score."""
         self._evaluate("test", batch)
 
+    def _reset(self, stage: str) -> None:
+        """Start anew; at the start, because what is made at the end of `validate` cannot be changed in `fit`."""
+        self.losses[stage].reset()
+        self.scores[stage].reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the metrics anew."""
+        self._reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the metrics anew."""
+        self._reset("test")
+
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` and `val/accuracy` or `val/rmse`; keep the best model of a run that tunes."""
         loss = self._log_scores("val")
@@ -297,8 +302,6 @@ class SoftRocket(RoundModule):
 
     def _log_scores(self, stage: str) -> float:
         loss, score = self.losses[stage].compute(), self.scores[stage].compute()
-        self.losses[stage].reset()
-        self.scores[stage].reset()
         self.log(f"{stage}/loss", loss)
         self.log(
             f"{stage}/accuracy" if self.classifies else f"{stage}/rmse", score if self.classifies else score.sqrt()
