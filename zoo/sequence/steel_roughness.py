@@ -1,0 +1,417 @@
+"""Steel roughness: the stylus parameter Ra of a strip section, read from its laser reflection while it runs by.
+
+Milne, Xie: "Steel Surface Roughness Parameter Calculations Using Lasers and Machine Learning Models", arXiv 2307.03723,
+2023; Int. J. Advanced Manufacturing Technology, 2024. Time series extrinsic regression: signal (C, L) -> Ra in um.
+
+    x~_c   = (x_c - mean_c) / std_c                statistics of the training set per channel, never of one series
+    s      = f(x~),  Ra = exp(std s + mean)        f: a network, ROCKET with a ridge head, boosted trees
+    Ra_cf  = exp(a log(w / 2) + b)                 closed form: w, the width of the reflected lobe
+    L      = Huber(s - (log Ra - mean) / std)      delta = one standard deviation of log Ra
+    interval = Ra exp(+-q)                         q: conformal quantile of |log Ra - log Ra^| on validation coils
+
+The amplitude of the signal tells the roughness, so a section is never standardised by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.base import AssignOptimizer, RoundModule, ZooModule, trained_steps
+from zoo.errors import BadData, BadInput, InvalidConfig, nearest
+from zoo.sequence._steel_roughness_fits import ClosedForm, Fit, Trees, reflected_slope
+from zoo.sequence._steel_roughness_inputs import draw_section, read_section, training_items
+from zoo.sequence._steel_roughness_networks import NETWORKS, PatchTransformer, make_network
+from zoo.sequence._steel_roughness_scores import (
+    OFFSETS,
+    Scores,
+    conformal_quantile,
+    roughness_errors,
+    to_score,
+    to_value,
+)
+
+__all__ = ["FITS", "NETWORKS", "SteelRoughness", "reflected_slope"]
+
+FITS = ("closed-form", "xgboost")
+"""Regressors that one pass over the data fits; the others follow gradients."""
+
+
+class SteelRoughness(RoundModule):
+    """Roughness from a laser signal, with one of many regressors.
+
+    Args:
+        network: `closed-form` (the physics, two fitted numbers), `xgboost`; or `fcn`, `resnet1d`, `inception`, `lstm`,
+            `transformer`, `spectrogram-cnn`.
+        targets: roughness parameters to predict, some of ra, rq, rz, rpc; the first is the `value`.
+        channels: C, the detectors.
+        length: L, samples of a section; all but the transformer also take others.
+        pitch_um: distance of two samples.
+        cutoff_mm: of the roughness filter behind the labels; the prediction is for this cut-off.
+        width: factor of a network's channels; 1 is the size of the benchmarks.
+        depth: blocks of the Inception network.
+        ensemble: networks trained side by side from different starts and averaged.
+        use_meta: networks also read line speed, tilt and laser power.
+        backbone: timm name of the spectrogram's network.
+        pretrained_backbone: let timm fetch its weights.
+        objective: `supervised`, or `masked`: pre-training of the transformer, which needs no labels.
+        mask: share of the patches that masked pre-training hides.
+        coverage: of the interval.
+        trees: boosting rounds of xgboost, and `tree_depth`, `tree_rate` of each.
+        lr: learning rate of AdamW at the start; a cosine leads it to 0.
+        weight_decay: of AdamW, on matrices.
+    """
+
+    task = "time-series-regression"
+    monitor = ("val/rmse", "min")
+    logged = ("loss", "rmse", "bias", "rmse_relative", "correlation", "coverage", "width")
+    parameter_roles: ClassVar[dict[str, str]] = {"fit_.trees": "elastic", "members.0.masked": "training"}
+
+    def __init__(
+        self,
+        network: str = "fcn",
+        targets: list[str] | None = None,
+        channels: int = 8,
+        length: int = 256,
+        pitch_um: float = 32.0,
+        cutoff_mm: float = 0.8,
+        width: float = 1.0,
+        depth: int = 6,
+        ensemble: int = 1,
+        use_meta: bool = False,
+        backbone: str = "resnet10t",
+        pretrained_backbone: bool = False,
+        objective: str = "supervised",
+        mask: float = 0.4,
+        coverage: float = 0.9,
+        trees: int = 400,
+        tree_depth: int = 4,
+        tree_rate: float = 0.05,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.targets = list(targets or ["ra"])
+        self._check()
+        self.register_buffer("offsets", torch.tensor([OFFSETS[name] for name in self.targets]), persistent=False)
+        self.register_buffer("signal_mean", torch.zeros(channels))
+        self.register_buffer("signal_std", torch.ones(channels))
+        self.register_buffer("meta_mean", torch.zeros(3))
+        self.register_buffer("meta_std", torch.ones(3))
+        self.register_buffer("score_mean", torch.zeros(len(self.targets)))
+        self.register_buffer("score_std", torch.ones(len(self.targets)))
+        self.register_buffer("counts", torch.zeros(2, dtype=torch.int64))  # sections behind signal and score statistics
+        self.register_buffer("quantile", torch.ones(len(self.targets)))  # a factor e, until there are residuals
+        self.offsets: Tensor
+        self.signal_mean: Tensor
+        self.signal_std: Tensor
+        self.meta_mean: Tensor
+        self.meta_std: Tensor
+        self.score_mean: Tensor
+        self.score_std: Tensor
+        self.counts: Tensor
+        self.quantile: Tensor
+        self.fit_: Fit | None = self._make_fit()
+        self._make_members()
+        self.scores = Scores()
+
+    def _check(self) -> None:
+        hp = self.hparams
+        _one_of("network", hp["network"], (*FITS, *NETWORKS))
+        _one_of("objective", hp["objective"], ("supervised", "masked"))
+        for name in self.targets:
+            _one_of("targets", name, tuple(OFFSETS))
+        if hp["objective"] == "masked" and (hp["network"] != "transformer" or hp["ensemble"] != 1):
+            raise InvalidConfig("objective: masked pre-training is for one transformer (network=transformer).")
+        if hp["use_meta"] and hp["network"] in FITS:
+            raise InvalidConfig(f"use_meta: networks read the line's state, {hp['network']} does not.")
+        if not 0 < hp["coverage"] < 1 or not 0 < hp["mask"] < 1:
+            raise BadInput(f"coverage and mask lie between 0 and 1, found {hp['coverage']} and {hp['mask']}.")
+        for key in ("channels", "length", "depth", "ensemble", "trees", "tree_depth"):
+            if hp[key] < 1:
+                raise BadInput(f"{key}: expected at least 1, found {hp[key]}.")
+
+    def _make_fit(self) -> Fit | None:
+        hp = self.hparams
+        if hp["network"] == "closed-form":
+            return ClosedForm(hp["channels"], len(self.targets))
+        if hp["network"] == "xgboost":
+            return Trees(len(self.targets), hp["trees"], hp["tree_depth"], hp["tree_rate"])
+        return None
+
+    def _make_members(self) -> None:
+        """Networks, each with its head; and how they are trained."""
+        hp = self.hparams
+        self.members = nn.ModuleList()
+        self.heads = nn.ModuleList()
+        self.automatic_optimization = self.every_sample = False
+        if self.fit_ is not None:
+            self.every_sample = True
+            return
+        self.automatic_optimization = True
+        for _ in range(hp["ensemble"]):
+            self.members.append(make_network(hp["network"], dict(hp)))
+            wide = int(self.members[-1].dim) + (16 if hp["use_meta"] else 0)  # type: ignore[arg-type]
+            self.heads.append(nn.Linear(wide, len(self.targets)))
+        self.meta_layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 16)) if hp["use_meta"] else None
+        if hp["objective"] == "masked":
+            self.monitor = ("val/loss", "min")
+            self.partial_backward = True  # the head waits for labels
+
+    # Regression ---------------------------------------------------------------------------------------------------
+
+    def standardised(self, signal: Tensor) -> Tensor:
+        """Signals with the training set's mean 0 and standard deviation 1 per channel."""
+        return (signal - self.signal_mean[:, None]) / self.signal_std[:, None]
+
+    def member_scores(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
+        """Standardised scores of each member of the ensemble, (M, B, T)."""
+        x = self.standardised(signal)
+        extra = []
+        if self.meta_layers is not None:
+            if meta is None:
+                raise BadInput("This model reads the line's state: give meta (B, 3): speed in m/s, tilt, laser power.")
+            extra = [self.meta_layers((meta - self.meta_mean) / self.meta_std)]
+        pairs = zip(self.members, self.heads, strict=True)
+        return torch.stack([head(torch.cat([network(x), *extra], 1)) for network, head in pairs])
+
+    def score(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
+        """Predicted logarithms of the roughness parameters, (B, T)."""
+        if self.fit_ is None:
+            found = self.member_scores(signal, meta).float().mean(0)
+        elif not self.fit_.standardised:
+            return self.fit_(signal)
+        else:
+            found = self.fit_(self.standardised(signal)).float()
+        return found * self.score_std + self.score_mean
+
+    def forward(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
+        """Roughness parameters (B, T), heights in um.
+
+        Args:
+            signal: intensities in full scales, (B, C, L).
+            meta: line speed in m/s, tilt in degrees, relative laser power, (B, 3); only if `use_meta`.
+        """
+        return to_value(self.score(signal, meta), self.offsets)
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        """A lobe that widens along the strip."""
+        hp = self.hparams
+        where = torch.linspace(-21, 21, hp["channels"], device=self.device)[:, None]
+        width = torch.linspace(6, 12, hp["length"], device=self.device)
+        ripple = 1 + 0.2 * torch.sin(torch.arange(hp["length"], device=self.device) / 3 + where)
+        signal = (0.6 * torch.exp(-(where**2) / (2 * width**2)) * ripple)[None]
+        return (signal, torch.tensor([[6.0, 0.0, 1.0]], device=self.device)) if hp["use_meta"] else (signal,)
+
+    # Learning -----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Networks are trained like any other; the regressors that are fitted need no reduction of gradients."""
+        if self.fit_ is None:
+            ZooModule.setup(self, stage)
+        else:
+            super().setup(stage)
+
+    def on_train_start(self) -> None:
+        """Take the statistics of the training set, unless weights brought theirs along."""
+        super().on_train_start()
+        signals, metas, labels = training_items(self.trainer.train_dataloader, self.targets)
+        if not self.counts[0]:
+            self.signal_mean.copy_(signals.mean((0, 2)))
+            self.signal_std.copy_(signals.transpose(0, 1).flatten(1).std(1).clamp(min=1e-6))
+            self.meta_mean.copy_(metas.mean(0))
+            self.meta_std.copy_(metas.std(0).nan_to_num(1.0).clamp(min=1e-6))
+            self.counts[0] = len(signals)
+        labels = labels[torch.isfinite(labels).all(1)]
+        if not self.counts[1] and len(labels) and self.hparams["objective"] == "supervised":
+            scores = to_score(labels, self.offsets.cpu())
+            self.score_mean.copy_(scores.mean(0))
+            self.score_std.copy_(scores.std(0).nan_to_num(1.0).clamp(min=1e-3))
+            self.counts[1] = len(labels)
+
+    def true_scores(self, batch: dict[str, Any]) -> Tensor:
+        """Logarithms of the measured parameters, (B, T).
+
+        Raises:
+            BadData: naming a target that is missing.
+        """
+        labels = torch.stack([batch[name].float() for name in self.targets], 1)
+        if not torch.isfinite(labels).all():
+            name = self.targets[int((~torch.isfinite(labels)).any(0).int().argmax())]
+            raise BadData(f"Sections without the label {name!r} cannot teach it: give labels, or other targets.")
+        return to_score(labels, self.offsets)
+
+    def losses(self, batch: dict[str, Any]) -> Tensor:
+        """Loss of each section (B,): Huber on standardised logarithms, the mean over members and targets."""
+        found = self.member_scores(batch["signal"], batch["meta"] if self.hparams["use_meta"] else None)
+        return self._huber(found, self.true_scores(batch))
+
+    def _huber(self, found: Tensor, true: Tensor) -> Tensor:
+        wanted = ((true - self.score_mean) / self.score_std).expand_as(found)
+        return F.huber_loss(found.float(), wanted, reduction="none").mean((0, 2))
+
+    def masked_loss(self, batch: dict[str, Any], generator: torch.Generator | None = None) -> Tensor:
+        """Error of hidden patches, read from the others."""
+        network = self.members[0]
+        assert isinstance(network, PatchTransformer)
+        x = self.standardised(batch["signal"])
+        count = x.shape[2] // network.patch
+        order = torch.rand(len(x), count, generator=generator).argsort(1).to(x.device)
+        return network.reconstruction_loss(x, order < max(1, round(self.hparams["mask"] * count)))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:  # type: ignore[override]
+        """Loss of a batch; logs `train/loss`. What is fitted collects instead."""
+        if self.fit_ is not None:
+            super().training_step(batch, batch_idx)
+            return None
+        masked = self.hparams["objective"] == "masked"
+        loss = self.masked_loss(batch) if masked else self.losses(batch).mean()
+        if self._trainer is not None:
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a cosine to 0; what is fitted copies its solution."""
+        if self.fit_ is not None:
+            return AssignOptimizer(self)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.hparams["weight_decay"]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.hparams["lr"])
+        steps = trained_steps(self.trainer)
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    # Fitting ------------------------------------------------------------------------------------------------------
+
+    def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Take in a batch."""
+        assert self.fit_ is not None
+        signal, score = batch["signal"], self.true_scores(batch)
+        if self.fit_.standardised:
+            signal, score = self.standardised(signal), (score - self.score_mean) / self.score_std
+        self.fit_.collect(signal, score, batch["index"])
+
+    def update(self) -> dict[str, Tensor]:
+        """Solve, from what all ranks have seen."""
+        assert self.fit_ is not None
+        found = self.fit_.solve(self.sum_over_ranks, self.gather)
+        return {f"fit_.{name}": value for name, value in found.items()}
+
+    def collected_state(self) -> dict[str, Any]:
+        """What was taken in so far."""
+        return {} if self.fit_ is None else self.fit_.collected()
+
+    def load_collected_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        if self.fit_ is not None:
+            self.fit_.restore(state)
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Collect predictions."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Collect predictions."""
+        self._evaluate(batch)
+
+    def _evaluate(self, batch: dict[str, Any]) -> None:
+        true = self.true_scores(batch)
+        score = self.score(batch["signal"], batch["meta"] if self.hparams["use_meta"] else None)
+        if self.hparams["objective"] == "masked":
+            same = torch.Generator().manual_seed(0)  # the same patches in every epoch
+            one = [self.masked_loss({"signal": s[None]}, same) for s in batch["signal"]]
+            loss = torch.stack(one)
+        elif self.fit_ is None:
+            loss = self.losses(batch)
+        else:
+            loss = F.huber_loss(score, true, reduction="none").mean(1)
+        self.scores.update(batch["index"], score, true, loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/rmse` and its relatives; while training, calibrate the interval."""
+        score, true, _ = self._log_scores("val")
+        state = self.trainer.state
+        if str(state.fn) == "fit" and not self.trainer.sanity_checking:
+            self.quantile.copy_(conformal_quantile(score - true, self.hparams["coverage"]))
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/rmse` and its relatives."""
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+        score, true, loss = self.scores.take(self.gather)
+        found = roughness_errors(score, true, self.offsets.cpu(), self.quantile.cpu())
+        self.log(f"{stage}/rmse", found.pop("rmse"), prog_bar=True)
+        self.log_dict({f"{stage}/{name}": value for name, value in found.items()})
+        self.log(f"{stage}/loss", float(loss.mean()))
+        return score, true, loss
+
+    # Prediction ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def split_inputs(inputs: Any) -> list[Any]:
+        """Sections of an argument of `predict`: a list, an array of three axes (sections, detectors, samples), one."""
+        if isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
+            return list(inputs)
+        return ZooModule.split_inputs(inputs)
+
+    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
+        """Sections as arrays or tensors (C, L), tables (samples in rows, detectors in columns), `.npz` files or dicts.
+
+        Raises:
+            BadInput: naming the section and what is wrong with it.
+        """
+        hp = self.hparams
+        fixed = hp["length"] if hp["network"] == "transformer" else None
+        found = [read_section(item, i, hp["channels"], fixed, hp["use_meta"]) for i, item in enumerate(items)]
+        lengths = {signal.shape[1] for signal, _ in found}
+        if len(lengths) > 1:
+            raise BadInput(f"Sections of one call have equally many samples, found {sorted(lengths)}.")
+        if found and (least := self._least_length()) > min(lengths):
+            raise BadInput(f"{hp['network']} needs at least {least} samples of a section, found {min(lengths)}.")
+        return {
+            "index": torch.arange(len(found)),
+            "signal": torch.stack([torch.from_numpy(signal) for signal, _ in found]),
+            "meta": torch.tensor([meta for _, meta in found], dtype=torch.float32),
+        }
+
+    def _least_length(self) -> int:
+        return {"spectrogram-cnn": 17, "xgboost": 5}.get(self.hparams["network"], 2)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        """Roughness of a batch.
+
+        Returns:
+            value (B,), the first target, and interval (B, 2) around it, heights in um; every target under its own name.
+        """
+        score = self.score(batch["signal"], batch["meta"] if self.hparams["use_meta"] else None)
+        value = to_value(score, self.offsets)
+        ends = [to_value(score + sign * self.quantile, self.offsets)[:, 0] for sign in (-1, 1)]
+        named = {name: value[:, i] for i, name in enumerate(self.targets)}
+        return {"value": value[:, 0], "interval": torch.stack(ends, 1), **named}
+
+    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
+        """The signal as the detectors saw it, and the roughness read from it."""
+        hp = self.hparams
+        signal, _ = read_section(inputs, 0, hp["channels"], None, False)
+        low, high = (float(v) for v in result["interval"])
+        return draw_section(signal, hp["pitch_um"], self.targets[0], float(result["value"]), low, high)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise BadInput(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(value, known)}")
