@@ -170,7 +170,7 @@ class Trees(Fit):
         self.trees = nn.Module()
         self.trees.register_buffer("feature", nodes.long())
         self.trees.register_buffer("threshold", nodes.clone())
-        self.trees.register_buffer("children", torch.zeros(targets, 1, 1, 2, dtype=torch.int64))
+        self.trees.register_buffer("branches", torch.zeros(targets, 1, 1, 2, dtype=torch.int64))
         self.trees.register_buffer("leaf", nodes.clone())
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -187,7 +187,7 @@ class Trees(Fit):
         wide = rows[:, None, None].expand(-1, targets, count, -1)
         for _ in range(self.depth):
             right = (wide.gather(3, of(held.feature)) >= of(held.threshold)).long()
-            both = torch.cat([of(held.children[..., 0]), of(held.children[..., 1])], 3)
+            both = torch.cat([of(held.branches[..., 0]), of(held.branches[..., 1])], 3)
             at = both.gather(3, right)
         return of(held.leaf).sum((2, 3))
 
@@ -265,6 +265,6 @@ def stack_trees(grown: list[list[list[_Node]]]) -> dict[str, Tensor]:
     return {
         "feature": column(0, torch.int64),
         "threshold": column(1, torch.float32),
-        "children": children,
+        "branches": children,
         "leaf": column(4, torch.float32),
     }

@@ -29,6 +29,7 @@ from zoo.errors import BadData, BadInput, InvalidConfig, nearest
 from zoo.sequence._steel_roughness_fits import ClosedForm, Fit, Trees, reflected_slope
 from zoo.sequence._steel_roughness_inputs import draw_section, read_section, training_items
 from zoo.sequence._steel_roughness_networks import NETWORKS, PatchTransformer, make_network
+from zoo.sequence._steel_roughness_rocket import RocketFit
 from zoo.sequence._steel_roughness_scores import (
     OFFSETS,
     Scores,
@@ -40,16 +41,16 @@ from zoo.sequence._steel_roughness_scores import (
 
 __all__ = ["FITS", "NETWORKS", "SteelRoughness", "reflected_slope"]
 
-FITS = ("closed-form", "xgboost")
-"""Regressors that one pass over the data fits; the others follow gradients."""
+FITS = ("closed-form", "rocket", "soft-rocket", "xgboost")
+"""Regressors that one pass over the data fits (soft-rocket can be tuned after it); the others follow gradients."""
 
 
 class SteelRoughness(RoundModule):
     """Roughness from a laser signal, with one of many regressors.
 
     Args:
-        network: `closed-form` (the physics, two fitted numbers), `xgboost`; or `fcn`, `resnet1d`, `inception`, `lstm`,
-            `transformer`, `spectrogram-cnn`.
+        network: `closed-form` (the physics, two fitted numbers), `rocket`, `soft-rocket`, `xgboost`; or `fcn`,
+            `resnet1d`, `inception`, `lstm`, `transformer`, `spectrogram-cnn`.
         targets: roughness parameters to predict, some of ra, rq, rz, rpc; the first is the `value`.
         channels: C, the detectors.
         length: L, samples of a section; all but the transformer also take others.
@@ -64,6 +65,12 @@ class SteelRoughness(RoundModule):
         objective: `supervised`, or `masked`: pre-training of the transformer, which needs no labels.
         mask: share of the patches that masked pre-training hides.
         coverage: of the interval.
+        num_kernels: N of ROCKET.
+        kernel_seed: of its kernels; None draws one from torch's random numbers.
+        sharpness: lambda of soft-rocket's pooling.
+        tune_epochs: epochs in which soft-rocket's kernels follow the gradient; `trainer.max_epochs` must be 2 more.
+        lr_kernels: learning rate of its kernels; `lr` is that of its head.
+        anchor: factor of their squared distance from where they started.
         trees: boosting rounds of xgboost, and `tree_depth`, `tree_rate` of each.
         lr: learning rate of AdamW at the start; a cosine leads it to 0.
         weight_decay: of AdamW, on matrices.
@@ -91,6 +98,12 @@ class SteelRoughness(RoundModule):
         objective: str = "supervised",
         mask: float = 0.4,
         coverage: float = 0.9,
+        num_kernels: int = 2000,
+        kernel_seed: int | None = 0,
+        sharpness: float = 5.0,
+        tune_epochs: int = 0,
+        lr_kernels: float = 1e-4,
+        anchor: float = 1e-3,
         trees: int = 400,
         tree_depth: int = 4,
         tree_rate: float = 0.05,
@@ -132,6 +145,8 @@ class SteelRoughness(RoundModule):
             raise InvalidConfig("objective: masked pre-training is for one transformer (network=transformer).")
         if hp["use_meta"] and hp["network"] in FITS:
             raise InvalidConfig(f"use_meta: networks read the line's state, {hp['network']} does not.")
+        if hp["tune_epochs"] and hp["network"] != "soft-rocket":
+            raise InvalidConfig(f"tune_epochs: soft-rocket can be tuned, {hp['network']} cannot.")
         if not 0 < hp["coverage"] < 1 or not 0 < hp["mask"] < 1:
             raise BadInput(f"coverage and mask lie between 0 and 1, found {hp['coverage']} and {hp['mask']}.")
         for key in ("channels", "length", "depth", "ensemble", "trees", "tree_depth"):
@@ -144,7 +159,13 @@ class SteelRoughness(RoundModule):
             return ClosedForm(hp["channels"], len(self.targets))
         if hp["network"] == "xgboost":
             return Trees(len(self.targets), hp["trees"], hp["tree_depth"], hp["tree_rate"])
-        return None
+        if hp["network"] not in FITS:
+            return None
+        if hp["kernel_seed"] is None:  # noted, so that a checkpoint is built with the same kernels
+            self.hparams["kernel_seed"] = int(torch.randint(2**31, ()))
+        soft = hp["network"] == "soft-rocket"
+        shape = (len(self.targets), hp["channels"], hp["length"], hp["num_kernels"], hp["kernel_seed"])
+        return RocketFit(*shape, "soft" if soft else "hard", hp["sharpness"], hp["tune_epochs"] > 0)
 
     def _make_members(self) -> None:
         """Networks, each with its head; and how they are trained."""
@@ -268,6 +289,9 @@ class SteelRoughness(RoundModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """Loss of a batch; logs `train/loss`. What is fitted collects instead."""
+        if isinstance(self.fit_, RocketFit) and self._tunes():
+            self._tune(self.fit_, batch)
+            return None
         if self.fit_ is not None:
             super().training_step(batch, batch_idx)
             return None
@@ -280,7 +304,7 @@ class SteelRoughness(RoundModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a cosine to 0; what is fitted copies its solution."""
         if self.fit_ is not None:
-            return AssignOptimizer(self)
+            return self._assigning()
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.hparams["weight_decay"]},
@@ -294,6 +318,35 @@ class SteelRoughness(RoundModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     # Fitting ------------------------------------------------------------------------------------------------------
+
+    def _assigning(self) -> Any:
+        """Copies what is solved; AdamW for what is tuned."""
+        if not self.hparams["tune_epochs"]:
+            return AssignOptimizer(self)
+        assert isinstance(self.fit_, RocketFit)
+        groups = [
+            {"params": list(self.fit_.rocket.parameters()), "lr": self.hparams["lr_kernels"]},
+            {"params": list(self.fit_.head.parameters()), "lr": self.hparams["lr"]},
+        ]
+        return [AssignOptimizer(self), torch.optim.AdamW(groups, weight_decay=0.0)]
+
+    def _tunes(self) -> bool:
+        """Whether kernels follow the gradient in this epoch: all but the first and the last one."""
+        epoch, last = self.current_epoch, (self.trainer.max_epochs or 1) - 1
+        return self.hparams["tune_epochs"] > 0 and 0 < epoch < last
+
+    def _tune(self, fit: RocketFit, batch: dict[str, Any]) -> None:
+        fit.remember_start()
+        optimizer: Any = self.optimizers()[1]  # type: ignore[index]
+        optimizer.zero_grad()
+        loss = self._huber(fit(self.standardised(batch["signal"]))[None], self.true_scores(batch)).mean()
+        self.manual_backward(loss + self.hparams["anchor"] * fit.distance())
+        share = len(batch["index"]) / self.sum_over_ranks(torch.tensor(float(len(batch["index"])), device=self.device))
+        for parameter in fit.parameters():  # the mean over all ranks' sections: nothing wraps this module to do so
+            if parameter.grad is not None:
+                parameter.grad.copy_(self.sum_over_ranks(parameter.grad * share))
+        optimizer.step()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
 
     def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Take in a batch."""
@@ -343,9 +396,16 @@ class SteelRoughness(RoundModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/rmse` and its relatives; while training, calibrate the interval."""
-        score, true, _ = self._log_scores("val")
-        state = self.trainer.state
-        if str(state.fn) == "fit" and not self.trainer.sanity_checking:
+        score, true, loss = self._log_scores("val")
+        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return
+        best = float("inf")
+        if isinstance(self.fit_, RocketFit) and self.fit_.tuned:
+            best = self.fit_.best_loss
+            self.fit_.consider(float(loss.mean()))
+            if self.current_epoch + 1 == self.trainer.max_epochs:
+                self.fit_.use_best()
+        if float(loss.mean()) <= best:  # the interval is that of the model that is kept
             self.quantile.copy_(conformal_quantile(score - true, self.hparams["coverage"]))
 
     def on_test_epoch_end(self) -> None:
@@ -362,12 +422,11 @@ class SteelRoughness(RoundModule):
 
     # Prediction ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def split_inputs(inputs: Any) -> list[Any]:
+    def split_inputs(self, inputs: Any) -> list[Any]:
         """Sections of an argument of `predict`: a list, an array of three axes (sections, detectors, samples), one."""
         if isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
             return list(inputs)
-        return ZooModule.split_inputs(inputs)
+        return super().split_inputs(inputs)
 
     def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
         """Sections as arrays or tensors (C, L), tables (samples in rows, detectors in columns), `.npz` files or dicts.
