@@ -100,6 +100,7 @@ class SteelStripDataModule(ZooDataModule):
 
     Args:
         root: folder of the data; None for the simulator, whose arguments follow further below.
+        format: "folder" (see above), "simulator", or "auto": whichever `root` says.
         batch_size: sections per batch and process.
         num_workers: loader processes.
         seed: order of training, augmentation, which sections have labels; not the simulated world.
@@ -124,6 +125,7 @@ class SteelStripDataModule(ZooDataModule):
     def __init__(
         self,
         root: str | None = None,
+        format: str = "auto",
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
@@ -148,6 +150,9 @@ class SteelStripDataModule(ZooDataModule):
         fine: bool = False,
     ) -> None:
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
+        _one_of("format", format, ("auto", "folder", "simulator"))
+        if format != "auto" and (format == "folder") != (root is not None):
+            raise BadInput(f"A folder needs root, the simulator takes none; found format={format!r} and root={root!r}.")
         _one_of("augment", augment, ("none", "light"))
         _one_of("train_on", train_on, ("labelled", "all"))
         if not 0 < labelled_fraction <= 1:
@@ -261,8 +266,9 @@ class SteelStripDataModule(ZooDataModule):
         chosen = order[np.argsort(turn[order], kind="stable")][:count]
         return np.isin(np.arange(len(coil)), chosen)
 
-    def fake(self, folder: str | Path) -> Path:
+    def fake(self, folder: str | Path, format: str | None = None) -> Path:
         """Write a miniature of the layout into `folder` and return it: six coils, a few sections each."""
+        _one_of("format", format or "folder", ("folder",))
         given = self.hparams
         config = StripConfig(
             detectors=given["channels"], length=given["length"], pitch_um=float(given["pitch_um"]), cutoff_mm=0.25
