@@ -21,12 +21,20 @@ def _wide(width: float, channels: int) -> int:
     return max(4, round(width * channels / 4) * 4)
 
 
+class _Same(nn.Conv1d):
+    """Convolution that keeps the length, also with an even kernel."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, bias=False)
+        self.ends = ((kernel - 1) // 2, kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.ends))
+
+
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Convolution that keeps the length, batch normalisation."""
-    return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel, padding="same", bias=False),
-        nn.BatchNorm1d(outputs),
-    )
+    return nn.Sequential(_Same(inputs, outputs, kernel), nn.BatchNorm1d(outputs))
 
 
 class FCN(nn.Module):
@@ -78,7 +86,7 @@ class _InceptionBlock(nn.Module):
         super().__init__()
         self.bottleneck = nn.Conv1d(inputs, filters, 1, bias=False)
         sizes = (40, 20, 10)
-        self.branches = nn.ModuleList(nn.Conv1d(filters, filters, k, padding="same", bias=False) for k in sizes)
+        self.branches = nn.ModuleList(_Same(filters, filters, k) for k in sizes)
         self.pooled = nn.Conv1d(inputs, filters, 1, bias=False)
         self.norm = nn.BatchNorm1d(4 * filters)
 

@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.base import AssignOptimizer, RoundModule, ZooModule, trained_steps
-from zoo.errors import BadData, BadInput, InvalidConfig, nearest
+from zoo.base import trained_steps
+from zoo.errors import BadInput, InvalidConfig, nearest
 from zoo.sequence._steel_roughness_fits import ClosedForm, Fit, Trees, reflected_slope
-from zoo.sequence._steel_roughness_inputs import draw_section, read_section, training_items
+from zoo.sequence._steel_roughness_fitting import FittedModule
+from zoo.sequence._steel_roughness_inputs import draw_section, read_section
 from zoo.sequence._steel_roughness_networks import NETWORKS, PatchTransformer, make_network
 from zoo.sequence._steel_roughness_rocket import RocketFit
 from zoo.sequence._steel_roughness_scores import (
@@ -35,7 +36,6 @@ from zoo.sequence._steel_roughness_scores import (
     Scores,
     conformal_quantile,
     roughness_errors,
-    to_score,
     to_value,
 )
 
@@ -45,7 +45,7 @@ FITS = ("closed-form", "rocket", "soft-rocket", "xgboost")
 """Regressors that one pass over the data fits (soft-rocket can be tuned after it); the others follow gradients."""
 
 
-class SteelRoughness(RoundModule):
+class SteelRoughness(FittedModule):
     """Roughness from a laser signal, with one of many regressors.
 
     Args:
@@ -122,16 +122,8 @@ class SteelRoughness(RoundModule):
         self.register_buffer("score_std", torch.ones(len(self.targets)))
         self.register_buffer("counts", torch.zeros(2, dtype=torch.int64))  # sections behind signal and score statistics
         self.register_buffer("quantile", torch.ones(len(self.targets)))  # a factor e, until there are residuals
-        self.offsets: Tensor
-        self.signal_mean: Tensor
-        self.signal_std: Tensor
-        self.meta_mean: Tensor
-        self.meta_std: Tensor
-        self.score_mean: Tensor
-        self.score_std: Tensor
-        self.counts: Tensor
         self.quantile: Tensor
-        self.fit_: Fit | None = self._make_fit()
+        self.fit_ = self._make_fit()
         self._make_members()
         self.scores = Scores()
 
@@ -188,10 +180,6 @@ class SteelRoughness(RoundModule):
 
     # Regression ---------------------------------------------------------------------------------------------------
 
-    def standardised(self, signal: Tensor) -> Tensor:
-        """Signals with the training set's mean 0 and standard deviation 1 per channel."""
-        return (signal - self.signal_mean[:, None]) / self.signal_std[:, None]
-
     def member_scores(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
         """Standardised scores of each member of the ensemble, (M, B, T)."""
         x = self.standardised(signal)
@@ -233,50 +221,10 @@ class SteelRoughness(RoundModule):
 
     # Learning -----------------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Networks are trained like any other; the regressors that are fitted need no reduction of gradients."""
-        if self.fit_ is None:
-            ZooModule.setup(self, stage)
-        else:
-            super().setup(stage)
-
-    def on_train_start(self) -> None:
-        """Take the statistics of the training set, unless weights brought theirs along."""
-        super().on_train_start()
-        signals, metas, labels = training_items(self.trainer.train_dataloader, self.targets)
-        if not self.counts[0]:
-            self.signal_mean.copy_(signals.mean((0, 2)))
-            self.signal_std.copy_(signals.transpose(0, 1).flatten(1).std(1).clamp(min=1e-6))
-            self.meta_mean.copy_(metas.mean(0))
-            self.meta_std.copy_(metas.std(0).nan_to_num(1.0).clamp(min=1e-6))
-            self.counts[0] = len(signals)
-        labels = labels[torch.isfinite(labels).all(1)]
-        if not self.counts[1] and len(labels) and self.hparams["objective"] == "supervised":
-            scores = to_score(labels, self.offsets.cpu())
-            self.score_mean.copy_(scores.mean(0))
-            self.score_std.copy_(scores.std(0).nan_to_num(1.0).clamp(min=1e-3))
-            self.counts[1] = len(labels)
-
-    def true_scores(self, batch: dict[str, Any]) -> Tensor:
-        """Logarithms of the measured parameters, (B, T).
-
-        Raises:
-            BadData: naming a target that is missing.
-        """
-        labels = torch.stack([batch[name].float() for name in self.targets], 1)
-        if not torch.isfinite(labels).all():
-            name = self.targets[int((~torch.isfinite(labels)).any(0).int().argmax())]
-            raise BadData(f"Sections without the label {name!r} cannot teach it: give labels, or other targets.")
-        return to_score(labels, self.offsets)
-
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """Loss of each section (B,): Huber on standardised logarithms, the mean over members and targets."""
         found = self.member_scores(batch["signal"], batch["meta"] if self.hparams["use_meta"] else None)
-        return self._huber(found, self.true_scores(batch))
-
-    def _huber(self, found: Tensor, true: Tensor) -> Tensor:
-        wanted = ((true - self.score_mean) / self.score_std).expand_as(found)
-        return F.huber_loss(found.float(), wanted, reduction="none").mean((0, 2))
+        return self.huber(found, self.true_scores(batch))
 
     def masked_loss(self, batch: dict[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Error of hidden patches, read from the others."""
@@ -289,8 +237,8 @@ class SteelRoughness(RoundModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """Loss of a batch; logs `train/loss`. What is fitted collects instead."""
-        if isinstance(self.fit_, RocketFit) and self._tunes():
-            self._tune(self.fit_, batch)
+        if isinstance(self.fit_, RocketFit) and self.tunes():
+            self.tune(self.fit_, batch)
             return None
         if self.fit_ is not None:
             super().training_step(batch, batch_idx)
@@ -304,7 +252,7 @@ class SteelRoughness(RoundModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a cosine to 0; what is fitted copies its solution."""
         if self.fit_ is not None:
-            return self._assigning()
+            return self.assigning()
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.hparams["weight_decay"]},
@@ -316,60 +264,6 @@ class SteelRoughness(RoundModule):
             optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    # Fitting ------------------------------------------------------------------------------------------------------
-
-    def _assigning(self) -> Any:
-        """Copies what is solved; AdamW for what is tuned."""
-        if not self.hparams["tune_epochs"]:
-            return AssignOptimizer(self)
-        assert isinstance(self.fit_, RocketFit)
-        groups = [
-            {"params": list(self.fit_.rocket.parameters()), "lr": self.hparams["lr_kernels"]},
-            {"params": list(self.fit_.head.parameters()), "lr": self.hparams["lr"]},
-        ]
-        return [AssignOptimizer(self), torch.optim.AdamW(groups, weight_decay=0.0)]
-
-    def _tunes(self) -> bool:
-        """Whether kernels follow the gradient in this epoch: all but the first and the last one."""
-        epoch, last = self.current_epoch, (self.trainer.max_epochs or 1) - 1
-        return self.hparams["tune_epochs"] > 0 and 0 < epoch < last
-
-    def _tune(self, fit: RocketFit, batch: dict[str, Any]) -> None:
-        fit.remember_start()
-        optimizer: Any = self.optimizers()[1]  # type: ignore[index]
-        optimizer.zero_grad()
-        loss = self._huber(fit(self.standardised(batch["signal"]))[None], self.true_scores(batch)).mean()
-        self.manual_backward(loss + self.hparams["anchor"] * fit.distance())
-        share = len(batch["index"]) / self.sum_over_ranks(torch.tensor(float(len(batch["index"])), device=self.device))
-        for parameter in fit.parameters():  # the mean over all ranks' sections: nothing wraps this module to do so
-            if parameter.grad is not None:
-                parameter.grad.copy_(self.sum_over_ranks(parameter.grad * share))
-        optimizer.step()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
-
-    def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Take in a batch."""
-        assert self.fit_ is not None
-        signal, score = batch["signal"], self.true_scores(batch)
-        if self.fit_.standardised:
-            signal, score = self.standardised(signal), (score - self.score_mean) / self.score_std
-        self.fit_.collect(signal, score, batch["index"])
-
-    def update(self) -> dict[str, Tensor]:
-        """Solve, from what all ranks have seen."""
-        assert self.fit_ is not None
-        found = self.fit_.solve(self.sum_over_ranks, self.gather)
-        return {f"fit_.{name}": value for name, value in found.items()}
-
-    def collected_state(self) -> dict[str, Any]:
-        """What was taken in so far."""
-        return {} if self.fit_ is None else self.fit_.collected()
-
-    def load_collected_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        if self.fit_ is not None:
-            self.fit_.restore(state)
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -385,8 +279,8 @@ class SteelRoughness(RoundModule):
         true = self.true_scores(batch)
         score = self.score(batch["signal"], batch["meta"] if self.hparams["use_meta"] else None)
         if self.hparams["objective"] == "masked":
-            same = torch.Generator().manual_seed(0)  # the same patches in every epoch
-            one = [self.masked_loss({"signal": s[None]}, same) for s in batch["signal"]]
+            pairs = zip(batch["signal"], batch["index"].tolist(), strict=True)  # the same patches in every epoch
+            one = [self.masked_loss({"signal": s[None]}, torch.Generator().manual_seed(i)) for s, i in pairs]
             loss = torch.stack(one)
         elif self.fit_ is None:
             loss = self.losses(batch)
