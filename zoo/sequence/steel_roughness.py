@@ -83,7 +83,7 @@ class SteelRoughness(FittedModule):
 
     def __init__(
         self,
-        network: str = "fcn",
+        network: str = "rocket",
         targets: list[str] | None = None,
         channels: int = 8,
         length: int = 256,

@@ -86,7 +86,7 @@ SHIFTS: dict[str, dict[str, Any]] = {
     "speckle": {"speckle": 0.2},
     "mill": {"test_textures": ["mill"]},
 }
-"""Conditions of the test that training did not have: weak laser, stray light, fluttering strip, speckle, ground rolls."""
+"""Test conditions that training did not have: weak laser, stray light, fluttering strip, speckle, ground rolls."""
 
 
 @study("rmse_plain", "rmse_gain", "rmse_offset", "rmse_tilt", "rmse_speckle", "rmse_mill", "rmse_light", "rmse_changed")
