@@ -22,7 +22,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "closed-form": {},
     "xgboost": {},
     "rocket": {"num_kernels": 2000, "kernel_seed": None},
-    "soft-rocket": {"num_kernels": 300, "kernel_seed": None},
+    "soft-rocket": {"num_kernels": 200, "kernel_seed": None},
     "fcn": {"width": 0.25},
     "resnet1d": {"width": 0.25},
     "inception": {"width": 0.25, "depth": 3},
@@ -31,6 +31,9 @@ NARROW: dict[str, dict[str, Any]] = {
     "spectrogram-cnn": {},
 }
 """Sizes that one slow core trains in a minute; widths are those of the benchmarks times this factor."""
+
+FULL: dict[str, dict[str, Any]] = {name: {} for name in NARROW} | {"rocket": {"num_kernels": 10_000}}
+"""Sizes of the benchmarks, and as many kernels as the papers use."""
 
 STEPS = {250: (300, 32), 1000: (300, 32), 4000: (400, 64)}
 """Labelled sections -> training steps and batch size of networks."""
@@ -133,9 +136,6 @@ def milliseconds(model: SteelRoughness, batch: int = 1, repeats: int = 15) -> fl
     return 1000 * float(np.median(times[3:])) / batch
 
 
-_FULL: dict[str, dict[str, Any]] = {name: {} for name in NARROW} | {"rocket": {"num_kernels": 10_000}}
-
-
 @study("slowest_ms", *(f"ms_{name}" for name in NARROW))
 def latency(full: bool = False) -> Outcome:
     """Milliseconds that one section takes on one core, untrained weights.
@@ -146,7 +146,7 @@ def latency(full: bool = False) -> Outcome:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        sizes = _FULL if full else NARROW
+        sizes = FULL if full else NARROW
         found = {name: milliseconds(SteelRoughness(network=name, **given)) for name, given in sizes.items()}
     finally:
         torch.set_num_threads(before)
