@@ -120,8 +120,9 @@ def main() -> None:
         options.out.write_text(json.dumps(measure(), indent=1) + "\n")
         return
     options.pictures.mkdir(parents=True, exist_ok=True)
-    draw_latency(json.loads(options.out.read_text()), options.pictures)
     draw_predictions(options.pictures)
+    if options.out.is_file() and errors():
+        draw_latency(json.loads(options.out.read_text()), options.pictures)
 
 
 if __name__ == "__main__":
