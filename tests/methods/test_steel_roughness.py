@@ -240,6 +240,31 @@ def test_tuning_moves_kernels_and_never_ships_a_worse_model(tmp_path: Path) -> N
         SteelRoughness(network="rocket", tune_epochs=2)
 
 
+def test_the_last_epoch_solves_for_the_tuned_kernels(tmp_path: Path) -> None:
+    """Also where there are more sections than features, so that only sums are kept."""
+    data = SteelStripDataModule(**SMALL, batch_size=16)
+    model = model_of("soft-rocket", num_kernels=10, tune_epochs=1, lr_kernels=0.05)
+
+    class Solved(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.is_last_batch and trainer.current_epoch == 2:
+                with torch.no_grad():
+                    self.features = module.fit_.features(module.standardised(signal)).double().numpy()
+                    self.found = module.fit_(module.standardised(signal))[:, 0].numpy()
+
+    signal = torch.from_numpy(data.sections("train")["signal"])
+    solved = Solved()
+    trainer_of(tmp_path, max_epochs=3, callbacks=[solved]).fit(model, data)
+    wanted = np.log(data.sections("train")["ra"].astype(float))
+    wanted = (wanted - float(model.score_mean)) / float(model.score_std)
+    scaled = (solved.features - solved.features.mean(0)) / solved.features.std(0)
+    gaps = []
+    for penalty in np.logspace(-3, 3, 10):
+        weight = np.linalg.solve(scaled.T @ scaled + penalty * np.eye(20), scaled.T @ (wanted - wanted.mean()))
+        gaps.append(np.abs(scaled @ weight + wanted.mean() - solved.found).max())
+    assert min(gaps) < 1e-3
+
+
 def test_kernels_drawn_from_the_global_seed_are_noted() -> None:
     torch.manual_seed(3)
     first = SteelRoughness(network="rocket", num_kernels=20, kernel_seed=None)

@@ -88,9 +88,10 @@ class RocketFit(Fit):
     # Tuning -------------------------------------------------------------------------------------------------------
 
     def remember_start(self) -> None:
-        """The kernels to which tuning is tied."""
+        """Note the kernels to which tuning is tied; what was summed up for them is worth nothing from here on."""
         if not self.start:
             self.start = self._copy(_LEARNED[:2])
+            self.ridge.clear()
 
     def distance(self) -> Tensor:
         """Squared distance of weights and biases from the start."""
