@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-import time
 import warnings
 import zipfile
 import zlib
@@ -19,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from datamodules import assets
+from datamodules._cache import checksum, remove_stale, replace_file
 from datamodules.worlds import digit_scenes
 from datamodules.worlds.digit_scenes import SceneConfig
 
@@ -103,28 +100,11 @@ def _write(stem: Path, scenes: Scenes) -> None:
     Two processes that render at once write equal bytes, so it does not matter whose file wins.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for stale in stem.parent.glob("*.tmp"):  # what a killed writer left; a living one needs minutes, not a day
-        with contextlib.suppress(FileNotFoundError):  # renamed or removed by another process meanwhile
-            if stale.stat().st_mtime < time.time() - 86_400:
-                stale.unlink()
+    remove_stale(stem.parent)
     arrays: dict[str, Any] = {"boxes": scenes.boxes, "labels": scenes.labels, "offsets": scenes.offsets}
-    checks = np.array([_checksum(scenes.images)] + [_checksum(array) for array in arrays.values()], dtype=np.uint32)
-    _replace(stem.with_name(stem.name + ".npy"), lambda file: np.save(file, scenes.images))
-    _replace(stem.with_name(stem.name + ".npz"), lambda file: np.savez(file, checks=checks, **arrays))
-
-
-def _replace(path: Path, write: Callable[[Any], None]) -> None:
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    checks = np.array([checksum(scenes.images)] + [checksum(array) for array in arrays.values()], dtype=np.uint32)
+    replace_file(stem.with_name(stem.name + ".npy"), lambda file: np.save(file, scenes.images))
+    replace_file(stem.with_name(stem.name + ".npz"), lambda file: np.savez(file, checks=checks, **arrays))
 
 
 def _read(stem: Path, config: SceneConfig, count: int) -> Scenes | None:
@@ -136,12 +116,8 @@ def _read(stem: Path, config: SceneConfig, count: int) -> Scenes | None:
         images = np.load(stem.with_name(stem.name + ".npy"), mmap_mode="r", allow_pickle=False)
         shape = (count, config.size, config.size, 3)
         whole = images.shape == shape and images.dtype == np.uint8 and offsets.shape == (count + 1,)
-        if whole and [_checksum(array) for array in (images, boxes, labels, offsets)] == checks.tolist():
+        if whole and [checksum(array) for array in (images, boxes, labels, offsets)] == checks.tolist():
             return Scenes(images, boxes, labels, offsets)
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
         pass
     return None
-
-
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -73,16 +73,16 @@ class ZooModule(Shared, Exportable, LightningModule):
     task: ClassVar[str] = ""
     """A key of `RESULTS`."""
 
-    monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    monitor: tuple[str, str] = ("val/loss", "min")
     """Logged key that selects the best checkpoint, and `min` or `max`."""
 
     logged: ClassVar[tuple[str, ...]] = ()
     """Names it logs after `val/` and `test/` (wildcards allowed); empty: unknown. Claims are checked against them."""
 
-    every_sample: ClassVar[bool] = False
+    every_sample: bool = False
     """Whether each epoch must show every training sample exactly once: no partial batch dropped, no rank left short."""
 
-    partial_backward: ClassVar[bool] = False
+    partial_backward: bool = False
     """Whether a backward pass may leave out trainable parameters (several optimisers, phases); DDP then allows it."""
 
     report: LoadReport | None = None
@@ -413,7 +413,7 @@ class RoundModule(ZooModule):
     training step, so validation sees it and checkpoints hold it.
     """
 
-    every_sample: ClassVar[bool] = True
+    every_sample: bool = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,129 @@
+"""Roughness error against latency: every regressor of steel strip on one core.
+
+    python benchmarks/steel.py [--out benchmarks/results/steel.json]        latency of all, in the narrow and full sizes
+    python benchmarks/steel.py --pictures model_cards/steel-roughness/images    draws what has been measured
+
+Latency is the median of one section at a time; throughput that of batches of 64. Errors are those of the claims
+(`zoo reproduce steel-roughness`), test RMSE with 4,000 labelled sections, mean over the seeds. The pictures are that
+table as a scatter, and the default weights' predictions with their intervals on the simulator's test coils.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.sequence.steel_roughness import SteelRoughness
+from zoo.studies.steel_roughness import FULL, NARROW, milliseconds
+
+RESULTS = Path(__file__).parent / "results" / "steel.json"
+CARD = Path(__file__).parents[1] / "model_cards" / "steel-roughness"
+COLOUR, OTHER, GREY = "#2f80c8", "#d97706", "#808890"
+
+
+def measure() -> dict[str, Any]:
+    torch.set_num_threads(1)
+    rows = []
+    for size, networks in (("narrow", NARROW), ("full", FULL)):
+        for name, given in networks.items():
+            torch.manual_seed(0)
+            model = SteelRoughness(network=name, **given)
+            one, many = milliseconds(model), milliseconds(model, batch=64, repeats=5)
+            numbers = sum(v.numel() for v in model.published_state().values())
+            rows.append({"network": name, "size": size, "ms": one, "per_second": 1000 / many, "numbers": numbers})
+            print(f"{name:16} {size:7} {one:8.2f} ms  {1000 / many:9.0f} sections/s  {numbers:10,} numbers", flush=True)
+    return {"rows": rows, "threads": 1, "torch": torch.__version__, "cpu": platform.processor() or platform.machine()}
+
+
+def errors() -> dict[str, list[float]]:
+    """Network -> RMSE with 4,000 sections per seed, from the claims' runs."""
+    runs = json.loads((CARD / "results.json").read_text())["runs"] if (CARD / "results.json").is_file() else {}
+    found: dict[str, list[float]] = {}
+    for run in runs.values():
+        spec = run["spec"]
+        if spec.get("study") == "learning_curve":
+            found.setdefault(spec["set"]["network"], []).append(run["metrics"]["rmse_4000"])
+        elif spec.get("recipe") == "sim-closed-form" and "data.world_seed" in spec["set"]:
+            found.setdefault("closed-form", []).append(run["metrics"]["test/rmse"])
+    return found
+
+
+def axes(width: float = 6.0, height: float = 4.0) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    plot = figure.subplots()
+    plot.patch.set_alpha(0)
+    for side in ("top", "right"):
+        plot.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        plot.spines[side].set_color(GREY)
+    plot.tick_params(colors=GREY, which="both")
+    plot.xaxis.label.set_color(GREY)
+    plot.yaxis.label.set_color(GREY)
+    return figure, plot
+
+
+def draw_latency(measured: dict[str, Any], folder: Path) -> None:
+    figure, plot = axes()
+    speed = {row["network"]: row["ms"] for row in measured["rows"] if row["size"] == "narrow"}
+    for name, values in errors().items():
+        plot.plot([speed[name]] * len(values), values, "o", color=COLOUR, alpha=0.3, ms=4)
+        plot.plot(speed[name], np.mean(values), "o", color=COLOUR)
+        place = (speed[name], np.mean(values))
+        plot.annotate(name, place, xytext=(6, 4), textcoords="offset points", color=GREY)
+    plot.axvline(10, color=OTHER, lw=1, ls="--")
+    plot.set_xscale("log")
+    plot.set_xlabel("ms per section, one core")
+    plot.set_ylabel("test RMSE of Ra in µm")
+    figure.savefig(folder / "error-against-latency.png", transparent=True)
+
+
+def draw_predictions(folder: Path, count: int = 150) -> None:
+    import zoo
+
+    model = zoo.load("steel-roughness")
+    data = zoo.datamodule("steel-roughness").split("test")
+    chosen = np.linspace(0, len(data) - 1, count).round().astype(int)
+    items = [data[int(i)] for i in chosen]
+    found = model.predict([item["signal"] for item in items])
+    true = np.array([float(item["ra"]) for item in items])
+    value = np.array([float(f["value"]) for f in found])
+    ends = np.stack([f["interval"].numpy() for f in found])
+    figure, plot = axes(5.2, 5.0)
+    high = 1.05 * max(true.max(), value.max())
+    plot.plot([0, high], [0, high], color=GREY, lw=1)
+    bars = np.stack([value - ends[:, 0], ends[:, 1] - value])
+    plot.errorbar(true, value, bars, fmt="o", ms=3, lw=0.7, color=COLOUR, ecolor=COLOUR + "66")
+    plot.set_xlim(0, high)
+    plot.set_ylim(0, None)
+    plot.set_xlabel("Ra of the stylus in µm")
+    plot.set_ylabel("Ra from the laser in µm, with 90 % interval")
+    figure.savefig(folder / "predicted-against-measured.png", transparent=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args()
+    if options.pictures is None:
+        options.out.write_text(json.dumps(measure(), indent=1) + "\n")
+        return
+    options.pictures.mkdir(parents=True, exist_ok=True)
+    draw_predictions(options.pictures)
+    if options.out.is_file() and errors():
+        draw_latency(json.loads(options.out.read_text()), options.pictures)
+
+
+if __name__ == "__main__":
+    main()
