@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def read_idx(place: Path, split: str, classes: int | None = None) -> Pictures:
 def _idx_array(path: Path, dimensions: int) -> np.ndarray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = cast(bytes, file.read(1 << 31))
+            data = file.read(1 << 31)
     except (OSError, EOFError, zlib.error) as error:
         raise wrong(path, "file", "a readable idx file", str(error)) from error
     start = 4 + 4 * dimensions

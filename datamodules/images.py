@@ -97,9 +97,7 @@ class ImagesDataModule(ZooDataModule):
     ) -> None:
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
         if format not in FORMATS:
-            raise BadInput(
-                f"format: expected one of {', '.join(FORMATS)}, found {format!r}.{nearest(format, FORMATS)}"
-            )
+            raise BadInput(f"format: expected one of {', '.join(FORMATS)}, found {format!r}.{nearest(format, FORMATS)}")
         if self.root is None and format not in ("auto", *EMBEDDED):
             raise BadInput(f"format: {format} needs root (the folder of the data); embedded are {', '.join(EMBEDDED)}.")
         if channels not in (None, 1, 3):

@@ -1,7 +1,7 @@
-"""Makes the embedded part of Fashion-MNIST from the complete set: `python -m datamodules.assets.make_fashion_mnist DIR`.
+"""Makes the embedded part of Fashion-MNIST: `python -m datamodules.assets.make_fashion_mnist DIR`.
 
-DIR is what `zoo data fetch fashion-mnist` filled. Chosen are the first 2,000 training and 500 test pictures of each
-class, in the source's order, one below the other in a grey PNG 28 pixels wide, sorted by class.
+DIR, the complete set, is what `zoo data fetch fashion-mnist` filled. Chosen are the first 2,000 training and 500 test
+pictures of each class, in the source's order, one below the other in a grey PNG 28 pixels wide, sorted by class.
 """
 
 from __future__ import annotations
