@@ -18,6 +18,8 @@ from zoo.nn.classifiers import (
     WideResNet,
     create_classifier,
     head_of,
+    laid_out,
+    layout_of,
     load_classifier_weights,
     macs_of,
 )
@@ -144,3 +146,20 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         load_classifier_weights(network, tmp_path / "text.pt")
     with pytest.raises(BadInput, match="no such file"):
         load_classifier_weights(network, tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(("name", "layout"), [("resnet10-w7", "contiguous_format"), ("resnet10-w8", "channels_last")])
+def test_narrow_strided_projections_keep_the_usual_layout(name: str, layout: str) -> None:
+    network = create_classifier(name, 10, 1)
+    assert layout_of(network, True) == getattr(torch, layout)
+    assert layout_of(network, False) == torch.contiguous_format
+
+
+def test_layout_of_one_channel_is_told_by_strides() -> None:
+    """A one-channel image in channels_last strides counts as contiguous, so `contiguous()` would change nothing."""
+    x = torch.rand(2, 5, 5, 1).permute(0, 3, 1, 2)
+    assert x.is_contiguous()
+    assert x.stride() != (25, 25, 5, 1)
+    found = laid_out(x, torch.contiguous_format)
+    assert found.stride() == (25, 25, 5, 1)
+    assert torch.equal(found, x)

@@ -33,6 +33,8 @@ __all__ = [
     "WideResNet",
     "create_classifier",
     "head_of",
+    "laid_out",
+    "layout_of",
     "load_classifier_weights",
     "macs_of",
 ]
@@ -293,6 +295,32 @@ def head_of(network: nn.Module) -> str:
         found = named["classifier"]
         return str(found if isinstance(found, str) else found[0])
     return "fc" if isinstance(network, WideResNet) else "linear"
+
+
+def layout_of(network: nn.Module, channels_last: bool) -> torch.memory_format:
+    """Memory layout for the images and weights of a network.
+
+    On processors without AVX-512, oneDNN 3.13 (torch 2.15) writes past its buffers in the input gradient of a strided
+    1x1 convolution with fewer than 8 input channels in channels_last: such a network keeps the usual layout.
+
+    Args:
+        network: any module.
+        channels_last: whether that layout is wanted.
+    """
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    narrow = any(m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 8 for m in convolutions)
+    return torch.channels_last if channels_last and not narrow else torch.contiguous_format
+
+
+def laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """Images (N, C, H, W) in a memory layout.
+
+    With one channel, `contiguous()` calls both layouts contiguous and keeps channels_last strides, by which
+    convolutions then choose; flattening resets them.
+    """
+    if layout == torch.channels_last:
+        return x.contiguous(memory_format=layout)
+    return x.flatten(1).unflatten(1, x.shape[1:])
 
 
 def load_classifier_weights(network: nn.Module, path: str | Path) -> None:

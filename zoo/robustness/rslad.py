@@ -30,7 +30,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from zoo.base import trained_steps
 from zoo.errors import BadInput, InvalidConfig, nearest
 from zoo.nn.attacks import apgd, cw_margin, fgsm, pgd
-from zoo.nn.classifiers import Normalize, create_classifier, head_of
+from zoo.nn.classifiers import Normalize, create_classifier, head_of, laid_out, layout_of
 from zoo.robustness._image_classifier import ImageClassifier
 from zoo.robustness._rslad_losses import BASELINES, kl
 from zoo.robustness._rslad_teacher import Teacher, find_teacher
@@ -79,7 +79,8 @@ class RSLAD(ImageClassifier):
         weight_decay: on all parameters.
         schedule: `steps` (a tenth after each milestone) or `cosine` to zero.
         milestones: epochs.
-        channels_last: memory layout of images and convolutions; faster on most machines.
+        channels_last: memory layout of images and convolutions; faster on most machines (not used for the narrowest
+            networks, see `layout_of`).
     """
 
     task = "image-classification"
@@ -126,8 +127,8 @@ class RSLAD(ImageClassifier):
         self.network = create_classifier(network, num_classes, channels, pretrained=pretrained)
         self.parameter_roles = {f"network.{head_of(self.network)}": "head"}  # type: ignore[misc]
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
-        if channels_last:
-            self.network.to(memory_format=torch.channels_last)
+        self.layout = layout_of(self.network, channels_last)
+        self.network.to(memory_format=self.layout)
         self.teacher: Teacher | None = None
         self._resumed_teacher: dict[str, str] = {}
         names = ["val_robust", "test_robust", "val_accuracy", "test_accuracy"]
@@ -168,9 +169,7 @@ class RSLAD(ImageClassifier):
         channels = int(self.hparams["channels"])
         if image.ndim != 4 or image.shape[1] != channels:
             raise BadInput(f"forward takes images (N, {channels}, H, W) in [0, 1], got {tuple(image.shape)}.")
-        if self.hparams["channels_last"]:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return self.network(self.normalize(image))
+        return self.network(self.normalize(laid_out(image, self.layout)))
 
     # Teacher ------------------------------------------------------------------------------------------------------
 
@@ -251,8 +250,7 @@ class RSLAD(ImageClassifier):
             share: of eps.
         """
         hp = self.hparams
-        if hp["channels_last"]:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = laid_out(x, self.layout)
         if hp["method"] != "rslad":
             return BASELINES[hp["method"]](self, x, y, index, share)
         log_t = self.taught(x).log_softmax(1)
