@@ -118,7 +118,7 @@ def test_keys_of_a_circulating_resnet18(tmp_path: Path) -> None:
         pytest.skip("pyautoattack is not installed")
     path = Path(spec.origin).parent / "examples" / "model_test.pt"
     network = ResNet((2, 2, 2, 2), 64, 1, 10, 3)
-    assert network.state_dict().keys() == torch.load(path, weights_only=True).keys()
+    assert network.state_dict().keys() == torch.load(path, map_location="cpu", weights_only=True).keys()
     load_classifier_weights(network, path)
     assert torch.isfinite(network.eval()(torch.rand(1, 3, 32, 32))).all()
 

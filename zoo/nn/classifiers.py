@@ -320,7 +320,7 @@ def laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     """
     if layout == torch.channels_last:
         return x.contiguous(memory_format=layout)
-    return x.flatten(1).unflatten(1, x.shape[1:])
+    return x.flatten(1).reshape(x.shape)
 
 
 def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
