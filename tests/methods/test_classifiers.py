@@ -74,7 +74,9 @@ def test_inverted_blocks_have_a_shortcut_at_stride_one_only() -> None:
     y = F.relu(first.bn2(first.conv2(F.relu(first.bn1(first.conv1(x))))))
     torch.testing.assert_close(first(x), first.bn3(first.conv3(y)) + first.shortcut(x))
     assert len(first.shortcut) == 2
-    assert sum(block.conv2.stride == (2, 2) for block in network.layers) == 3 - 1
+    assert (
+        sum(block.conv2.stride == (2, 2) for block in network.layers) == 3
+    )  # the table of the paper, two less: 32x32 ends at 4x4
 
 
 @pytest.mark.parametrize("name", ["resnet10-w2", "wrn10-1", "cifar-mobilenetv2", "timm/resnet18"])
