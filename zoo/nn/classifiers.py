@@ -300,8 +300,8 @@ def head_of(network: nn.Module) -> str:
 def layout_of(network: nn.Module, channels_last: bool) -> torch.memory_format:
     """Memory layout for the images and weights of a network.
 
-    On processors without AVX-512, oneDNN 3.13 (torch 2.15) writes past its buffers in the input gradient of a strided
-    1x1 convolution with fewer than 8 input channels in channels_last: such a network keeps the usual layout.
+    Networks with a strided 1x1 convolution of fewer than 8 input channels keep the usual layout: in channels_last their
+    backward pass corrupted memory (seen with torch 2.15 on a processor with AVX2; with 8 channels and more it did not).
 
     Args:
         network: any module.

@@ -182,7 +182,7 @@ class RSLAD(ImageClassifier):
         """Load the teacher when training starts.
 
         Raises:
-            InvalidConfig: if the method needs one and none is named, or another one than before is found on resuming.
+            InvalidConfig: if the method needs one and none is named.
         """
         super().setup(stage)
         hp = self.hparams
@@ -192,6 +192,15 @@ class RSLAD(ImageClassifier):
             self.teacher = find_teacher(hp["teacher"], hp["teacher_network"], hp["num_classes"], hp["channels"])
         if self.teacher is None:
             self.taught(torch.empty(0))  # says what is missing, before anything is computed
+
+    def on_fit_start(self) -> None:
+        """The teacher follows the student to its device; Lightning does not know it.
+
+        Raises:
+            InvalidConfig: on resuming, if another teacher is found than the one before.
+        """
+        super().on_fit_start()
+        if self.teacher is None:
             return
         before = self._resumed_teacher.get("sha256")
         if before and before != self.teacher.sha256:
@@ -199,11 +208,7 @@ class RSLAD(ImageClassifier):
                 f"This run was taught by weights with sha256 {before[:16]}; {self.teacher.name} now has "
                 f"{self.teacher.sha256[:16] or 'an unknown one'}. Resume with the same teacher, or start anew."
             )
-
-    def on_fit_start(self) -> None:
-        """The teacher follows the student to its device; Lightning does not know it."""
-        if self.teacher is not None:
-            self.teacher.to(self.device)
+        self.teacher.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the teacher, whose weights are not stored."""
@@ -212,7 +217,7 @@ class RSLAD(ImageClassifier):
             checkpoint["teacher"] = {"name": self.teacher.name, "sha256": self.teacher.sha256}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember who taught; see `setup`."""
+        """Remember who taught; see `on_fit_start`."""
         super().on_load_checkpoint(checkpoint)
         self._resumed_teacher = dict(checkpoint.get("teacher") or {})
 
