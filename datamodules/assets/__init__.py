@@ -1,4 +1,4 @@
-"""Redistributable real data inside the package: handwritten digits and public-domain photographs.
+"""Redistributable real data inside the package: handwritten digits, pictures of clothes, public-domain photographs.
 
 Sources, authors and licences of every file: `README.md` and `photographs.json` in this folder.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["digits", "extra_photographs", "file_hashes", "photograph_info", "photographs"]
+__all__ = ["digits", "extra_photographs", "fashion", "file_hashes", "photograph_info", "photographs"]
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -26,6 +26,25 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """
     with np.load(FOLDER / "mnist_5k.npz", allow_pickle=False) as data:
         images, labels = data["images"], data["labels"]
+    images.setflags(write=False)
+    labels.setflags(write=False)
+    return images, labels
+
+
+@lru_cache(maxsize=2)
+def fashion(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return part of Fashion-MNIST: images uint8 (N, 28, 28), bright on black, and labels uint8 (N,).
+
+    Sorted by class, in the source's order within a class. The arrays are shared: read-only.
+
+    Args:
+        split: "train" (2,000 pictures of each of ten classes) or "test" (500).
+    """
+    from PIL import Image
+
+    with Image.open(FOLDER / f"fashion_mnist_{split}.png") as strip:
+        images = np.array(strip).reshape(-1, 28, 28)
+    labels = np.repeat(np.arange(10, dtype=np.uint8), len(images) // 10)
     images.setflags(write=False)
     labels.setflags(write=False)
     return images, labels

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zoo.errors import BadInput
 
-__all__ = ["SUFFIXES", "read_image", "to_pixels", "to_rgb"]
+__all__ = ["SUFFIXES", "fit_square", "read_image", "to_pixels", "to_rgb"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -83,6 +83,28 @@ def to_pixels(item: Any) -> np.ndarray:
     if pixels.shape[-1] == 4:
         return from_pil(Image.fromarray(pixels, "RGBA"))
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels)
+
+
+def fit_square(pixels: np.ndarray, size: int, channels: int = 3) -> np.ndarray:
+    """An image as the square input of a classifier: shorter side scaled to `size`, middle cut out.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        size: side S.
+        channels: 3, or 1 for grey.
+
+    Returns:
+        uint8 (channels, S, S).
+    """
+    image = Image.fromarray(pixels)
+    if channels == 1:
+        image = image.convert("L")
+    if image.size != (size, size):
+        short = min(image.size)
+        left, top = ((side - short) / 2 for side in image.size)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + short, top + short))
+    array = np.asarray(image)
+    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:

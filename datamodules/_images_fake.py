@@ -1,0 +1,90 @@
+"""Miniatures of the real on-disk layouts, for tests and for people who want to see what a folder must look like."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["write_fake"]
+
+_CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def write_fake(folder: Path, kind: str, images: int) -> Path:
+    """Write a layout with `images` training and a quarter as many test images: a bright bar per class, and noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {"folders": _folders, "npz": _npz, "cifar-10": _cifar10, "cifar-100": _cifar100}
+    if kind in writers:
+        writers[kind](folder, images)
+    else:
+        _idx(folder / {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[kind] / "raw", images)
+    return folder
+
+
+def _draw(count: int, classes: int, side: int, channels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, side, side, channels) and labels (N,); each class has its own bar."""
+    rng = np.random.default_rng((seed, side))
+    labels = np.arange(count) % classes
+    images = rng.integers(0, 90, (count, side, side, channels), dtype=np.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        start = 1 + (label * (side - 4)) // classes
+        image[start : start + 3, :, label % channels] = 255
+    return images, labels
+
+
+def _folders(folder: Path, images: int) -> None:
+    for seed, (split, count) in enumerate((("train", images), ("val", images // 4 + 1), ("test", images // 4))):
+        pixels, labels = _draw(max(count, 10), 10, 28, 1, seed)
+        for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+            place = folder / split / f"class_{label}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(place / f"{number:04d}.png")
+
+
+def _npz(folder: Path, images: int) -> None:
+    for seed, (split, count) in enumerate((("train", images), ("val", images // 4 + 1), ("test", images // 4))):
+        pixels, labels = _draw(max(count, 10), 10, 28, 1, seed)
+        np.savez(folder / f"{split}.npz", images=pixels[..., 0], labels=labels)
+
+
+def _idx(folder: Path, images: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (part, count) in enumerate((("train", images), ("t10k", max(10, images // 4)))):
+        pixels, labels = _draw(count, 10, 28, 1, seed)
+        for name, array in ((f"{part}-images-idx3", pixels[..., 0]), (f"{part}-labels-idx1", labels.astype(np.uint8))):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
+            with gzip.GzipFile(folder / f"{name}-ubyte.gz", "wb", mtime=0) as file:
+                file.write(header + array.tobytes())
+
+
+def _cifar10(folder: Path, images: int) -> None:
+    place = folder / "cifar-10-batches-py"
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(6):
+        pixels, labels = _draw(max(10, images // 5 if number < 5 else images // 4), 10, 32, 3, number)
+        name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
+        _pickle(place / name, {"data": _planes(pixels), "labels": labels.tolist(), "batch_label": name})
+    _pickle(place / "batches.meta", {"label_names": _CIFAR10, "num_vis": 3072})
+
+
+def _cifar100(folder: Path, images: int) -> None:
+    place = folder / "cifar-100-python"
+    place.mkdir(parents=True, exist_ok=True)
+    for seed, (name, count) in enumerate((("train", max(200, images)), ("test", max(100, images // 4)))):
+        pixels, labels = _draw(count, 100, 32, 3, seed)
+        coarse = (labels // 5).tolist()
+        _pickle(place / name, {"data": _planes(pixels), "fine_labels": labels.tolist(), "coarse_labels": coarse})
+    names = [f"kind {i}" for i in range(100)]
+    _pickle(place / "meta", {"fine_label_names": names, "coarse_label_names": [f"group {i}" for i in range(20)]})
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
+
+
+def _pickle(path: Path, content: dict[str, object]) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
