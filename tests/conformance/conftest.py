@@ -45,8 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of one file about one entry go to one worker, where they share what was trained."""
+    here = Path(__file__).parent
     for item in items:
-        name = _entry_id(item)
+        name = _entry_id(item) if item.path.parent == here else None
         if name is not None and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name}"))
 
