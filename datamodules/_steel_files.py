@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules._steel_check import signal_problem
 from datamodules.base import Problems
 from datamodules.worlds.steel_strip import StripConfig, render
 from zoo.errors import BadData
-from zoo.sequence._steel_roughness_check import signal_problem
 
 __all__ = ["find_sections", "read_facts", "read_sections", "write_fake"]
 

@@ -11,6 +11,9 @@ import pytest
 BUDGET = 20.0
 """Processor seconds that one entry may take in the default run, all its checks together, without imports, tracing."""
 
+TOLERANCE = 3.0
+"""The run fails above so many budgets: between machines the same code's processor seconds differ by more than two."""
+
 PARTS = ("method", "weights", "export")
 """What counts for the budget, what grows with the number of checkpoints and recipes, and tracing."""
 
@@ -35,7 +38,7 @@ class Account:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        late = any(parts["method"] > BUDGET for parts in self.seconds.values())
+        late = any(parts["method"] > TOLERANCE * BUDGET for parts in self.seconds.values())
         if late and session.exitstatus == 0 and not overloaded():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -1,7 +1,7 @@
 """Adversarial attacks: functions of (model, x, target) that return x' with ||x' - x|| <= eps, inside the input's range.
 
     x_adv = pgd(model, images, labels, eps=8 / 255, step=2 / 255, steps=10)                  # Madry et al. 2018
-    x_adv = pgd(student, images, p_teacher, loss="kl", eps=8 / 255, steps=10, start="gaussian")   # TRADES, ARD, RSLAD
+    x_adv = pgd(student, images, p_teacher, loss="kl", eps=8 / 255, steps=10, start="gaussian")   # TRADES, ARD
     x_adv = apgd(model, images, labels, eps=8 / 255, loss="dlr")                             # Croce and Hein 2020
 
 `fgsm`, `pgd`, `cw_margin`, `apgd`, `apgd_targeted` follow the gradient, `square` needs outputs only, `transfer` makes

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules._steel_check import signal_problem
 from zoo.errors import BadInput
-from zoo.sequence._steel_roughness_check import signal_problem
 
 __all__ = ["draw_section", "read_section", "training_items"]
 

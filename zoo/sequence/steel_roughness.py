@@ -290,9 +290,13 @@ class SteelRoughness(FittedModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/rmse` and its relatives; while training, calibrate the interval."""
-        score, true, loss = self._log_scores("val")
-        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
-            return
+        score, true, loss = self.scores.take(self.gather)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._calibrate(score, true, loss)
+        self._log_scores("val", score, true, loss)
+
+    def _calibrate(self, score: Tensor, true: Tensor, loss: Tensor) -> None:
+        """Fit the interval to the residuals of the validation coils, before its width is logged."""
         best = float("inf")
         if isinstance(self.fit_, RocketFit) and self.fit_.tuned:
             best = self.fit_.best_loss
@@ -304,15 +308,13 @@ class SteelRoughness(FittedModule):
 
     def on_test_epoch_end(self) -> None:
         """Log `test/rmse` and its relatives."""
-        self._log_scores("test")
+        self._log_scores("test", *self.scores.take(self.gather))
 
-    def _log_scores(self, stage: str) -> tuple[Tensor, Tensor, Tensor]:
-        score, true, loss = self.scores.take(self.gather)
+    def _log_scores(self, stage: str, score: Tensor, true: Tensor, loss: Tensor) -> None:
         found = roughness_errors(score, true, self.offsets.cpu(), self.quantile.cpu())
         self.log(f"{stage}/rmse", found.pop("rmse"), prog_bar=True)
         self.log_dict({f"{stage}/{name}": value for name, value in found.items()})
         self.log(f"{stage}/loss", float(loss.mean()))
-        return score, true, loss
 
     # Prediction ---------------------------------------------------------------------------------------------------
 
