@@ -41,6 +41,34 @@ def test_sizes(name: str, shape: tuple[int, int, int], params: int, macs: float)
     assert macs_of(network, shape) == pytest.approx(macs, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["resnet10-w8", "cifar-mobilenetv2"])
+def test_frozen_statistics_inside_the_convolution_change_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_classifier(name, 10, 3).double().eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            with torch.no_grad():
+                for values in (part.weight, part.bias, part.running_mean):
+                    values.normal_()  # type: ignore[union-attr]
+                part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    x = torch.rand(3, 3, 32, 32, dtype=torch.float64)
+
+    def run() -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        logits = network(leaf)
+        return [logits, *torch.autograd.grad(logits.square().sum(), [leaf, *network.parameters()])]
+
+    found = run()
+    seen: list[nn.Module] = []
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    for part in norms:  # a hook must fire, so that the two are computed apart
+        part.register_forward_hook(lambda module, *_: seen.append(module))
+    expected = run()
+    assert set(seen) == set(norms)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_wide_resnet_has_46_million_parameters() -> None:
     with torch.device("meta"):
         network = WideResNet(34, 10, 10, 3)

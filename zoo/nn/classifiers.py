@@ -77,7 +77,30 @@ def _he(network: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
+def _normalised(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """bn(conv(x)). With frozen statistics it is one convolution, which makes an attack's passes a fifth cheaper.
+
+    Not where somebody has hooked one of the two, and waits for its output.
+    """
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (conv, bn))
+    if hooked or bn.training or bn.running_mean is None or bn.running_var is None:
+        return bn(conv(x))
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    shift = bn.bias - bn.running_mean * scale
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 # Residual networks ------------------------------------------------------------------------------------------------
+
+
+class _Projection(nn.Sequential):
+    """A shortcut's convolution and its normalisation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
+        conv, bn = self
+        return _normalised(conv, bn, x)  # type: ignore[arg-type]
 
 
 class BasicBlock(nn.Module):
@@ -89,12 +112,12 @@ class BasicBlock(nn.Module):
         self.conv2, self.bn2 = _conv(out, out, 3), nn.BatchNorm2d(out)
         self.shortcut = nn.Sequential()
         if stride != 1 or inside != out:
-            self.shortcut = nn.Sequential(_conv(inside, out, 1, stride), nn.BatchNorm2d(out))
+            self.shortcut = _Projection(_conv(inside, out, 1, stride), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu(_normalised(self.conv1, self.bn1, x))
+        return F.relu(_normalised(self.conv2, self.bn2, y) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -124,7 +147,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(_normalised(self.conv1, self.bn1, x))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return self.linear(x.mean((2, 3)))
@@ -196,12 +219,12 @@ class InvertedBlock(nn.Module):
         self.residual = stride == 1
         self.shortcut = nn.Sequential()
         if stride == 1 and inside != out:
-            self.shortcut = nn.Sequential(_conv(inside, out, 1), nn.BatchNorm2d(out))
+            self.shortcut = _Projection(_conv(inside, out, 1), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
+        y = F.relu(_normalised(self.conv1, self.bn1, x))
+        y = _normalised(self.conv3, self.bn3, F.relu(_normalised(self.conv2, self.bn2, y)))
         return y + self.shortcut(x) if self.residual else y
 
 
@@ -231,8 +254,8 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K)."""
-        x = self.layers(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(F.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+        x = self.layers(F.relu(_normalised(self.conv1, self.bn1, x)))
+        return self.linear(F.relu(_normalised(self.conv2, self.bn2, x)).mean((2, 3)))
 
 
 # By name ----------------------------------------------------------------------------------------------------------
