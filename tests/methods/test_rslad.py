@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from PIL import Image
 from torch import Tensor, nn
 
 from datamodules.images import ImagesDataModule
 from zoo.errors import BadInput, InvalidConfig
 from zoo.nn.classifiers import create_classifier
+from zoo.nn.images import fit_square
 from zoo.robustness._rslad_losses import kl
 from zoo.robustness.rslad import METHODS, RSLAD
 
@@ -314,6 +316,14 @@ def test_prediction_keeps_float_inputs_as_they_are() -> None:
     with torch.no_grad():
         torch.testing.assert_close(torch.stack([f["logits"] for f in found]), model(x))
     assert [f["name"] for f in found] == [str(int(f["label"])) for f in found]
+
+
+def test_prediction_of_a_picture_without_warnings(recwarn: pytest.WarningsRecorder) -> None:
+    picture = Image.fromarray(np.full((8, 8), 51, dtype=np.uint8))
+    found, expected = student().eval().predict([picture, torch.full((1, 8, 8), 0.2)])
+    torch.testing.assert_close(found["logits"], expected["logits"])
+    assert not recwarn.list
+    assert fit_square(np.zeros((5, 7, 3), dtype=np.uint8), 5, 1).flags.writeable  # torch warns once per process only
 
 
 def test_warmup_raises_eps_linearly(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def fit_square(pixels: np.ndarray, size: int, channels: int = 3) -> np.ndarray:
         short = min(image.size)
         left, top = ((side - short) / 2 for side in image.size)
         image = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + short, top + short))
-    array = np.asarray(image)
+    array = np.array(image)  # a copy: Pillow's own memory is read-only
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
