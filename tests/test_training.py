@@ -18,6 +18,7 @@ import yaml
 
 import zoo
 from zoo import _training_args as args
+from zoo import _training_stages as stages
 from zoo import index, training
 from zoo.errors import InvalidConfig
 
@@ -265,6 +266,21 @@ def test_missing_stage_is_trained_first_and_used(place: Path, monkeypatch: pytes
     assert torch.equal(first.model.state_dict()["head.weight"], kept["head.weight"])
     fit("--zoo", "toy-net:ten-s", *flags, "--trainer.max_epochs", 0)
     assert len(started) == 1  # a finished stage is used again
+
+
+def test_stage_that_the_user_replaces_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = {"after": ["ten-n"], "weights": "toy-net:ten-n", "model": {"teacher": "toy-net:ten-n", "size": "s"}}
+    entry, _ = index.resolve("toy-net")
+    started: list[str] = []
+    monkeypatch.setattr(stages, "_train", lambda name, request: started.append(name))
+    for words in ([], ["--model.teacher", "mine.ckpt"], ["--weights", "mine.ckpt"], ["--model.size=n"]):
+        request = args.read_request(["fit", "--zoo", "toy-net:ten-s", *words])
+        with pytest.raises(InvalidConfig, match="left no checkpoint"):
+            stages.prepare(request, entry, recipe)
+    assert len(started) == 4
+    request = args.read_request(["fit", "--zoo", "toy-net:ten-s", "--model.teacher=a.ckpt", "--weights", "b.ckpt"])
+    assert stages.prepare(request, entry, recipe) == {}
+    assert len(started) == 4
 
 
 def test_missing_stage_with_many_processes(

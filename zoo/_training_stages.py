@@ -44,7 +44,7 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
         name = f"{entry.id}:{tag}"
         if tag not in entry.weights:
             raise InvalidConfig(f"The recipe of {request.zoo} comes after {name}, which is not in the index.")
-        if entry.weights[tag].sha256 is not None:
+        if entry.weights[tag].sha256 is not None or _replaced_by_user(request, recipe, name):
             continue
         root = Path(_flag(request, "--trainer.default_root_dir") or "runs") / f"{entry.id}-{tag}"
         checkpoint = stage_result(root)
@@ -59,12 +59,21 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
 
 def replaced(recipe: dict[str, Any], found: dict[str, str]) -> list[str]:
     """Flags that point references of the recipe to the checkpoints of the stages."""
-    flags = []
-    for section in ("model", "data"):
-        for key, value in (recipe.get(section) or {}).items():
-            if isinstance(value, str) and value in found:
-                flags.append(f"--{section}.{key}={found[value]}")
-    return flags
+    return [f"--{section}.{key}={found[name]}" for section, key, name in _references(recipe) if name in found]
+
+
+def _references(recipe: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Section, key and value of the settings that are texts, `id:tag` among them."""
+    sections = [(name, recipe.get(name) or {}) for name in ("model", "data")]
+    return [(name, key, v) for name, values in sections for key, v in values.items() if isinstance(v, str)]
+
+
+def _replaced_by_user(request: Request, recipe: dict[str, Any], name: str) -> bool:
+    """Whether the recipe refers to a stage, and the user has put something else everywhere in its place."""
+    chosen = {"model": request.explicit, "data": request.explicit_data}
+    places = [key in chosen[section] for section, key, value in _references(recipe) if value == name]
+    places += [request.weights is not None] if recipe.get("weights") == name else []
+    return bool(places) and all(places)
 
 
 def _flag(request: Request, name: str) -> str | None:

@@ -1,0 +1,152 @@
+"""How robust the bundled weights of rslad are, and the two pictures of its card.
+
+    python benchmarks/rslad_robustness.py evaluate --tags fmnist-resnet10w8 --n 500     # minutes
+    python benchmarks/rslad_robustness.py draw
+
+`evaluate` is `zoo.evaluate_robustness` with its standard attacks, AutoAttack (pyautoattack) among them, and the battery
+against masked gradients, at eps 0.1 on test pictures drawn by seed 0. It writes
+benchmarks/results/rslad_robustness.json, where reports of other weights stay; `draw` reads that file for the curves,
+and attacks the first test picture of each class for the other picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.nn.attacks import pgd
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "rslad_robustness.json"
+IMAGES = HERE.parent / "model_cards" / "rslad" / "images"
+EPS = 0.1
+NETWORKS = {
+    "fmnist-resnet10w24-natural": ("without adversarial training", "#d97706"),
+    "fmnist-resnet10w24-trades": ("the teacher", "#3f9d6a"),
+    "fmnist-resnet10w8": ("the student", "#2f80c8"),
+}
+"""Tag -> what a picture calls it, colour."""
+
+GREY, RED = "#808890", "#c2544f"
+
+
+def evaluate(tags: list[str], n: int) -> None:
+    """Evaluate some of the bundled weights, and store the reports."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"reports": {}}
+    for tag in tags:
+        model = zoo.load(f"rslad:{tag}")
+        report = zoo.evaluate_robustness(model, zoo.datamodule(f"rslad:{tag}"), EPS, n)
+        print(report, end="\n\n", flush=True)
+        found["reports"][tag] = {
+            **report.to_dict(),
+            "model": f"rslad:{tag}",
+            "sha256": getattr(model.report, "sha256", None),
+        }
+        found["versions"] = {"torch": torch.__version__, "python": platform.python_version()}
+        found["reports"] = {tag: found["reports"][tag] for tag in NETWORKS if tag in found["reports"]}
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def firsts() -> tuple[Tensor, Tensor]:
+    """The first test picture (K, 1, 28, 28) of each class, and its label (K,)."""
+    part: Any = zoo.datamodule("rslad").split("test")
+    seen: dict[int, Tensor] = {}
+    for position in range(len(part)):
+        item = part[position]
+        seen.setdefault(int(item["label"]), item["image"])
+        if len(seen) == 10:
+            break
+    return torch.stack([seen[k] for k in sorted(seen)]), torch.tensor(sorted(seen))
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def attacked(path: Path) -> None:
+    """Clean pictures with what each network says, then each network's worst perturbation and what it says then."""
+    x, y = firsts()
+    models = {tag: zoo.load(f"rslad:{tag}") for tag in NETWORKS}
+    figure = new_figure(12.5, 7.0)
+    grid = figure.subplots(1 + len(models), len(x))
+    for column, image in enumerate(x):
+        axes = grid[0, column]
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(next(iter(models.values())).class_names[int(y[column])], fontsize=9, color=GREY)
+    for row, (tag, model) in enumerate(models.items(), start=1):
+        adv = pgd(model, x, y, eps=EPS, step=EPS / 10, steps=50, keep="best", restarts=5)
+        with torch.no_grad():
+            before, after = model(x).argmax(1), model(adv).softmax(1)
+        names = model.class_names
+        for column in range(len(x)):
+            axes = grid[row, column]
+            axes.imshow((adv - x)[column, 0], cmap="RdBu_r", vmin=-EPS, vmax=EPS)
+            said, share = int(after[column].argmax()), float(after[column].max())
+            right = said == int(y[column])
+            text = f"{names[int(before[column])]}\n→ {names[said]} {share:.0%}"
+            axes.set_xlabel(text, fontsize=8, color=GREY if right else RED, labelpad=3)
+        grid[row, 0].set_ylabel(NETWORKS[tag][0], fontsize=9, color=GREY)
+    grid[0, 0].set_ylabel("clean", fontsize=9, color=GREY)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    figure.savefig(path, transparent=True, metadata={"Software": None})
+
+
+def radius(path: Path) -> None:
+    """Accuracy against the radius, from the results file."""
+    reports = json.loads(RESULTS.read_text(encoding="utf-8"))["reports"]
+    figure = new_figure(6.2, 3.6)
+    axes = figure.add_subplot()
+    for tag, (name, colour) in NETWORKS.items():
+        if tag not in reports:
+            continue
+        report = reports[tag]
+        eps, accuracy = zip(*(point for point in report["sweep"] if point[0] <= 4 * EPS), strict=True)
+        axes.plot(eps, accuracy, marker="o", markersize=4, color=colour, label=name)
+        axes.plot([EPS], [report["worst"]], marker="x", color=colour, linestyle="none")
+    axes.axvline(EPS, color=GREY, linewidth=0.7, linestyle=":")
+    axes.set_xlabel("eps, largest change of a pixel in [0, 1]", color=GREY)
+    axes.set_ylabel("accuracy under PGD-20", color=GREY)
+    axes.set_ylim(0, 1)
+    axes.set_xlim(left=0)
+    axes.tick_params(colors=GREY, labelsize=8)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+    axes.legend(frameon=False, labelcolor=GREY, fontsize=9, title="x: worst case of all attacks", title_fontsize=8)
+    axes.get_legend().get_title().set_color(GREY)
+    figure.savefig(path, transparent=True, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["evaluate", "draw"])
+    parser.add_argument("--tags", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--n", type=int, default=500)
+    options = parser.parse_args()
+    if options.what == "evaluate":
+        evaluate(options.tags, options.n)
+        return
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    attacked(IMAGES / "attacked.png")
+    radius(IMAGES / "radius.png")
+
+
+if __name__ == "__main__":
+    main()
