@@ -39,18 +39,17 @@ GREY, RED = "#808890", "#c2544f"
 
 def evaluate(tags: list[str], n: int) -> None:
     """Evaluate some of the bundled weights, and store the reports."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"reports": {}}
     for tag in tags:
         model = zoo.load(f"rslad:{tag}")
         report = zoo.evaluate_robustness(model, zoo.datamodule(f"rslad:{tag}"), EPS, n)
         print(report, end="\n\n", flush=True)
-        found["reports"][tag] = {
-            **report.to_dict(),
-            "model": f"rslad:{tag}",
-            "sha256": getattr(model.report, "sha256", None),
+        # read after the computation: another process may have added a report meanwhile
+        known = json.loads(RESULTS.read_text(encoding="utf-8"))["reports"] if RESULTS.is_file() else {}
+        known[tag] = {**report.to_dict(), "model": f"rslad:{tag}", "sha256": getattr(model.report, "sha256", None)}
+        found = {
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "reports": {tag: known[tag] for tag in NETWORKS if tag in known},
         }
-        found["versions"] = {"torch": torch.__version__, "python": platform.python_version()}
-        found["reports"] = {tag: found["reports"][tag] for tag in NETWORKS if tag in found["reports"]}
         RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
