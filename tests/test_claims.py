@@ -177,6 +177,17 @@ def test_data_given_by_the_environment(entry: index.Entry, tmp_path: Path, monke
     assert all(str(tmp_path) not in json.dumps(job.spec) for job in plan.jobs)  # no path of a machine in the results
 
 
+def test_only_what_is_missing(entry: index.Entry) -> None:
+    again = PAIR.replace("fast-wins", "again").replace("0.25", "0.125")
+    found = write_claims(entry, PAIR + again)
+    assert [c.id for c in claims.make_plan("toy-net", missing=True).claims] == ["fast-wins", "again"]
+    runs = runs_with(entry, found[0], {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]})
+    write_results(claims.card_folder(entry) / "results.json", entry, found, runs)
+    assert [c.id for c in claims.make_plan("toy-net", missing=True).claims] == ["again"]
+    assert claims.make_plan("toy-net", ["fast-wins"], missing=True).jobs == []
+    assert len(claims.make_plan("toy-net").claims) == 2
+
+
 # The plan ---------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claim", action="append", metavar="ID", help="only this claim; may be given several times")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these of its seeds")
     parser.add_argument("--root", action="append", default=[], metavar="NAME=DIR", help="folder of a data set it needs")
+    parser.add_argument("--missing", action="store_true", help="only claims whose runs are not all in results.json")
     parser.add_argument("--quick", action="store_true", help="smoke run in minutes; its numbers are never kept")
     parser.add_argument("--dry-run", action="store_true", help="only show the plan and its cost")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (1)")
@@ -41,7 +42,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
     from zoo import claims
 
     roots = dict(_root(text) for text in options.root)
-    plan = claims.make_plan(options.name, options.claim, options.seeds, roots, quick=options.quick)
+    kind = {"quick": options.quick, "missing": options.missing}
+    plan = claims.make_plan(options.name, options.claim, options.seeds, roots, **kind)
     folder = Path(options.folder)
     print("\n".join(_describe(plan, folder, options.jobs)), flush=True)
     if options.dry_run:

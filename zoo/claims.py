@@ -129,6 +129,7 @@ def make_plan(
     roots: Mapping[str, str | Path] | None = None,
     *,
     quick: bool = False,
+    missing: bool = False,
 ) -> Plan:
     """Read and check the claims of a method, and find out which runs they need.
 
@@ -138,6 +139,7 @@ def make_plan(
         seeds: only these of their seeds.
         roots: folders of data sets by name; the environment's `ZOO_ROOT_<NAME>` are added.
         quick: smoke runs, whose results are not kept as evidence.
+        missing: only claims among these whose runs are not all in results.json.
 
     Raises:
         UnknownName: for a claim or seed that does not exist.
@@ -157,6 +159,9 @@ def make_plan(
                 f"{entry.id} has no claim {wanted!r}.{nearest(wanted, known)} Claims: {', '.join(known)}."
             )
     chosen = [known[c] for c in claims or known]
+    if missing:
+        runs = results_of(entry)["runs"]
+        chosen = [claim for claim in chosen if judge(entry, claim, runs).verdict == "not run"]
     _check_seeds(chosen, seeds)
     found = _roots(roots or {}, {need for claim in chosen for need in claim.needs}, known.values())
     left_out = {c.id: _how_to_get(c, found) for c in chosen if not set(c.needs) <= set(found)}

@@ -93,6 +93,7 @@ COMMANDS: dict[str, Command] = {
         (
             "zoo reproduce NAME --dry-run",
             "zoo reproduce NAME --claim CLAIM --root DATA=DIR",
+            "zoo reproduce NAME --missing --jobs 2             what the card still shows as not run",
             "zoo reproduce NAME --quick                        a smoke run in minutes",
         ),
     ),
