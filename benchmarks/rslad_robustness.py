@@ -2,11 +2,12 @@
 
     python benchmarks/rslad_robustness.py evaluate --tags fmnist-resnet10w8 --n 500     # minutes
     python benchmarks/rslad_robustness.py draw
+    python benchmarks/rslad_robustness.py table
 
 `evaluate` is `zoo.evaluate_robustness` with its standard attacks, AutoAttack (pyautoattack) among them, and the battery
 against masked gradients, at eps 0.1 on test pictures drawn by seed 0. It writes
 benchmarks/results/rslad_robustness.json, where reports of other weights stay; `draw` reads that file for the curves,
-and attacks the first test picture of each class for the other picture.
+and attacks the first test picture of each class for the other picture; `table` prints the rows of the card.
 """
 
 from __future__ import annotations
@@ -51,6 +52,23 @@ def evaluate(tags: list[str], n: int) -> None:
             "reports": {tag: known[tag] for tag in NETWORKS if tag in known},
         }
         RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def table() -> None:
+    """Print the stored reports as rows of Markdown."""
+    head = ["weights", "pictures", "clean", "PGD-20", "CW-30", "APGD", "AutoAttack", "worst case (95 % interval)"]
+    head.append("signs of masking")
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+    for tag, report in json.loads(RESULTS.read_text(encoding="utf-8"))["reports"].items():
+        rows = {row["attack"]: row["accuracy"] for row in report["rows"]}
+        apgd = min(rows["apgd-ce"], rows["apgd-dlr"])
+        values = [report["clean"], rows["pgd-20"], rows["cw-30"], apgd, rows["autoattack"]]
+        low, high = report["worst_interval"]
+        worst = f"{report['worst']:.1%} ({low:.1%} to {high:.1%})"
+        passed = sum(check["ok"] is True for check in report["checks"])
+        signs = ", ".join(report["suspicious"]) or f"none, {passed} of {len(report['checks'])} checks passed"
+        cells = [f"`{tag}`", str(report["n"]), *(f"{v:.1%}" for v in values), worst, signs]
+        print(f"| {' | '.join(cells)} |")
 
 
 def firsts() -> tuple[Tensor, Tensor]:
@@ -135,12 +153,15 @@ def radius(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["evaluate", "draw"])
+    parser.add_argument("what", choices=["evaluate", "draw", "table"])
     parser.add_argument("--tags", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--n", type=int, default=500)
     options = parser.parse_args()
     if options.what == "evaluate":
         evaluate(options.tags, options.n)
+        return
+    if options.what == "table":
+        table()
         return
     IMAGES.mkdir(parents=True, exist_ok=True)
     attacked(IMAGES / "attacked.png")
