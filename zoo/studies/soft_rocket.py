@@ -57,7 +57,7 @@ def exactness(name: str = "GunPoint") -> Outcome:
     return Outcome({"largest_difference": float(apart[:, 1::2].max()), "unexplained": float(left.max())})
 
 
-def _per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
+def per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
     """One Conv1d per kernel, one after the other, as in the paper's release."""
     kernels, modules = rocket.kernels(), []
     at = place = 0
@@ -97,7 +97,7 @@ def speed(
     slow = Rocket(kernels, length, channels, seed)
     rocket = Rocket(kernels, length, channels, seed).to(device)
     x = torch.randn(series, channels, length, generator=torch.Generator().manual_seed(seed))
-    modules = _per_module(slow)
+    modules = per_module(slow)
     torch.testing.assert_close(rocket(x.to(device)).cpu()[:, 1::2], modules(x)[:, 1::2], atol=1e-3, rtol=1e-3)
     ratios = []
     for _ in range(repeats):
