@@ -227,7 +227,7 @@ class GroupedConvolution:
 
     def convolved(self, group: Group, x: Tensor, kernels: Tensor) -> Tensor:
         """The same as (M, kernels, L_out), in one operation."""
-        weight = kernels[:, 1:].unflatten(1, (self.channels, group.window.taps))
+        weight = kernels[:, 1:].reshape(-1, self.channels, group.window.taps)
         return torch.nn.functional.conv1d(
             x, weight, kernels[:, 0], padding=group.window.zeros, dilation=group.window.dilation
         )

@@ -14,7 +14,6 @@ Manufacturing at Speed", arXiv 2301.08527. With z the responses of a kernel to a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -349,10 +348,11 @@ class Rocket(nn.Module):
     def _traced(self, x: Tensor) -> Tensor:
         """The same in few operations per group, which is what tracing, compiling and exporting take time for."""
         offsets, groups = self.convolution.offsets(), self.convolution.groups
-        parts = self.grouped_weights().split([stop - start for start, stop in itertools.pairwise(offsets)])
+        weight = self.grouped_weights()
         shares, highest = [], []
-        for group, kernels in zip(groups, parts, strict=True):
-            z = self.convolution.convolved(group, x, kernels.view(-1, self.convolution.rows(group)))
+        for number, group in enumerate(groups):
+            kernels = weight[offsets[number] : offsets[number + 1]].view(-1, self.convolution.rows(group))
+            z = self.convolution.convolved(group, x, kernels)
             highest.append(z.amax(2))
             hard = (z > 0).to(z.dtype).mean(2)
             if self.pooling == "hard":

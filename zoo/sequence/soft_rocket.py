@@ -129,7 +129,7 @@ class SoftRocket(RoundModule):
         Raises:
             InvalidConfig: if they have other channels, or values instead of classes.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         facts = data.facts() if hasattr(data, "facts") else {}
         wanted, here = facts.get("channels"), self.hparams["channels"]
         if wanted is not None and wanted != here:

@@ -125,7 +125,7 @@ def pooling(network: str = "rocket", kernels: int = 500, seed: int = 0) -> Outco
         kernels: N, frozen.
         seed: of world and kernels; equal seeds are equal kernels.
     """
-    given = {"num_kernels": kernels, "kernel_seed": seed} if network != "closed-form" else {}
+    given: dict[str, Any] = {"num_kernels": kernels, "kernel_seed": seed} if network != "closed-form" else {}
     data = SteelStripDataModule(seed=seed, world_seed=None, n_coils=100, test_coils=50, batch_size=64)
     _quiet()
     seed_everything(seed, verbose=False)
