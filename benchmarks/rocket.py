@@ -232,6 +232,10 @@ def units(peers: dict[str, Peer], folder: Path) -> Iterator[tuple[str, Shape, in
         yield "relatives", shape, KERNELS, lambda s=shape: relatives(s, folder)
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line per shape and number of kernels, ours and each peer in ms, and the ratios."""
     kinds = [k for k in ("aeon", "sktime", "tsai", "modules") if any(r["against"] == k for r in rows)]
@@ -239,9 +243,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for shape, kernels in dict.fromkeys((r["shape"], r["kernels"]) for r in rows if r["against"] in kinds):
         mine = {r["against"]: r for r in rows if (r["shape"], r["kernels"]) == (shape, kernels)}
-        cells = [f"{mine[k]['theirs']:,.4g} ({mine[k]['ratio']:.2g})" if k in mine else "-" for k in kinds]
+        cells = [f"{_number(mine[k]['theirs'])} ({mine[k]['ratio']:.2g})" if k in mine else "-" for k in kinds]
         ours = next(mine[k]["ours"] for k in kinds if k in mine)
-        lines.append(f"| {shape.replace('x', ' x ')} | {kernels:,} | {ours:,.4g} | " + " | ".join(cells) + " |")
+        lines.append(f"| {shape.replace('x', ' x ')} | {kernels:,} | {_number(ours)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
