@@ -4,8 +4,12 @@
     zoo data fetch ucr-a-h --to data --yes; zoo data fetch ucr-h-p --to data --yes
     /path/to/that/python benchmarks/rocket_ucr.py data/UCR-A-H data/UCR-H-P
 
-Sets in the order of their size, of equal lengths and at most --points points, until --minutes are over. It runs without
-the zoo installed.
+Sets in the order of their size, of equal lengths and at most --points points, until --minutes are over; those of --skip
+are left out. It goes on where it was stopped, and runs without the zoo installed. The published results:
+
+    rocket_ucr.py data/UCR-A-H data/UCR-H-P
+    rocket_ucr.py data/UCR-A-H data/UCR-H-P --points 100000000 --minutes 60 \\
+        --skip benchmarks/results/rocket_ucr_aeon.json --out benchmarks/results/rocket_ucr_aeon_large.json
 """
 
 from __future__ import annotations
@@ -40,16 +44,20 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=600_000)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rocket_ucr_aeon.json")
+    parser.add_argument("--skip", type=Path, help="results whose sets are done")
     options = parser.parse_args()
     files = sorted(p for root in options.roots for p in root.glob("*/*_TRAIN.tsv"))
     sizes = {p: p.stat().st_size + p.with_name(p.name.replace("TRAIN", "TEST")).stat().st_size for p in files}
-    found: dict[str, float] = {}
+    found: dict[str, float] = json.loads(options.out.read_text())["accuracy"] if options.out.is_file() else {}
+    done = set(json.loads(options.skip.read_text())["accuracy"]) if options.skip else set()
     left: dict[str, str] = {}
     start = time.process_time()
     for path in sorted(files, key=lambda p: sizes[p]):
         name = path.parent.name
+        if name in done or name in found:
+            continue
         if sizes[path] > 17 * options.points or time.process_time() - start > 60 * options.minutes:
-            left[name] = "too large for the computing budget"
+            left[name] = "beyond the computing budget"
             continue
         (x, y), (test, truth) = read(path), read(path.with_name(f"{name}_TEST.tsv"))
         if not (np.isfinite(x).all() and np.isfinite(test).all()):

@@ -1,11 +1,12 @@
 """Roughness error against latency: every regressor of steel strip on one core.
 
-    python benchmarks/steel.py [--out benchmarks/results/steel.json]        latency of all, in the narrow and full sizes
+    python benchmarks/steel.py [--sizes narrow full shipped]                    latency of all, into results/steel.json
     python benchmarks/steel.py --pictures model_cards/steel-roughness/images    draws what has been measured
 
 Latency is the median of one section at a time; throughput that of batches of 64. Errors are those of the claims
-(`zoo reproduce steel-roughness`), test RMSE with 4,000 labelled sections, mean over the seeds. The pictures are that
-table as a scatter, and the default weights' predictions with their intervals on the simulator's test coils.
+(`zoo reproduce steel-roughness`), test RMSE with 4,000 labelled sections, mean over the seeds, or of the published
+weights. The pictures are that table as a scatter, and the default weights' predictions with their intervals on the
+simulator's test coils.
 """
 
 from __future__ import annotations
@@ -27,30 +28,46 @@ CARD = Path(__file__).parents[1] / "model_cards" / "steel-roughness"
 COLOUR, OTHER, GREY = "#2f80c8", "#d97706", "#808890"
 
 
-def measure() -> dict[str, Any]:
+def shipped() -> dict[str, tuple[dict[str, Any], float]]:
+    """Network -> constructor arguments and test RMSE of the published weights."""
+    from zoo.index import entries
+
+    found = {}
+    for about in entries()["steel-roughness"].weights.values():
+        if about.file and "test/rmse" in about.metrics:
+            found[about.init["network"]] = (about.init, float(about.metrics["test/rmse"]))
+    return found
+
+
+def measure(sizes: list[str]) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     rows = []
-    for size, networks in (("narrow", NARROW), ("full", FULL)):
-        for name, given in networks.items():
+    known = {"narrow": NARROW, "full": FULL, "shipped": {name: init for name, (init, _) in shipped().items()}}
+    for size in sizes:
+        for name, given in known[size].items():
             torch.manual_seed(0)
-            model = SteelRoughness(network=name, **given)
+            model = SteelRoughness(**{"network": name, **given})
             one, many = milliseconds(model), milliseconds(model, batch=64, repeats=5)
             numbers = sum(v.numel() for v in model.published_state().values())
             rows.append({"network": name, "size": size, "ms": one, "per_second": 1000 / many, "numbers": numbers})
             print(f"{name:16} {size:7} {one:8.2f} ms  {1000 / many:9.0f} sections/s  {numbers:10,} numbers", flush=True)
-    return {"rows": rows, "threads": 1, "torch": torch.__version__, "cpu": platform.processor() or platform.machine()}
+    return rows
 
 
-def errors() -> dict[str, list[float]]:
-    """Network -> RMSE with 4,000 sections per seed, from the claims' runs."""
+def errors() -> dict[tuple[str, str], list[float]]:
+    """(network, size) -> RMSE with 4,000 sections, per seed of the claims' runs; else that of the published weights."""
     runs = json.loads((CARD / "results.json").read_text())["runs"] if (CARD / "results.json").is_file() else {}
-    found: dict[str, list[float]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
     for run in runs.values():
         spec = run["spec"]
         if spec.get("study") == "learning_curve":
-            found.setdefault(spec["set"]["network"], []).append(run["metrics"]["rmse_4000"])
-        elif spec.get("recipe") == "sim-closed-form" and "data.world_seed" in spec["set"]:
-            found.setdefault("closed-form", []).append(run["metrics"]["test/rmse"])
+            found.setdefault((spec["set"]["network"], "narrow"), []).append(run["metrics"]["rmse_4000"])
+        elif spec.get("recipe") in ("sim-closed-form", "sim-rocket") and "data.world_seed" in spec["set"]:
+            name = spec["recipe"].removeprefix("sim-")
+            found.setdefault((name, "narrow"), []).append(run["metrics"]["test/rmse"])
+    for name, (_, rmse) in shipped().items():
+        if (name, "narrow") not in found:
+            found[name, "shipped"] = [rmse]
     return found
 
 
@@ -75,12 +92,17 @@ def axes(width: float = 6.0, height: float = 4.0) -> Any:
 
 def draw_latency(measured: dict[str, Any], folder: Path) -> None:
     figure, plot = axes()
-    speed = {row["network"]: row["ms"] for row in measured["rows"] if row["size"] == "narrow"}
-    for name, values in errors().items():
-        plot.plot([speed[name]] * len(values), values, "o", color=COLOUR, alpha=0.3, ms=4)
-        plot.plot(speed[name], np.mean(values), "o", color=COLOUR)
-        place = (speed[name], np.mean(values))
-        plot.annotate(name, place, xytext=(6, 4), textcoords="offset points", color=GREY)
+    speed = {(row["network"], row["size"]): row["ms"] for row in measured["rows"]}
+    for key, values in errors().items():
+        if key not in speed:
+            continue
+        plot.plot([speed[key]] * len(values), values, "o", color=COLOUR, alpha=0.3, ms=4)
+        plot.plot(speed[key], np.mean(values), "o", color=COLOUR)
+        text = key[0] if len(values) > 1 else f"{key[0]}, one seed"
+        near = speed[key] > 4  # the text goes to the other side where the axis ends
+        offset, side = ((-8, 4), "right") if near else ((8, 4), "left")
+        place = (speed[key], float(np.mean(values)))
+        plot.annotate(text, place, xytext=offset, textcoords="offset points", color=GREY, ha=side)
     plot.axvline(10, color=OTHER, lw=1, ls="--")
     plot.set_xscale("log")
     plot.set_xlabel("ms per section, one core")
@@ -115,9 +137,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--sizes", nargs="+", default=["narrow", "full", "shipped"], help="measured; others are kept")
     options = parser.parse_args()
     if options.pictures is None:
-        options.out.write_text(json.dumps(measure(), indent=1) + "\n")
+        facts = {"threads": 1, "torch": torch.__version__, "cpu": platform.processor() or platform.machine()}
+        before = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+        rows = [row for row in before if row["size"] not in options.sizes] + measure(options.sizes)
+        options.out.write_text(json.dumps({"rows": rows, **facts}, indent=1) + "\n")
         return
     options.pictures.mkdir(parents=True, exist_ok=True)
     draw_predictions(options.pictures)

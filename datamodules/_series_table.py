@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules._frames import frame_numbers, is_frame, numbers_of
 from datamodules._series_files import Series
 from datamodules.base import Problems
 from zoo.errors import BadData, BadInput
@@ -39,22 +40,41 @@ class Table:
 def check_arrays(x: Any, y: Any, where: str) -> Series:
     """Arrays of a user as if they had come from a file.
 
+    Args:
+        x: array (series, channels, points) or (series, points), table with a series per row, or list of series: arrays
+            (channels, points) or (points,), tables with a row per point and a column per channel.
+        y: target of each series.
+        where: how messages call them.
+
     Raises:
         BadInput: for other shapes or types.
     """
-    try:
-        rows = [np.asarray(row, dtype=np.float32) for row in x]
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{where}: expected series as numbers (series, channels, points) ({error}).") from None
-    rows = [row[None] if row.ndim == 1 else row for row in rows]
+    if is_frame(x):
+        x = frame_numbers(x, where)
+    rows = [_series(row, f"{where}: series {number}") for number, row in enumerate(x)]
     if not rows or any(row.ndim != 2 or row.shape[1] == 0 for row in rows):
         raise BadInput(f"{where}: expected series (series, channels, points), (series, points) or a list of (C, L).")
     targets = np.asarray(y)
     if targets.shape != (len(rows),):
         raise BadInput(f"{where}: expected {len(rows)} targets, got the shape {targets.shape}.")
+    given = targets.tolist()
+    classes = any(isinstance(t, str) for t in given)
+    if classes and (missing := [i for i, t in enumerate(given) if t is None or t != t]):
+        raise BadInput(f"{where}: series {missing[0]} has no target: expected a class, got {given[missing[0]]!r}.")
     fractions = targets.dtype.kind == "f" and not bool((targets == np.round(targets)).all())
-    names = [str(int(t)) if targets.dtype.kind == "f" and not fractions else str(t) for t in targets.tolist()]
+    names = [str(int(t)) if targets.dtype.kind == "f" and not fractions else str(t) for t in given]
     return Series(rows, names, [], fractions, [f"series {i}" for i in range(len(rows))])
+
+
+def _series(row: Any, where: str) -> np.ndarray:
+    """One series as float32, (C, L) if it has one or two axes."""
+    if is_frame(row):
+        return frame_numbers(row, where).T.astype(np.float32)
+    try:
+        array = numbers_of(row).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{where}: expected numbers (channels, points), got {error}.") from None
+    return array[None] if array.ndim == 1 else array
 
 
 def make_table(files: Sequence[Series], paths: Sequence[str], options: Mapping[str, Any]) -> Table:

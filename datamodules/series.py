@@ -128,7 +128,8 @@ class SeriesDataModule(ZooDataModule):
         """Use arrays.
 
         Args:
-            train: series (M, C, L), (M, L) or a list of (C, L_i), and M labels (numbers or text) or values.
+            train: series (M, C, L), (M, L), a list of (C, L_i), or tables (one with a series per row, or a list with a
+                row per point and a column per channel), and M labels (numbers or text) or values.
             test: the same; None: a third of `train`, drawn by `split_seed`.
             options: arguments of the class.
 
@@ -218,7 +219,8 @@ class SeriesDataModule(ZooDataModule):
         table, hp = self.table(), self.hparams
         chosen = torch.as_tensor(share_out(table, part, hp["val_share"], hp["resplit"], hp["split_seed"]))
         if len(chosen) == 0:
-            raise BadData(f"{self.root}: the split {part} is empty. Give more series, or change val_share or resplit.")
+            where = self.root or "These series"
+            raise BadData(f"{where}: the split {part} is empty. Give more series, or change val_share or resplit.")
         lengths = table.lengths[chosen] if bool((table.lengths != table.series.shape[2]).any()) else None
         targets = None if split == "predict" else table.targets[chosen]
         return SeriesDataset(table.series[chosen], lengths, targets, table.class_names is not None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conformance.support import SaveAfter, data_of, different, model_of, run_state, state_of, trainer_of, variants
 from lightning import Callback, LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging
 from toys import register_toys
 from toys.ridge import ToyRidge
 from toys.tables import TableDataModule
@@ -218,6 +218,41 @@ def test_resume_in_an_epoch_with_limits_and_averaging(tmp_path: Path) -> None:
     average = lambda: EMAWeightAveraging(decay=0.7)  # noqa: E731
     expected = run(average(), SaveAfter(7, path))
     assert not different(expected, run(average(), seed=4, ckpt_path=path, weights_only=True))
+
+
+@pytest.mark.parametrize("name", ["toy-student", "toy-average"])
+@pytest.mark.parametrize("interval", [1.0, 0.5])
+def test_resume_between_a_batch_and_its_validation(name: str, interval: float, tmp_path: Path) -> None:
+    """From a checkpoint of any batch: no validation is left out, and none is done twice."""
+    entry = toy(name)
+    after: list[int] = []  # the batches that validations followed
+
+    class Keep(Checkpoint):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / f"batch{trainer.fit_loop.epoch_loop.total_batch_idx + 1}.ckpt")
+
+        def on_validation_end(self, trainer: Any, *_: Any) -> None:
+            after.append(trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+            trainer.save_checkpoint(tmp_path / f"val{after[-1]}.ckpt")
+
+    def run(seed: int, *callbacks: Callback, **options: Any) -> tuple[dict[str, Any], Order]:
+        order = Order()
+        trainer = trainer_of(tmp_path, order, *callbacks, max_epochs=2, val_check_interval=interval)
+        trainer.fit(model_of(entry, seed=seed), data_of(entry), **options)
+        return run_state(trainer), order
+
+    expected, whole = run(0, Keep())
+    assert len(after) == 2 / interval
+    times = tuple(after)
+    for seen in (times[0] - 1, times[0], times[0] + 1, times[1]):
+        found, order = run(5, ckpt_path=tmp_path / f"batch{seen}.ckpt", weights_only=True)
+        assert order.val == whole.val[sum(n < seen for n in times) :], f"resumed after batch {seen}"
+        assert not different(expected, found), f"resumed after batch {seen}"
+    # resumed with a validation, and killed once more after it
+    run(6, Keep(), ckpt_path=tmp_path / f"batch{times[0]}.ckpt", weights_only=True)
+    found, order = run(7, ckpt_path=tmp_path / f"val{times[0]}.ckpt", weights_only=True)
+    assert order.val == whole.val[1:]
+    assert not different(expected, found)
 
 
 def test_checkpoint_of_a_shorter_run_continues(tmp_path: Path) -> None:

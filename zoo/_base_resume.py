@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import Trainer
 
-__all__ = ["random_state", "reopen_epoch", "set_random_state"]
+__all__ = ["random_state", "reopen_epoch", "reopen_validation", "set_random_state", "validation_follows"]
 
 
 def reopen_epoch(checkpoint: dict[str, Any]) -> None:
@@ -24,6 +25,38 @@ def reopen_epoch(checkpoint: dict[str, Any]) -> None:
         if part["started"] and part["processed"] == part["started"]:
             part["processed"] -= 1
             part["completed"] = min(part["completed"], part["processed"])
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether validation comes after the present training batch."""
+    every, batches = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    if not trainer.enable_validation or batches is None or (every and (trainer.current_epoch + 1) % every):
+        return False
+    if batches == float("inf"):
+        return trainer.is_last_batch
+    loop = trainer.fit_loop.epoch_loop
+    return (1 + (loop.batch_idx if every else loop.total_batch_idx)) % int(batches) == 0
+
+
+def reopen_validation(checkpoint: dict[str, Any], follows: bool) -> None:
+    """Undo that Lightning leaves out the validation that was to follow the batch after which a checkpoint was written.
+
+    Such a checkpoint (`every_n_train_steps` that meets an epoch's end, a signal of the scheduler) was counted as if the
+    validation had been: whatever a method derives from it, such as an interval or the choice of the best model, would
+    be missing. A validation of which no batch is done yet is something that Lightning resumes.
+
+    Args:
+        checkpoint: about to be written.
+        follows: whether validation comes next if this batch has just ended.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    batches, seen = loop.get("epoch_loop.batch_progress"), loop.get("epoch_loop.val_loop.batch_progress")
+    if not follows or not batches or not seen or batches["current"]["completed"] == batches["current"]["processed"]:
+        return
+    for part in ("total", "current"):
+        batches[part]["completed"] += 1
+        done = seen[part]["completed"] if part == "total" else 0
+        seen[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
 
 
 def random_state() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo._base_export import Exportable
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
-from zoo._base_resume import random_state, reopen_epoch, set_random_state
+from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo._base_share import Shared
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
@@ -302,6 +302,7 @@ class ZooModule(Shared, Exportable, LightningModule):
         """Add the index id and each rank's random state and collected values."""
         from zoo.index import id_of
 
+        reopen_validation(checkpoint, self._trainer is not None and validation_follows(self.trainer))
         reopen_epoch(checkpoint)
         mine = {"rng": random_state(), "collected": self.collected_state()}
         checkpoint["zoo"] = {
@@ -334,6 +335,18 @@ class ZooModule(Shared, Exportable, LightningModule):
             if batch_idx > 0:
                 self._restore()
             self._resume = {}
+
+    def on_validation_start(self) -> None:
+        """Restore it for a validation with which a resumed run begins; a subclass that overrides this calls it."""
+        if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._restore()
+            # Lightning leaves these as they were, one batch ahead, and would resume the same validation once more
+            self.trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
+    def on_validation_end(self) -> None:
+        """Go on from the random state after it; a subclass that overrides this calls it."""
+        if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._resume["rng"] = random_state()
 
     def _restore(self) -> None:
         if self._resume:
@@ -444,6 +457,7 @@ class RoundModule(ZooModule):
 
     def setup(self, stage: str) -> None:
         """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any."""
+        super().setup(stage)
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]

@@ -40,14 +40,15 @@ _STRAIGHT: dict[str, tuple[dict[str, Any], Path]] = {}
 def straight(entry: Entry, factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The uninterrupted run that the tests of this file share, with its checkpoints.
 
-    `middle.ckpt` is from the middle of the second epoch; `first-epoch=0.ckpt` is ModelCheckpoint's, written after the
-    validation of the first one.
+    `middle.ckpt` is from the middle of the second epoch; `before.ckpt` was written between the last batch of the first
+    one and its validation, `first-epoch=0.ckpt` by ModelCheckpoint after it.
     """
     key = f"{entry.id} {entry.model} {entry.tiny}"
     if key not in _STRAIGHT:
         folder = factory.mktemp("straight")
         keep = ModelCheckpoint(dirpath=folder, filename="first-{epoch}", save_top_k=-1, monitor=None)
-        expected, _ = whole(entry, folder, keep, SaveAfter(middle(entry), folder / "middle.ckpt"))
+        before = SaveAfter(len(data_of(entry).train_dataloader()), folder / "before.ckpt")
+        expected, _ = whole(entry, folder, keep, before, SaveAfter(middle(entry), folder / "middle.ckpt"))
         _STRAIGHT[key] = expected, folder
     return _STRAIGHT[key]
 
@@ -87,10 +88,11 @@ def test_c17_killed(entry: Entry, folder: Path) -> None:
 
 
 def test_c17_end_of_an_epoch(entry: Entry, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """ModelCheckpoint's usual moment: after the validation of the first epoch."""
+    """Before the validation of the first epoch, and after it, ModelCheckpoint's usual moment."""
     expected, place = straight(entry, tmp_path_factory)
-    found = different(expected, resumed(entry, folder, place / "first-epoch=0.ckpt"))
-    assert not found, f"after resuming: {names(found)}"
+    for name in ("before.ckpt", "first-epoch=0.ckpt"):
+        found = different(expected, resumed(entry, folder, place / name))
+        assert not found, f"after resuming from {name}: {names(found)}"
 
 
 def test_c17_with_averaged_weights(gradient_entry: Entry, folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -196,8 +197,33 @@ def test_arrays() -> None:
     assert regression.facts()["num_classes"] == 0
     with pytest.raises(BadInput, match="6 targets"):
         SeriesDataModule.from_arrays((rows, [1, 2]))
-    with pytest.raises(BadInput, match="as numbers"):
+    with pytest.raises(BadInput, match="series 0: expected numbers"):
         SeriesDataModule.from_arrays((["a", "b"], [1, 2]))
+
+
+def test_frames() -> None:
+    """One frame has a series per row; of several, each has a row per point and a column per channel."""
+    series, labels = cylinder_bell_funnel(30, 40)
+    targets = pd.Series(np.array(CLASS_NAMES)[labels], dtype="category")
+    options: dict[str, Any] = {"val_share": 0}
+    wanted: Any = SeriesDataModule.from_arrays((series, targets), (series, targets), **options).split("train")
+    wide = pd.DataFrame(series[:, 0])
+    found: Any = SeriesDataModule.from_arrays((wide, targets), (wide, targets), **options).split("train")
+    assert torch.equal(found.series, wanted.series)
+    assert torch.equal(found.targets, wanted.targets)
+    both = [pd.DataFrame({"a": row[0], "b": -row[0]}) for row in series]
+    data = SeriesDataModule.from_arrays((both, targets), (both, targets), **options)
+    assert data.facts()["channels"] == 2
+    train: Any = data.split("train")
+    assert torch.equal(train.series[:, 1], -wanted.series[:, 0])
+    with pytest.raises(BadInput, match="train: the column 'name' does not hold numbers, such as 'x' in row 0"):
+        SeriesDataModule.from_arrays((wide.assign(name="x"), targets))
+    with pytest.raises(BadInput, match="train: series 2: the column 'b'"):
+        SeriesDataModule.from_arrays(([*both[:2], both[2].assign(b="x")], targets[:3]))
+    with pytest.raises(BadInput, match="series 1 has no target"):
+        SeriesDataModule.from_arrays((series, [targets[0], None, *targets[2:]]))
+    with pytest.raises(BadData, match="at least two classes, found 1"):
+        SeriesDataModule.from_arrays((series, ["one"] * 30))
 
 
 def test_world_has_three_shapes() -> None:

@@ -140,6 +140,25 @@ def test_differentiable_path_gives_the_same(pooling: str) -> None:
     torch.testing.assert_close(learned.weights.grad, tight.weights.grad)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_traced_path_gives_the_same(pooling: str) -> None:
+    kernels, x = sample_kernels(50, 40, 3, seed=4), series(6, 3, 40)
+    wanted = Rocket.from_kernels(kernels, 3, pooling=pooling, trainable=True)
+    traced = Rocket.from_kernels(kernels, 3, pooling=pooling, trainable=True, block_bytes=0)
+    torch.testing.assert_close(traced(x), wanted(x), atol=2e-5, rtol=1e-5)
+    for rocket in (wanted, traced):
+        rocket(x).square().sum().backward()
+    torch.testing.assert_close(traced.weights.grad, wanted.weights.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_tracing_takes_few_operations() -> None:
+    """Exporting takes time with the number of operations, and there may be hundreds of groups."""
+    rocket, x = Rocket(60, 40, 2), series(2, 2, 40)
+    program = torch.export.export(rocket, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    computed = [node for node in program.graph.nodes if node.op == "call_function"]
+    assert len(computed) < 14 * len(rocket.convolution.groups) + 20
+
+
 def test_soft_gradient_by_finite_differences() -> None:
     rocket = Rocket(8, 24, 2, seed=5, pooling="soft", sharpness=5.0, shift=0.7, trainable=True).double()
     x = series(3, 2, 24).double()

@@ -7,12 +7,13 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from datamodules.series import SeriesDataModule
 from datamodules.worlds.cylinder_bell_funnel import cylinder_bell_funnel
-from zoo.errors import BadInput
+from zoo.errors import BadInput, InvalidConfig
 from zoo.nn.ridge import Ridge
 from zoo.sequence.soft_rocket import SoftRocket
 
@@ -159,29 +160,33 @@ def test_predict_takes_what_people_have(classifier: SoftRocket) -> None:
     torch.testing.assert_close(found[0]["scores"] * classifier.temperature, found[0]["logits"])
 
 
-class Frame:
-    """As much of a DataFrame as is used."""
-
-    def __init__(self, **columns: Any) -> None:
-        self.data = {k: np.asarray(v) for k, v in columns.items()}
-        self.columns = list(columns)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.data[name]
-
-    def to_numpy(self) -> np.ndarray:
-        return np.stack(list(self.data.values()), 1)
-
-
 def test_predict_takes_frames() -> None:
     model = SoftRocket(2, channels=2, **SMALL)
     x, y = np.random.default_rng(0).standard_normal((2, 40))
-    by_frame, by_array = model.predict(Frame(x=x, y=y)), model.predict(np.stack([x, y]))
-    torch.testing.assert_close(by_frame[0]["logits"], by_array[0]["logits"])
-    with pytest.raises(BadInput, match="column 'name'"):
-        model.predict(Frame(x=x, name=np.array(["a"] * 40)))
+    by_array = model.predict(np.stack([x, y]))[0]["logits"]
+    frame = pd.DataFrame({"x": x, "y": y}, index=pd.date_range("2020", periods=40))
+    for given in (frame, [frame], frame.astype("Float64"), pd.DataFrame(frame.to_numpy(), columns=["same", "same"])):
+        torch.testing.assert_close(model.predict(given)[0]["logits"], by_array)
+    with pytest.raises(BadInput, match="column 'name' does not hold numbers, such as 'a' in row 0"):
+        model.predict(pd.DataFrame({"x": x, "name": "a"}))
+    with pytest.raises(BadInput, match="column 'when'"):
+        model.predict(pd.DataFrame({"x": x, "when": frame.index}))
     with pytest.raises(BadInput, match="expected 2 columns, got 3"):
-        model.predict(Frame(x=x, y=y, z=y))
+        model.predict(frame.assign(z=y))
+    with pytest.raises(BadInput, match="channel 1 holds nan at point 3"):
+        model.predict(pd.DataFrame({"x": x, "y": pd.array([*range(3), None, *range(36)], dtype="Int64")}))
+
+
+def test_predict_takes_columns_of_a_frame(classifier: SoftRocket) -> None:
+    series, _ = cylinder_bell_funnel(2, 32, (5,))
+    wanted = [r["logits"] for r in classifier.predict(series)]
+    column = pd.Series(series[0, 0], index=pd.date_range("2020", periods=32))
+    torch.testing.assert_close(classifier.predict(column)[0]["logits"], wanted[0])
+    wide = pd.DataFrame(series[:, 0])
+    found = classifier.predict([row for _, row in wide.iterrows()])
+    torch.testing.assert_close([r["logits"] for r in found], wanted)
+    with pytest.raises(BadInput, match="one series per row"):
+        classifier.predict(wide)
 
 
 def test_series_of_unequal_length(classifier: SoftRocket) -> None:
@@ -202,6 +207,9 @@ def test_series_of_unequal_length(classifier: SoftRocket) -> None:
         (np.arange(10.0), "too short: kernel"),
         (np.zeros((1, 2, 3, 4)), "4 axes"),
         (["abc"], "got str"),
+        ([1.0, None, *range(30)], "holds None at point 1"),
+        (np.array([0.5, "bad"] * 20, dtype=object), "'bad' at 1"),
+        (np.ma.masked_array(np.arange(40.0), mask=np.arange(40) == 7), "nan at point 7"),
         ([[1, 2], "x"], "series 1"),
         ([], None),
     ],
@@ -229,6 +237,23 @@ def test_constant_training_series_are_refused() -> None:
     with pytest.raises(BadInput, match="Training series 4 is constant"):
         fit(SoftRocket(3, **SMALL), module)
     fit(SoftRocket(3, normalise=False, **SMALL), module)
+
+
+def test_data_of_another_kind_are_refused_before_the_first_batch() -> None:
+    series, labels = cylinder_bell_funnel(30, 32)
+    classes = SeriesDataModule.from_arrays((series, labels), (series, labels))
+    values = SeriesDataModule.from_arrays((series, labels + 0.5), (series, labels + 0.5))
+    for model, module, message in (
+        (SoftRocket(3, channels=2, **SMALL), classes, "model.channels=1"),
+        (SoftRocket(4, **SMALL), classes, "3 classes and the model 4"),
+        (SoftRocket(0, **SMALL), classes, "model.num_classes=3"),
+        (SoftRocket(3, **SMALL), values, "data.target=label"),
+    ):
+        with pytest.raises(InvalidConfig, match=message):
+            fit(model, module)
+    named = SoftRocket(3, **SMALL)
+    fit(named, classes)
+    assert named.class_names == ["0", "1", "2"], "names travel with the weights"
 
 
 def test_unusable_arguments_are_named() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -388,24 +389,11 @@ def test_scores_of_ranks_are_put_in_order() -> None:
 # Inputs -----------------------------------------------------------------------------------------------------------
 
 
-class Table:
-    """As much of a DataFrame as is read: `columns`, `[]` and `to_numpy`."""
-
-    def __init__(self, columns: dict[str, Any]) -> None:
-        self.held, self.columns = columns, list(columns)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.held[name]
-
-    def to_numpy(self) -> np.ndarray:
-        return np.stack([np.asarray(v) for v in self.held.values()], 1)
-
-
 def test_predict_takes_what_people_have(tmp_path: Path) -> None:
     model, data = fitted("closed-form", tmp_path)
     section = data.split("test")[0]["signal"].numpy()
     np.savez(tmp_path / "s.npz", signal=section, speed=5.0)
-    table = Table({f"detector {k}": section[k] for k in range(8)})
+    table = pd.DataFrame({f"detector {k}": section[k] for k in range(8)})
     given: list[Any] = [section, torch.from_numpy(section), section.tolist(), table, tmp_path / "s.npz"]
     given += [str(tmp_path / "s.npz"), {"signal": section}]
     values = [
@@ -428,7 +416,8 @@ def test_predict_takes_what_people_have(tmp_path: Path) -> None:
         (np.full((8, 64), "x"), "numbers"),
         (np.random.default_rng(0).random((8, 1)), "at least 2 samples"),
         (1000 * np.random.default_rng(0).random((8, 64)), "full scale"),
-        (Table({"a": np.ones(64), "b": np.array(["x"] * 64)}), "'b'"),
+        (pd.DataFrame({"a": np.ones(64), "b": ["x"] * 64}), "column 'b' does not hold numbers, such as 'x' in row 0"),
+        (pd.DataFrame(np.eye(64, 8)).astype("Float64").replace(1.0, pd.NA), "nan at detector 0, sample 0"),
         ("no_such.npz", "no such file"),
         (np.array([[0.5, "bad"]] * 8, dtype=object), "'bad' at detector 0, sample 1"),
         ({"speed": 5.0}, "input 0"),

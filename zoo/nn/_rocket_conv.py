@@ -225,6 +225,13 @@ class GroupedConvolution:
         matrix = torch.stack(taps, 1).flatten(0, 1)  # (C taps, L_out, M)
         return torch.einsum("rtm,gr->tmg", matrix, kernels[:, 1:]) + kernels[:, 0]
 
+    def convolved(self, group: Group, x: Tensor, kernels: Tensor) -> Tensor:
+        """The same as (M, kernels, L_out), in one operation."""
+        weight = kernels[:, 1:].reshape(-1, self.channels, group.window.taps)
+        return torch.nn.functional.conv1d(
+            x, weight, kernels[:, 0], padding=group.window.zeros, dilation=group.window.dilation
+        )
+
 
 def even_share(total: int, most: int) -> int:
     """The largest share when `total` is cut into as few, nearly equal parts of at most `most` as possible."""

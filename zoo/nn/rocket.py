@@ -305,7 +305,9 @@ class Rocket(nn.Module):
             inside = torch.arange(x.shape[2], device=x.device) < lengths[:, None, None]
             x = torch.where(inside, x, 0)
         graph = torch.is_grad_enabled() and (x.requires_grad or self.weights.requires_grad)
-        if tracing or graph:
+        if tracing and lengths is None:
+            found = self._traced(x)
+        elif tracing or graph:
             found = self._differentiable(x, self.grouped_weights(), lengths, save_memory=graph and not tracing)
         else:
             found = self._blockwise(x, self._kept_weights(), lengths)
@@ -342,6 +344,23 @@ class Rocket(nn.Module):
 
         self.convolution.reduce(x, weight, pool)
         return found
+
+    def _traced(self, x: Tensor) -> Tensor:
+        """The same in few operations per group, which is what tracing, compiling and exporting take time for."""
+        offsets, groups = self.convolution.offsets(), self.convolution.groups
+        weight = self.grouped_weights()
+        shares, highest = [], []
+        for number, group in enumerate(groups):
+            kernels = weight[offsets[number] : offsets[number + 1]].view(-1, self.convolution.rows(group))
+            z = self.convolution.convolved(group, x, kernels)
+            highest.append(z.amax(2))
+            hard = (z > 0).to(z.dtype).mean(2)
+            if self.pooling == "hard":
+                shares.append(hard)
+                continue
+            soft = torch.sigmoid(self.log_sharpness.exp() * z - self.shift).mean(2)
+            shares.append(soft if self.pooling == "soft" else soft + (hard - soft).detach())
+        return torch.stack([torch.cat(shares, 1), torch.cat(highest, 1)], 2).flatten(1)
 
     def _differentiable(self, x: Tensor, weight: Tensor, lengths: Tensor | None, *, save_memory: bool) -> Tensor:
         offsets, found = self.convolution.offsets(), []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules._frames import frame_numbers, is_frame, is_number, numbers_of
 from zoo.errors import BadInput
 
 __all__ = ["example_series", "make_series_batch", "refuse_constant", "split_series"]
@@ -24,14 +25,6 @@ def example_series(channels: int, length: int) -> Tensor:
     return torch.stack([sine, ramp, step])
 
 
-def _is_frame(item: Any) -> bool:
-    return hasattr(item, "to_numpy") and hasattr(item, "columns")
-
-
-def _is_number(item: Any) -> bool:
-    return isinstance(item, (int, float, np.number)) and not isinstance(item, bool)
-
-
 def split_series(inputs: Any, channels: int) -> list[Any]:
     """Series of an argument of `predict`.
 
@@ -39,7 +32,11 @@ def split_series(inputs: Any, channels: int) -> list[Any]:
     points); of two axes it is one series (channels, points), or with one channel several (series, points).
     """
     if isinstance(inputs, (list, tuple)):
-        return [list(inputs)] if inputs and all(map(_is_number, inputs)) else list(inputs)
+        points = [is_number(v) for v in inputs]
+        if any(points) and not all(points):
+            place = points.index(False)
+            raise BadInput(f"A list of points holds {inputs[place]!r} at point {place}, expected numbers.")
+        return [list(inputs)] if any(points) else list(inputs)
     if isinstance(inputs, (np.ndarray, Tensor)):
         if inputs.ndim == 3 or (inputs.ndim == 2 and channels == 1 and inputs.shape[0] != 1):
             return list(inputs)
@@ -53,31 +50,25 @@ def split_series(inputs: Any, channels: int) -> list[Any]:
 
 def _from_frame(frame: Any, number: int, channels: int) -> np.ndarray:
     """Rows are points, columns are channels."""
-    for column in frame.columns:
-        if not np.issubdtype(np.asarray(frame[column]).dtype, np.number):
-            raise BadInput(
-                f"series {number}: column {column!r} of the DataFrame holds {np.asarray(frame[column]).dtype}, "
-                "expected numbers. Select the numeric columns."
-            )
-    if len(frame.columns) != channels:
+    values = frame_numbers(frame, f"series {number}")
+    if values.shape[1] != channels:
         raise BadInput(
             f"series {number}: a DataFrame holds one series, a row per point and a column per channel; expected "
-            f"{channels} column{'s' * (channels > 1)}, got {len(frame.columns)}. For one series per row, give "
+            f"{channels} column{'s' * (channels > 1)}, got {values.shape[1]}. For one series per row, give "
             "frame.to_numpy()[:, None]."
         )
-    return np.asarray(frame.to_numpy(), dtype=np.float32).T
+    return values.T.astype(np.float32)
 
 
 def _from_any(item: Any, number: int, channels: int) -> np.ndarray:
     """One series (C, L)."""
-    if _is_frame(item):
+    if is_frame(item):
         return _from_frame(item, number, channels)
     wanted = f"expected {channels} x points numbers" + (" or a plain list of points" if channels == 1 else "")
     try:
-        array = np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item)
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"values of type {array.dtype}")
-        array = array.astype(np.float32)
+        array = numbers_of(item.detach().cpu() if isinstance(item, Tensor) else item)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise BadInput(f"series {number}: {wanted}, got {type(item).__name__} ({error}).") from None
     if array.ndim == 1 and channels == 1:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules._frames import frame_numbers, is_frame, is_number
 from datamodules._steel_check import signal_problem
 from zoo.errors import BadInput
 
@@ -55,14 +56,14 @@ def read_section(
         item = held
     if isinstance(item, dict):
         held, item = item, item.get("signal")
-    if hasattr(item, "columns") and hasattr(item, "to_numpy"):
-        item = _table(item, where)
+    if is_frame(item):
+        item = frame_numbers(item, where).T
     try:
         signal = np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: expected intensities (C, L), got {type(item).__name__} ({error}).") from None
     if signal.dtype.kind == "O" and signal.ndim == 2:
-        row, column = next(((i, j) for (i, j), v in np.ndenumerate(signal) if not _is_number(v)), (0, 0))
+        row, column = next(((i, j) for (i, j), v in np.ndenumerate(signal) if not is_number(v)), (0, 0))
         raise BadInput(f"{where}: expected numbers, got {signal[row, column]!r} at detector {row}, sample {column}.")
     problem = signal_problem(signal, channels, length)
     if problem is not None:
@@ -73,10 +74,6 @@ def read_section(
     return np.ascontiguousarray(signal, dtype=np.float32), meta
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as data:
@@ -85,15 +82,6 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: expected an .npz file with signal (C, L), found no such file.") from None
     except Exception as error:  # np.load raises many kinds for files that are something else
         raise BadInput(f"{path}: expected an .npz file with signal (C, L), could not read it ({error}).") from error
-
-
-def _table(table: Any, where: str) -> np.ndarray:
-    """A DataFrame with samples in rows and detectors in columns as (C, L)."""
-    for name in table.columns:
-        kind = np.asarray(table[name]).dtype.kind
-        if kind not in "fiu":
-            raise BadInput(f"{where}: expected columns of numbers, one per detector; the column {name!r} is not.")
-    return np.asarray(table.to_numpy()).T
 
 
 def draw_section(signal: np.ndarray, pitch_um: float, name: str, value: float, low: float, high: float) -> Image.Image:

@@ -24,7 +24,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from zoo.base import RoundModule
-from zoo.errors import BadInput
+from zoo.errors import BadInput, InvalidConfig
 from zoo.nn.ridge import Ridge, RidgeFit, RidgeHead
 from zoo.nn.rocket import Rocket, standardise_series
 from zoo.sequence._soft_rocket_inputs import example_series, make_series_batch, refuse_constant, split_series
@@ -122,6 +122,25 @@ class SoftRocket(RoundModule):
     def classifies(self) -> bool:
         """Whether labels are predicted, not values."""
         return bool(self.hparams["num_classes"])
+
+    def setup(self, stage: str) -> None:
+        """Compare with the data.
+
+        Raises:
+            InvalidConfig: if they have other channels, or values instead of classes.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        facts = data.facts() if hasattr(data, "facts") else {}
+        wanted, here = facts.get("channels"), self.hparams["channels"]
+        if wanted is not None and wanted != here:
+            raise InvalidConfig(f"The data have {wanted} channels and the model {here}: set model.channels={wanted}.")
+        if "num_classes" in facts and bool(facts["num_classes"]) != self.classifies:
+            given, other = ("values", "classes") if self.classifies else ("classes", "values")
+            raise InvalidConfig(
+                f"The data have {given} and the model predicts {other}: set model.num_classes={facts['num_classes']}, "
+                f"or data.target={'label' if self.classifies else 'value'}."
+            )
+        super().setup(stage)
 
     # Features and scores ------------------------------------------------------------------------------------------
 

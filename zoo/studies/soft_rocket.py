@@ -19,7 +19,7 @@ from zoo.studies import Outcome, study
 
 _FIELDS = ("weights", "lengths", "biases", "dilations", "paddings", "channel_counts", "channels")
 _AEON = "tests/methods/oracles/rocket_aeon.npz"
-_UCR = "benchmarks/results/rocket_ucr_aeon.json"
+_UCR = "benchmarks/results/rocket_ucr_aeon{}.json"
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -57,7 +57,7 @@ def exactness(name: str = "GunPoint") -> Outcome:
     return Outcome({"largest_difference": float(apart[:, 1::2].max()), "unexplained": float(left.max())})
 
 
-def _per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
+def per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
     """One Conv1d per kernel, one after the other, as in the paper's release."""
     kernels, modules = rocket.kernels(), []
     at = place = 0
@@ -97,7 +97,7 @@ def speed(
     slow = Rocket(kernels, length, channels, seed)
     rocket = Rocket(kernels, length, channels, seed).to(device)
     x = torch.randn(series, channels, length, generator=torch.Generator().manual_seed(seed))
-    modules = _per_module(slow)
+    modules = per_module(slow)
     torch.testing.assert_close(rocket(x.to(device)).cpu()[:, 1::2], modules(x)[:, 1::2], atol=1e-3, rtol=1e-3)
     ratios = []
     for _ in range(repeats):
@@ -188,29 +188,29 @@ def leaves(osuleaf: str = "", kernels: int = 300, tune_epochs: int = 0, seed: in
 
 
 @study("difference", "rank", "sets")
-def archive(
-    ucr_a_h: str = "", ucr_h_p: str = "", kernels: int = 2000, seed: int = 0, out: str | None = None
-) -> Outcome:
+def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: int = 2000, seed: int = 0) -> Outcome:
     """Accuracy against aeon's Rocket over sets of the UCR archive: mean difference, and our mean rank of 1 or 2.
 
     Args:
         ucr_a_h: folder of the sets A to H.
         ucr_h_p: folder of the sets H to P.
+        large: the sets that take long instead of the others.
         kernels: N.
         seed: of our kernels; aeon's results, made by `benchmarks/rocket_ucr.py`, are read from the checkout.
-        out: file to write the accuracies of each set to.
+
+    Returns:
+        Also the curve `accuracy`: ours, over the place of the set in the alphabet.
     """
-    theirs: dict[str, float] = json.loads(_checkout(_UCR).read_text())["accuracy"]
+    theirs: dict[str, float] = json.loads(_checkout(_UCR.format("_large" * large)).read_text())["accuracy"]
     ours: dict[str, float] = {}
-    for name in theirs:
+    for name in sorted(theirs):
         root = next((p for p in (Path(ucr_a_h) / name, Path(ucr_h_p) / name) if p.is_dir()), None)
         if root is None:
             raise BadInput(f"{name} is in neither {ucr_a_h} nor {ucr_h_p}.")
         ours[name] = frozen_accuracy(_task(str(root)), kernels, seed)
-    if out:
-        Path(out).write_text(json.dumps({"ours": ours, "aeon": theirs}, indent=1) + "\n", encoding="utf-8")
-    gaps = np.array([ours[name] - theirs[name] for name in theirs])
-    return Outcome({"difference": float(gaps.mean()), "rank": _mean_rank(gaps), "sets": float(len(gaps))})
+    gaps = np.array([value - theirs[name] for name, value in ours.items()])
+    found = {"difference": float(gaps.mean()), "rank": _mean_rank(gaps), "sets": float(len(gaps))}
+    return Outcome(found, {"accuracy": [(float(i), value) for i, value in enumerate(ours.values())]})
 
 
 def _mean_rank(gaps: Sequence[float] | np.ndarray) -> float:
