@@ -1,0 +1,33 @@
+"""Aggregation rules: one implementation for one process, the ranks of a Lightning strategy, and Flower.
+
+rule = create_rule("fedavg")
+state = rule.init_state(global_sd)
+global_sd, state, metrics = rule(global_sd, updates, RoundContext(0, seed, cohort, total), state)
+"""
+
+from __future__ import annotations
+
+from zoo.federated import _rules_mean  # noqa: F401  (registers its rules)
+from zoo.federated._rules_base import (
+    LOCAL,
+    RULES,
+    ClientUpdate,
+    Comm,
+    RoundContext,
+    Rule,
+    StateDict,
+    create_rule,
+    register_rule,
+)
+
+__all__ = [
+    "LOCAL",
+    "RULES",
+    "ClientUpdate",
+    "Comm",
+    "RoundContext",
+    "Rule",
+    "StateDict",
+    "create_rule",
+    "register_rule",
+]
