@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor
@@ -152,6 +153,8 @@ class Rule:
     """Whether the result is a sum of a_i * w_i with one number a_i per client, given by `weights`."""
     order_sensitive: bool = False
     """Whether another numbering of the clients changes the result beyond rounding."""
+    idempotent: bool = True
+    """Whether equal updates of all clients, with a fresh state, return that update."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """Keys of `ClientUpdate.extras` that `weights` reads; these must be small, every process gets them."""
 
@@ -236,8 +239,7 @@ class Rule:
         return {key: new[key] for key in global_sd}, mine, metrics
 
     def __repr__(self) -> str:
-        names = [p for p in inspect.signature(type(self).__init__).parameters if p not in ("self", "options")]
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names if hasattr(self, name))
+        shown = ", ".join(f"{k}={getattr(self, k)!r}" for k in _options_of(type(self)) if hasattr(self, k))
         return f"{type(self).__name__}({shown})"
 
 
@@ -263,6 +265,15 @@ def register_rule(name: str) -> Callable[[_Made], _Made]:
     return add
 
 
+def register_preset(name: str, made: type[Rule], **fixed: Any) -> None:
+    """Add a rule with other defaults under a name of its own.
+
+    Raises:
+        BadInput: if the name is taken.
+    """
+    register_rule(name)(partial(made, **fixed))
+
+
 def create_rule(name: str, **options: Any) -> Rule:
     """Build a rule by name.
 
@@ -286,6 +297,7 @@ def create_rule(name: str, **options: Any) -> Rule:
 
 def _options_of(made: Any) -> list[str]:
     """Keyword options, through `**options` up to the base class."""
+    made = made.func if isinstance(made, partial) else made
     found: list[str] = []
     for builder in made.__mro__ if isinstance(made, type) else (made,):
         if "__init__" not in vars(builder) and isinstance(builder, type):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -36,6 +36,17 @@ class Chunk:
         """Copy values (width,) into the contiguous tensors of a state dict."""
         for (key, first, end), part in zip(self.pieces, values.split([e - f for _, f, e in self.pieces]), strict=True):
             state[key].view(-1)[first:end].copy_(part)
+
+    def places(self, span: slice | None = None) -> list[tuple[str, int, int]]:
+        """Entries and where their columns lie, relative to the start of `span` (default: the whole chunk)."""
+        found, start = [], 0
+        low, high = (0, self.width) if span is None else (span.start, span.stop)
+        for key, first, end in self.pieces:
+            left, right = max(start, low), min(start + end - first, high)
+            if left < right:
+                found.append((key, left - low, right - low))
+            start += end - first
+        return found
 
 
 @dataclass(frozen=True)

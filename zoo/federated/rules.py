@@ -7,7 +7,7 @@ global_sd, state, metrics = rule(global_sd, updates, RoundContext(0, seed, cohor
 
 from __future__ import annotations
 
-from zoo.federated import _rules_mean  # noqa: F401  (registers its rules)
+from zoo.federated import _rules_columns, _rules_ewwa, _rules_gram, _rules_mean  # noqa: F401  (they register)
 from zoo.federated._rules_base import (
     LOCAL,
     RULES,
@@ -17,6 +17,7 @@ from zoo.federated._rules_base import (
     Rule,
     StateDict,
     create_rule,
+    register_preset,
     register_rule,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "Rule",
     "StateDict",
     "create_rule",
+    "register_preset",
     "register_rule",
 ]
