@@ -444,6 +444,7 @@ class RoundModule(ZooModule):
 
     def setup(self, stage: str) -> None:
         """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any."""
+        super().setup(stage)
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
