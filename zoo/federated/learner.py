@@ -76,7 +76,6 @@ class FederatedLearner(RoundModule):
         self.client_processes = client_processes
         self.client_states: dict[int, dict[str, Any]] = {}
         self.rule_state: dict[str, Any] | None = None
-        self.told: dict[str, float] = {}
         self._replicas: dict[str, list[nn.Module]] = {}
         self._updates: list[ClientUpdate] = []
         self._changed: dict[int, dict[str, Any]] = {}
@@ -114,6 +113,9 @@ class FederatedLearner(RoundModule):
             As many, of the same clients.
         """
         return updates
+
+    def round_done(self, ctx: RoundContext, told: Mapping[str, float]) -> None:
+        """Called after each aggregation with everything that the rule told; the same on all processes."""
 
     # Clients ------------------------------------------------------------------------------------------------------
 
@@ -184,6 +186,7 @@ class FederatedLearner(RoundModule):
             self.rule_state = self.rule.init_state(global_sd)
         new, state, told = self.rule(global_sd, self._crafted(ctx), ctx, self.rule_state, comm_of_run())
         self._log_round(told)
+        self.round_done(ctx, told)
         for changed in self.gather(self._changed):  # each process keeps all, since any may serve a client next time
             self.client_states |= {c: s for c, s in changed.items() if s}
         self.rule_state = state
@@ -202,7 +205,6 @@ class FederatedLearner(RoundModule):
         losses = [pair for part in parts for pair in part]
         # of what is told of single clients or entries there may be thousands
         values = {f"train/{name}": float(value) for name, value in told.items() if "/" not in name}
-        self.told = dict(told)
         if total := sum(n for n, _ in losses):
             values["train/loss"] = sum(n * loss for n, loss in losses) / total
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
