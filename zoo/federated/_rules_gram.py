@@ -55,7 +55,7 @@ class GramRule(Rule):
 class Krum(GramRule):
     """Krum (Blanchard et al. 2017): the update with the least sum of squared distances to its n - f - 2 nearest others.
 
-    Of equal scores the client with the lowest number wins.
+    Ties go to the least sum of all distances, then to the lowest number.
 
     Args:
         byzantine: f, clients that may send anything; n >= 2f + 3.
@@ -251,12 +251,16 @@ def distances(gram: Tensor) -> Tensor:
 
 
 def krum_order(squares: Tensor, neighbours: int) -> list[int]:
-    """Rows by the sum of their `neighbours` least squared distances to others; ties by position."""
-    others = squares.clone().fill_diagonal_(float("inf")).sort(1).values
-    scores = others[:, :neighbours].sum(1)
+    """Rows by the sum of their `neighbours` least squared distances to others.
+
+    Two updates that are each other's only counted neighbour tie; the sum of all distances then decides, and after it
+    the position, so that only equal updates depend on the numbers of clients.
+    """
+    others = squares.clone().fill_diagonal_(float("inf")).sort(1).values[:, :-1]
+    sums = torch.stack([others[:, :neighbours].sum(1), others.sum(1)])
     # sums in another order (over ranks) differ in the last digits, and must not break ties
-    scores = (scores / scores.max().clamp(min=1e-300) * 1e12).round()
-    return scores.argsort(stable=True).tolist()
+    scores = (sums / sums.amax(1, keepdim=True).clamp(min=1e-300) * 1e12).round().tolist()
+    return sorted(range(len(squares)), key=lambda row: (scores[0][row], scores[1][row], row))
 
 
 def enough(rule: str, clients: int, least: int, why: str) -> None:
