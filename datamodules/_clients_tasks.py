@@ -6,6 +6,7 @@ use, so that one process, ranks and other machines see the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class ClientTask:
     client: int
     share_of_work: float = 1.0
     link_up: bool = True
+
+    def steps(self, of: int) -> int:
+        """How many of its local steps the client gets done: at least one."""
+        return max(1, math.ceil(self.share_of_work * of))
 
 
 @dataclass(frozen=True)
@@ -192,4 +197,3 @@ class LocalBatches(Sampler[list[int]]):
             order = np.random.default_rng((self.seed, epoch)).permutation(self.size) + epoch * self.size
             for start in range(0, self.per_epoch * self.batch_size, self.batch_size):
                 yield order[start : start + self.batch_size].tolist()
-

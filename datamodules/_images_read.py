@@ -254,7 +254,7 @@ def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None
                 raise wrong(path, "keys", f"{split}_images and {split}_labels, or images and labels", sorted(file))
             images, labels = file[keys[0]], file[keys[1]]
             names = [str(n) for n in file["class_names"].tolist()] if "class_names" in file else None
-            marks = [file[key] if key in file else None for key in _mark_keys(keys[0])]
+            marks = [file.get(key) for key in _mark_keys(keys[0])]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise wrong(path, "file", "an npz archive of plain arrays", str(error)) from error
     pixels = _to_planes(images, path, keys[0])

@@ -103,7 +103,7 @@ def _cells(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _plan(rng: np.random.Generator, centres: np.ndarray, side: int) -> np.ndarray:
-    """Class of each cell: kinds of land have regions where they are frequent, as woods have hills and crops have plains.
+    """Class of each cell: kinds of land have regions where they are frequent, as woods and crops have.
 
     This is what makes the shares of the classes differ from one flight to the next.
     """
@@ -258,8 +258,9 @@ def make_ground(rng: np.random.Generator, side: int) -> Ground:
         y, x = np.nonzero(cover == number)
         own = cell[y, x]
         cos, sin = np.cos(direction[own]), np.sin(direction[own])
-        at = [array[y, x] for array in noises]
-        patch = _Patch(x * cos + y * sin, y * cos - x * sin, own, *at, spacing[own], contrast[own])
+        fine, medium, coarse = (array[y, x] for array in noises)
+        along, across = x * cos + y * sin, y * cos - x * sin
+        patch = _Patch(along, across, own, fine, medium, coarse, spacing[own], contrast[own])
         mean, spread = _COLOURS[name]
         of_field = np.array(mean) + spread * (0.8 * tone + 0.45 * tint)
         colour[y, x], height[y, x] = _paint(name, patch, of_field[own])

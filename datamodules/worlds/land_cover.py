@@ -1,8 +1,8 @@
 """LandCoverMap: tiles of land that unmanned aircraft photograph, ten classes as in EuroSAT.
 
-    ground   fields, woods, quarters and lakes are Voronoi cells with warped borders; each class has a procedural texture
-             (rows, orchards, crowns, roofs and streets, ...), each cell its own direction, spacing and colour; rivers and
-             highways run across. Classes have regions where they are frequent.
+    ground   fields, woods, quarters and lakes are Voronoi cells with warped borders; each class has a procedural
+             texture (rows, orchards, crowns, roofs and streets, ...), each cell its own direction, spacing and colour;
+             rivers and highways run across. Classes have regions where they are frequent.
     flight   a lawn-mower or random-waypoint path over a part of the map, one photograph each few seconds
     light    colour (1 + slope along the sun / tan(elevation)) gain, haze blended in, sensor noise; sun, haze, gain and
              white balance belong to the flight
