@@ -239,11 +239,13 @@ def test_a_large_but_finite_update_is_none_to_drop() -> None:
         ({"num_examples": 0}, BadInput, "client 3 says num_examples=0; a client without data"),
         ({"num_examples": 2.5}, BadInput, "client 3 says num_examples=2.5"),
         ({"client_id": -1}, BadInput, "client_id must be a whole number from 0, got -1"),
+        ({"client_id": "3"}, BadInput, "client_id must be a whole number from 0, got '3'"),
         ({"client_id": 5}, BadInput, "Client 5 sent more than one update"),
         ({"state": {"conv.weight": torch.zeros(4, 2, 3)}}, ShapeMismatch, "client 3: 'conv.weight' has shape"),
         ({"state": {"other": torch.zeros(1)}}, KeyMismatch, "client 3 holds 'other', which the global model lacks"),
         ({"state": {"a": torch.zeros(1), "b": torch.zeros(1)}}, KeyMismatch, "'a' and 1 more entries"),
         ({"state": {"conv.bias": torch.zeros(4, dtype=torch.int64)}}, BadInput, "'conv.bias' is torch.int64"),
+        ({"state": {"conv.bias": torch.zeros(4, device="meta")}}, BadInput, "'conv.bias' is on meta"),
         ({"state": {"conv.bias": torch.zeros(4, dtype=torch.complex64)}}, BadInput, "'conv.bias' is torch.complex64"),
     ],
 )  # fmt: skip

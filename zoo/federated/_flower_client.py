@@ -23,19 +23,19 @@ def make_client() -> ClientApp:
     Its node config says which clients live there (`clients="0,3,4"`, or Flower's own `partition-id`), and may say where
     their data are (`root`), where to keep their states between runs (`state-dir`), `device`, and `threads`.
     """
-    app = ClientApp()
 
-    @app.query()
     def clients(message: Message, context: Context) -> Message:
         """Which clients live here."""
         content = RecordDict({"config": ConfigRecord({"clients": clients_of(context.node_config)})})
         return Message(content, reply_to=message)
 
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         """Train one of them."""
         return Message(_train(message.content, context), reply_to=message)
 
+    app = ClientApp()
+    app.query()(clients)
+    app.train()(train)
     return app
 
 

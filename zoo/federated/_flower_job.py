@@ -85,7 +85,8 @@ class Job:
         if not isinstance(learner, FederatedLearner):
             raise InvalidConfig(f"{self.method} is not trained in federated rounds.")
         entry = zoo.info(self.method)
-        return learner.train(), entry.data_class()(**{**self.data, "root": root})
+        learner.train()
+        return learner, entry.data_class()(**{**self.data, "root": root})
 
 
 _LOCAL = ("root", "predict_root", "num_workers")

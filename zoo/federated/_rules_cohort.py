@@ -34,8 +34,10 @@ class Chunk:
 
     def write(self, state: Mapping[str, Tensor], values: Tensor) -> None:
         """Copy values (width,) into the contiguous tensors of a state dict."""
-        for (key, first, end), part in zip(self.pieces, values.split([e - f for _, f, e in self.pieces]), strict=True):
-            state[key].view(-1)[first:end].copy_(part)
+        start = 0
+        for key, first, end in self.pieces:
+            state[key].view(-1)[first:end].copy_(values[start : start + end - first])
+            start += end - first
 
     def places(self, span: slice | None = None) -> list[tuple[str, int, int]]:
         """Entries and where their columns lie, relative to the start of `span` (default: the whole chunk)."""
@@ -108,11 +110,11 @@ class Cohort:
         """
         slips = [_slip(update, global_sd, extras) for update in updates]
         found = [(slip, rank) for rank, theirs in enumerate(comm.gather(slips)) for slip in theirs]
-        found.sort(key=lambda entry: entry[0].header.client_id)
-        ids = [slip.header.client_id for slip, _ in found]
         for slip, _ in found:
             if slip.problem is not None:
                 raise slip.problem
+        found.sort(key=lambda entry: entry[0].header.client_id)
+        ids = [slip.header.client_id for slip, _ in found]
         if twice := sorted({i for i in ids if ids.count(i) > 1}):
             raise BadInput(f"Client {twice[0]} sent more than one update in this round; clients are numbered uniquely.")
         bad = [slip for slip, _ in found if slip.not_finite]
@@ -167,11 +169,12 @@ class Cohort:
             rows = [u.state[key].reshape(-1).to(torch.int64) for u in self.own.values() if key in u.state]
             count = global_sd[key].numel()
             own.append(torch.stack(rows).amax(0) if rows else torch.full((count,), lowest, dtype=torch.int64))
-        parts = self.comm.maximum(torch.cat(own)).split([len(part) for part in own])
-        return {
-            key: part.to(global_sd[key].dtype).reshape(global_sd[key].shape).clone()
-            for key, part in zip(self.counters, parts, strict=True)
-        }
+        whole, found, start = self.comm.maximum(torch.cat(own)), {}, 0
+        for key, part in zip(self.counters, own, strict=True):
+            values = whole[start : start + len(part)]
+            found[key] = values.to(global_sd[key].dtype).reshape(global_sd[key].shape).clone()
+            start += len(part)
+        return found
 
     # What rules compute with --------------------------------------------------------------------------------------
 
@@ -270,6 +273,8 @@ def _check(update: ClientUpdate, global_sd: Mapping[str, Tensor]) -> None:
             )
         if value.is_complex() or value.is_floating_point() != wanted.is_floating_point():
             raise BadInput(f"{who}: {key!r} is {value.dtype}, the global model's is {wanted.dtype}.")
+        if value.device.type != "cpu":
+            raise BadInput(f"{who}: {key!r} is on {value.device}; updates are in host memory (tensor.cpu()).")
 
 
 def _is_finite(value: Tensor) -> bool:

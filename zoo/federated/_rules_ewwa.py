@@ -141,7 +141,7 @@ class EWWA(Rule):
             whole = cohort.comm.join(result, piece.chunk.width)
             piece.chunk.write(new, whole[0])
             owners = self._owners(cohort, piece.block)
-            for moment, rows in zip("mv", whole[1:].split(len(owners)), strict=True):
+            for moment, rows in zip("mv", whole[1:].chunk(2), strict=True):
                 for owner, row in zip(owners, rows, strict=True):
                     piece.chunk.write(moments[moment, owner], row)
         for (moment, owner), entries in moments.items():
@@ -293,7 +293,7 @@ class _Report:
 
     def metrics(self) -> dict[str, float]:
         """`share/<client>/<entry>` and `spread/<entry>`."""
-        found = {}
+        found: dict[str, float] = {}
         for key, row in zip(self.keys, self._totals(), strict=True):
             members = self.members[key]
             columns = row[-1] / len(members)

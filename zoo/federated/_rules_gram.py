@@ -201,7 +201,8 @@ class Bulyan(Rule):
         squares, count, f = distances(gram), len(gram), self.byzantine
         if self.selection == "once":
             return sorted(krum_order(squares, count - f - 2)[: count - 2 * f])
-        left, found = list(range(count)), []
+        left = list(range(count))
+        found: list[int] = []
         while len(found) < count - 2 * f:
             best = krum_order(squares[left][:, left], max(1, len(left) - f - 2))[0] if len(left) > 1 else 0
             found.append(left.pop(best))

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.errors import BadInput, nearest, require
+from zoo.errors import BadInput, InvalidConfig, nearest, require
 
 require("flwr", "federated")
 
@@ -81,12 +81,15 @@ def _main(grid: Grid, context: Context) -> None:
     import lightning
 
     import zoo
+    from zoo.federated.learner import FederatedLearner
 
     logging.getLogger("zoo").setLevel(logging.INFO)
     options = settings(context.run_config)
     data = zoo.datamodule(options["zoo"], root=options["root"] or None, **{"seed": options["seed"], **options["data"]})
     lightning.seed_everything(options["seed"], verbose=False)
     learner = zoo.load(options["zoo"], weights=options["weights"], **{**_recipe(options["zoo"]), **options["model"]})
+    if not isinstance(learner, FederatedLearner):
+        raise InvalidConfig(f"{options['zoo']} is not trained in federated rounds.")
     learner.train()
     evaluate = (lambda module: validate(module, data)) if options["validate"] else None
     given = {key: options[key] for key in ("rounds", "folder", "wait", "timeout")}

@@ -1,8 +1,10 @@
 """Aggregation rules: one implementation for one process, the ranks of a Lightning strategy, and Flower.
 
-rule = create_rule("fedavg")
-state = rule.init_state(global_sd)
-global_sd, state, metrics = rule(global_sd, updates, RoundContext(0, seed, cohort, total), state)
+    rule = create_rule("fedavg")
+    state = rule.init_state(global_sd)
+    global_sd, state, metrics = rule(global_sd, updates, RoundContext(0, seed, cohort, total), state)
+
+`RULES` lists them; `register_rule` adds one.
 """
 
 from __future__ import annotations
