@@ -98,10 +98,10 @@ class RuleStrategy(FedAvg):
         messages = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
         for reply in grid.send_and_receive(messages, timeout=max(self.wait, 1.0)):
             node = reply.metadata.src_node_id
-            self._asked.add(node)
-            if reply.has_error():
+            if reply.has_error():  # it is asked again in the next round
                 _log.warning("node %d: %s", node, reply.error.reason)
                 continue
+            self._asked.add(node)
             for client in reply.content["config"]["clients"]:
                 self.nodes[int(client)] = node  # of two nodes with one client, the later one: it was started again
 
