@@ -352,13 +352,14 @@ class ClientsDataModule(ImagesDataModule):
         cohort = self.split("train")
         assert isinstance(cohort, CohortSet)
         world, rank = self._place()
+        sampler = CohortSampler(cohort, world, rank, self.seed)  # refuses fewer clients than processes
         wanted = self.hparams["clients_per_step"] or -(-len(cohort) // world)
         if wanted > len(cohort):
             raise BadInput(f"clients_per_step={wanted}: there are {len(cohort)} clients in a round; use 0 for all.")
         return ZooLoader(
             cohort,
             batch_size=even_batches(len(cohort), world, wanted),
-            sampler=CohortSampler(cohort, world, rank, self.seed),
+            sampler=sampler,
             collate_fn=type(self).collate,
             generator=torch.Generator().manual_seed(self.seed),
         )
