@@ -68,7 +68,7 @@ class LocalTraining:
             round: 0-based.
             state: `state_dict()` of the client's last one, under the persistent policy.
         """
-        rest = {"lr": self.lr, "weight_decay": self.weight_decay}
+        rest: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             made: torch.optim.Optimizer = torch.optim.SGD(
                 parameters, momentum=self.momentum, nesterov=self.nesterov, **rest

@@ -80,7 +80,7 @@ class Sparsify:
         flat = torch.cat([d.flatten() for d in delta.values()])
         keep = flat.abs().sort(descending=True, stable=True).indices[: math.ceil(self.share * len(flat))]
         sparse = torch.zeros_like(flat).index_copy(0, keep, flat[keep])
-        parts = sparse.split([d.numel() for d in delta.values()])
+        parts = torch.split(sparse, [d.numel() for d in delta.values()])
         return {name: part.view(d.shape) for (name, d), part in zip(delta.items(), parts, strict=True)}
 
 

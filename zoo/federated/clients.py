@@ -15,7 +15,7 @@ call it, get equal bits. Algorithms are stateless: what a client must remember i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -146,7 +146,7 @@ class ClientAlgorithm:
         Raises:
             BadInput: if the client has no data.
         """
-        if not isinstance(loader, Sized) or not len(loader):
+        if not len(loader):
             raise BadInput(f"client {task.client} has no data: give each client at least one sample (min_client_size).")
         steps = max(1, math.ceil(task.share_of_work * len(loader)))
         work = self._start(module, task, global_sd, state, ctx)
