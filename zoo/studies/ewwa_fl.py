@@ -70,7 +70,9 @@ def three_clients(
     `area`: mean accuracy over all rounds, `early`: over the first quarter of them; `failed`: 1 if the last accuracy is
     below twice that of guessing, else 0.
     """
-    options = {k: v for k, v in (("normaliser", normaliser), ("moments", moments), ("eta", eta)) if v is not None}
+    options: dict[str, Any] = {
+        k: v for k, v in (("normaliser", normaliser), ("moments", moments), ("eta", eta)) if v is not None
+    }
     run = run_of(
         network,
         seed,
