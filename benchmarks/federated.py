@@ -1,12 +1,13 @@
 """What federated rounds cost: against bare local training, Flower's Ray simulation, and one process without ranks.
 
-    python benchmarks/federated.py [--part round ray aggregate ranks] [--repeats 3] [--peer PYTHON] [--out FILE]
+    python benchmarks/federated.py [--part round ray aggregate robust ranks] [--repeats 3] [--peer PYTHON] [--out FILE]
 
 round      a round of `FederatedLearner` under Lightning in one process, against a loop that trains the same clients on
            the same batches and averages them, in alternation; both must end with the same weights
 ray        ten clients x three rounds, start-up included, against Flower's simulation with one Ray worker per core.
            `--peer` is a Python that has flwr[simulation]; its client is the bare loop on tensors that are ready
-aggregate  rules on ten clients x 11 M parameters: seconds, and memory beyond what was held before, in models
+aggregate  linear rules on ten clients x 11 M parameters: seconds, and memory beyond the updates, in models
+robust     the same for all other rules
 ranks      `fed_ddp` with two processes of one thread, against one process of one thread
 
 Rounds train a small CNN (50 k parameters) on 600 pictures of Fashion-MNIST per client, one local epoch, batches of 32,
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CLIENTS, IMAGES, BATCH, LR, MOMENTUM = 10, 600, 32, 0.02, 0.9
-PARTS = ("round", "ray", "aggregate", "ranks")
+PARTS = ("round", "ray", "aggregate", "robust", "ranks")
 HERE = Path(__file__).resolve()
 
 
@@ -271,7 +272,7 @@ def _high_water(reset: bool = False) -> int:
 
 
 def child_aggregate(name: str, parameters: int) -> dict[str, Any]:
-    """One rule, thrice: seconds, and models of memory on top of the updates."""
+    """One rule, once to warm up and then again: seconds, and models of memory on top of the updates."""
     from zoo.federated.rules import ClientUpdate, RoundContext, create_rule
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -284,7 +285,7 @@ def child_aggregate(name: str, parameters: int) -> dict[str, Any]:
     rule, ctx = create_rule(name), RoundContext(0, 0, tuple(range(CLIENTS)), CLIENTS)
     state = rule.init_state(held)
     seconds, memory = [], []
-    for _ in range(4):
+    for _ in range(4 if rule.linear else 2):
         before = _high_water(reset=True)
         start = time.perf_counter()
         found = rule(held, updates, ctx, state)
@@ -294,19 +295,20 @@ def child_aggregate(name: str, parameters: int) -> dict[str, Any]:
     return {"rounds": seconds[1:], "total": sum(seconds), "models": max(memory[1:]), "linear": rule.linear}
 
 
-def part_aggregate() -> dict[str, Any]:
+def part_aggregate(linear: bool) -> dict[str, Any]:
     from zoo.federated.rules import RULES, create_rule
 
     found = {}
     print(f"\naggregation, {CLIENTS} clients x 11 M parameters, {os.cpu_count()} threads")
     for name in RULES:
-        create_rule(name)
+        if create_rule(name).linear != linear:
+            continue
         run = child(sys.executable, "aggregate", "--rule", name)
         found[name] = {"seconds": statistics.median(run["rounds"]), "models": run["models"], "linear": run["linear"]}
         row = found[name]
-        kind = "linear" if row["linear"] else ""
-        print(f"  {name:18}{row['seconds']:7.3f} s {row['models']:6.2f} models beyond the updates  {kind}", flush=True)
-    print("  (bars, linear rules: under 0.5 s, under 3 models)")
+        print(f"  {name:18}{row['seconds']:7.3f} s {row['models']:6.2f} models beyond the updates", flush=True)
+    if linear:
+        print("  (bars: under 0.5 s, under 3 models)")
     return found
 
 
@@ -346,7 +348,7 @@ def run_child(options: argparse.Namespace) -> None:
         "zoo": lambda: child_zoo(3),
         "flower": lambda: child_flower(3, options.folder),
         "aggregate": lambda: child_aggregate(options.rule, 11_000_000),
-        "ranks": lambda: child_ranks(4, options.devices),
+        "ranks": lambda: child_ranks(3, options.devices),
     }[options.child]()
     if answer is not None:
         options.answer.write_text(json.dumps(answer), encoding="utf-8")
@@ -376,7 +378,8 @@ def main() -> None:
         run = {
             "round": lambda: part_round(2 * options.repeats),
             "ray": lambda: part_ray(options.repeats, options.peer),
-            "aggregate": part_aggregate,
+            "aggregate": lambda: part_aggregate(linear=True),
+            "robust": lambda: part_aggregate(linear=False),
             "ranks": lambda: part_ranks(options.repeats),
         }[name]
         results["parts"][name] = run()

@@ -128,12 +128,18 @@ class CohortSet(Dataset[dict[str, Any]]):
     def order(self, world: int) -> list[int]:
         """Positions of the tasks such that every `world`-th one from each start on makes shares of about equal work.
 
-        The largest first, and every second row of `world` clients backwards.
+        The largest first, each to the process that has least to do among those that have not yet as many clients as
+        the others.
         """
         work = [task.share_of_work * self.sizes[task.client] for task in self.tasks]
-        falling = sorted(range(len(work)), key=lambda i: (-work[i], i))
-        rows = [falling[i : i + world] for i in range(0, len(falling), world)]
-        return [i for number, row in enumerate(rows) for i in (row[::-1] if number % 2 else row)]
+        room = [len(range(rank, len(work), world)) for rank in range(world)]
+        mine: list[list[int]] = [[] for _ in range(world)]
+        load = [0.0] * world
+        for i in sorted(range(len(work)), key=lambda i: (-work[i], i)):
+            rank = min((r for r in range(world) if len(mine[r]) < room[r]), key=lambda r: (load[r], r))
+            mine[rank].append(i)
+            load[rank] += work[i]
+        return [mine[position % world][position // world] for position in range(len(work))]
 
 
 class CohortSampler(ShardSampler):

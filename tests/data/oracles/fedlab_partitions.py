@@ -35,6 +35,7 @@ def main() -> None:
             np.random.seed(seed)
             parts = functional.hetero_dir_partition(given, CLIENTS, CLASSES, alpha, min_require_size=20)
             found[f"dirichlet-{alpha:g}/{seed}"] = owners(parts)
+        for alpha in (0.5, 1.0, 10.0):
             np.random.seed(seed)
             found[f"quantity-{alpha:g}/{seed}"] = functional.dirichlet_unbalance_split(CLIENTS, IMAGES, alpha)
         for each in (1, 2, 3):
