@@ -1,6 +1,6 @@
 """What needs several runs at once: one algorithm on clients that differ more and more, and its spread over seeds.
 
-All runs: LeNet-5, 44,426 parameters, pictures of Fashion-MNIST, ten clients, three local epochs with batches of 32.
+All runs: LeNet-5, 44,426 parameters, pictures of Fashion-MNIST, ten clients, one local epoch with batches of 32.
 Another seed gives other weights to start from, another order of the images, and other images to the clients.
 """
 
@@ -38,7 +38,7 @@ def swarm_run(
 
     seed_everything(seed, verbose=False)
     given = {k: v for k, v in model.items() if v is not None}
-    learner = UAVSwarm(algorithm=algorithm, mean=[0.286], std=[0.353], **given)
+    learner = UAVSwarm(algorithm=algorithm, mean=[0.286], std=[0.353], local_epochs=1, **given)
     data = ClientsDataModule(
         num_clients=10,
         partition=partition,
@@ -63,7 +63,7 @@ def partitions(
     algorithm: str,
     mu: float | None = None,
     eta: float | None = None,
-    rounds: int = 15,
+    rounds: int = 30,
     images: int = 4000,
     seed: int = 0,
 ) -> Outcome:
@@ -90,7 +90,7 @@ def spread(
     mu: float | None = None,
     partition: str = "labels-2",
     runs: int = 3,
-    rounds: int = 15,
+    rounds: int = 30,
     images: int = 4000,
     seed: int = 0,
 ) -> Outcome:
