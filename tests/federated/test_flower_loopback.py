@@ -56,7 +56,7 @@ class Deployment:
     def link(self) -> subprocess.Popen[bytes]:
         return self.start(
             "link", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.port),
-            "--disable-runtime-dependency-installation",
+            "--disable-runtime-dependency-installation", "--database", str(self.folder / "link.db"),
         )  # fmt: skip
 
     def node(self, client: int) -> subprocess.Popen[bytes]:
@@ -74,10 +74,11 @@ class Deployment:
         path = self.folder / "result" / "server.pt"
         return torch.load(path, weights_only=True) if path.exists() else {"history": []}
 
-    def wait(self, rounds: int, seconds: float) -> None:
+    def wait(self, run: subprocess.Popen[bytes], rounds: int, seconds: float) -> None:
         until = time.monotonic() + seconds
         while len(self.saved()["history"]) < rounds:
             assert time.monotonic() < until, self.logs()
+            assert run.poll() is None, self.logs()
             time.sleep(0.2)
 
     def logs(self) -> str:
@@ -109,14 +110,14 @@ def test_a_killed_server_goes_on_and_nothing_is_lost(deployment: Deployment) -> 
     folder = deployment.folder
     lines = {"zoo": "uav-swarm-fl", "model": flow(MODEL), "data": flow(DATA), "folder": str(folder / "result")}
     (folder / "run.toml").write_text(
-        "".join(f'{key} = "{value}"\n' for key, value in lines.items()) + f"rounds = {ROUNDS}\nwait = 240.0\n"
+        "".join(f'{key} = "{value}"\n' for key, value in lines.items()) + f"rounds = {ROUNDS}\nwait = 120.0\n"
     )
     link = deployment.link()
     time.sleep(5)
     for client in range(2):
         deployment.node(client)
     run = deployment.run()
-    deployment.wait(1, 400)
+    deployment.wait(run, 1, 200)
     deployment.end(link)  # with the server of the run, and whatever else it started
     deployment.end(run)
     done = len(deployment.saved()["history"])
@@ -124,8 +125,7 @@ def test_a_killed_server_goes_on_and_nothing_is_lost(deployment: Deployment) -> 
 
     deployment.link()
     time.sleep(5)
-    deployment.run()
-    deployment.wait(ROUNDS, 600)
+    deployment.wait(deployment.run(), ROUNDS, 300)
     assert [row["round"] for row in deployment.saved()["history"]] == list(range(ROUNDS))
 
     lightning.seed_everything(0, verbose=False)
