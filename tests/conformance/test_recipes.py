@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def words_of(whose: Entry, tag: str, folder: Path) -> list[str]:
         made = entry.data_class()(**data)
         data |= {"format": form, "batch_size": 2}
         with contextlib.suppress(BadInput):  # a simulated world has no layout, and needs none
-            data["root"] = str(made.fake(folder / "real", format=form))
+            more = {"images": 80} if "images" in inspect.signature(made.fake).parameters else {}
+            data["root"] = str(made.fake(folder / "real", format=form, **more))
     facts = entry.data_class()(**data).facts()
     stages = {f"{whose.id}:{stage}" for stage in recipe.get("after") or []}
     own = {k for k, v in (recipe.get("model") or {}).items() if isinstance(v, str) and v in stages}
