@@ -319,11 +319,18 @@ def test_jobs_carry_no_code() -> None:
         flower.Job("soft-rocket", {}, {}).build()
 
 
-def test_without_flower_the_extra_is_named() -> None:
-    code = "import sys; sys.modules['flwr'] = None; import zoo.federated.flower"
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("sys.modules['flwr'] = None", 'pip install "lightning-method-zoo[federated]"'),
+        ("sys.version_info = (3, 10, 9)", "MissingExtra: Flower needs Python 3.11 or newer"),
+    ],
+)
+def test_without_flower_the_extra_is_named(missing: str, message: str) -> None:
+    code = f"import sys, zoo.errors, zoo.federated; {missing}; import zoo.federated.flower"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 1
-    assert 'pip install "lightning-method-zoo[federated]"' in found.stderr
+    assert message in found.stderr
 
 
 def test_rules_are_those_of_one_process() -> None:

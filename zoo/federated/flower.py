@@ -11,11 +11,14 @@ apps in one process, without a network.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.errors import BadInput, InvalidConfig, nearest, require
+from zoo.errors import BadInput, InvalidConfig, MissingExtra, nearest, require
 
+if tuple(sys.version_info) < (3, 11):
+    raise MissingExtra("Flower needs Python 3.11 or newer; on older ones the extra 'federated' is empty.")
 require("flwr", "federated")
 
 from flwr.app import Context  # noqa: E402  (after the message that says how to install it)
