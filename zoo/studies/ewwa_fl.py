@@ -61,7 +61,7 @@ def three_clients(
     sign: str = "signed",
     shares: str = "computed",
     eta: float | None = None,
-    rounds: int = 40,
+    rounds: int = 25,
     images: int = 6000,
     seed: int = 0,
 ) -> Outcome:

@@ -63,6 +63,7 @@ def partitions(
     algorithm: str,
     mu: float | None = None,
     eta: float | None = None,
+    lr: float | None = None,
     rounds: int = 30,
     images: int = 4000,
     seed: int = 0,
@@ -72,7 +73,7 @@ def partitions(
     `loss_...` is what is lost against equal clients; `change` the mean change from round to round over the last ten
     rounds, averaged over the partitions; `worst` the accuracy on the worst partition.
     """
-    runs = {n: swarm_run(algorithm, p, seed, rounds, images, mu=mu, eta=eta) for n, p in PARTITIONS.items()}
+    runs = {n: swarm_run(algorithm, p, seed, rounds, images, mu=mu, eta=eta, lr=lr) for n, p in PARTITIONS.items()}
     found = {name: run.accuracy for name, run in runs.items()}
     metrics = {
         **found,
@@ -88,6 +89,7 @@ def partitions(
 def spread(
     algorithm: str,
     mu: float | None = None,
+    lr: float | None = None,
     partition: str = "labels-2",
     runs: int = 3,
     rounds: int = 30,
@@ -95,6 +97,6 @@ def spread(
     seed: int = 0,
 ) -> Outcome:
     """Standard deviation of the test accuracy over `runs` runs, none of which any other seed shares."""
-    found = [swarm_run(algorithm, partition, 1000 + runs * seed + i, rounds, images, mu=mu) for i in range(runs)]
+    found = [swarm_run(algorithm, partition, 1000 + runs * seed + i, rounds, images, mu=mu, lr=lr) for i in range(runs)]
     values = [run.accuracy for run in found]
     return Outcome({"spread": statistics.stdev(values)})
