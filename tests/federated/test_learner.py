@@ -300,6 +300,13 @@ def test_a_client_without_data(tmp_path: Path) -> None:
         trainer_of(tmp_path).fit(ToyLearner(), data)
 
 
+def test_a_batch_of_one_where_statistics_need_more(tmp_path: Path) -> None:
+    data = ToyClients()
+    data.rows[2] = data.rows[2][:5]  # batches of four
+    with pytest.raises(BadInput, match=r"client 2 .*drop_last"):
+        trainer_of(tmp_path).fit(ToyLearner(), data)
+
+
 def test_wrong_number_of_processes() -> None:
     with pytest.raises(BadInput, match="client_processes"):
         ToyLearner(client_processes=0)

@@ -16,6 +16,7 @@ from zoo.federated.ewwa_fl import EWWAFL, VARIANTS
 from zoo.federated.rules import ClientUpdate, RoundContext
 from zoo.nn.classifiers import create_classifier
 from zoo.studies._rounds import run_rounds
+from zoo.studies.ewwa_fl import three_clients
 
 SMALL: dict[str, Any] = {"num_clients": 3, "train_size": 60, "val_size": 20, "test_size": 20, "batch_size": 8}
 GREY: dict[str, Any] = {"network": "lenet5", "channels": 1, "img_size": 28, "client_processes": 1, "lr": 0.05}
@@ -146,3 +147,12 @@ def test_random_shares_are_a_control() -> None:
 def test_bad_arguments_are_named(options: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         EWWAFL(**options)
+
+
+def test_study_of_three_clients() -> None:
+    found = three_clients(rounds=2, images=120)
+    assert set(found.metrics) == set(three_clients.metrics)  # type: ignore[attr-defined]
+    (curve,) = found.curves.values()
+    assert found.metrics["area"] == pytest.approx(sum(y for _, y in curve) / 2)
+    assert found.metrics["early"] == curve[0][1]
+    assert found.metrics["failed"] == float(found.metrics["accuracy"] < 0.2)

@@ -17,7 +17,8 @@ from zoo.errors import BadInput
 from zoo.federated.clients import FedProx, Moon, Work, contrast
 from zoo.federated.rules import RoundContext
 from zoo.federated.uav_swarm import ALGORITHMS, UAVSwarm
-from zoo.studies._rounds import run_rounds
+from zoo.studies._rounds import Run, run_rounds
+from zoo.studies.uav_swarm_fl import change, partitions
 
 SMALL: dict[str, Any] = {"num_clients": 4, "train_size": 60, "val_size": 20, "test_size": 20, "batch_size": 8}
 
@@ -242,3 +243,17 @@ def test_normalisation_is_inside() -> None:
 def test_bad_arguments_are_named(options: dict[str, Any], told: str) -> None:
     with pytest.raises((BadInput, LookupError), match=told):
         UAVSwarm(**options)
+
+
+def test_study_of_partitions() -> None:
+    found = partitions("fedavg", rounds=2, images=400)
+    assert set(found.metrics) == set(partitions.metrics)  # type: ignore[attr-defined]
+    accuracies = [found.metrics[name] for name in ("iid", "dirichlet", "labels_2", "labels_1")]
+    assert found.metrics["worst"] == min(accuracies)
+    assert found.metrics["loss_labels_1"] == pytest.approx(accuracies[0] - accuracies[3])
+    assert all(len(points) == 2 for points in found.curves.values())
+
+
+def test_change_is_the_mean_step() -> None:
+    values = [0.9, 0.1, 0.2, 0.4, 0.3]
+    assert change(Run(None, None, 0.0, values), last=3) == pytest.approx((0.1 + 0.2 + 0.1) / 3)

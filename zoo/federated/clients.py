@@ -144,7 +144,7 @@ class ClientAlgorithm:
             The update (entries that were trained and may be shared), and the client's state.
 
         Raises:
-            BadInput: if the client has no data.
+            BadInput: if the client has no data, or a batch of one where batch normalisation needs more.
         """
         if not len(loader):
             raise BadInput(f"client {task.client} has no data: give each client at least one sample (min_client_size).")
@@ -157,7 +157,7 @@ class ClientAlgorithm:
             total = torch.zeros((), device=device)
             for batch in islice(loader, steps):
                 optimizer.zero_grad()
-                loss = self.loss(work, module.client_batch(task.client, batch))
+                loss = self._loss(work, module.client_batch(task.client, batch))
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.correct(work)
                 optimizer.step()
@@ -169,6 +169,17 @@ class ClientAlgorithm:
             {"loss": float(total) / steps, "steps": float(steps)},
         )
         return update, self._state_after(work, optimizer)
+
+    def _loss(self, work: Work, batch: dict[str, Any]) -> Tensor:
+        try:
+            return self.loss(work, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise BadInput(
+                f"client {work.task.client} has a batch of one sample, which batch normalisation cannot use: leave such "
+                "batches out (--data.drop_last true), or take a network with group normalisation (-gn)."
+            ) from error
 
     def _start(
         self,
