@@ -177,8 +177,8 @@ class ClientAlgorithm:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise BadInput(
-                f"client {work.task.client} has a batch of one sample, which batch normalisation cannot use: leave such "
-                "batches out (--data.drop_last true), or take a network with group normalisation (-gn)."
+                f"client {work.task.client} has a batch of one sample, which batch normalisation cannot use: leave "
+                "such batches out (--data.drop_last true), or take a network with group normalisation (-gn)."
             ) from error
 
     def _start(
