@@ -251,7 +251,7 @@ def child(python: str, *arguments: str, **environment: str) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
         command = [python, str(HERE), "--child", *arguments, "--answer", answer.name]
         env = {**os.environ, "RAY_DEDUP_LOGS": "0", "FLWR_TELEMETRY_ENABLED": "0", **environment}
-        env["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *sys.path[1:], os.environ.get("PYTHONPATH", "")])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
         start = time.perf_counter()
         done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
         lived = time.perf_counter() - start
