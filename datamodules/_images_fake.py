@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.worlds.land_cover import CLASSES
+
 __all__ = ["write_fake"]
 
 _CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -18,6 +20,7 @@ def write_fake(folder: Path, kind: str, images: int) -> Path:
     """Write a layout with `images` training and a quarter as many test images: a bright bar per class, and noise."""
     folder.mkdir(parents=True, exist_ok=True)
     writers = {"folders": _folders, "npz": _npz, "cifar-10": _cifar10, "cifar-100": _cifar100}
+    writers |= {"eurosat": _eurosat, "celeba": _celeba}
     if kind in writers:
         writers[kind](folder, images)
     else:
@@ -43,6 +46,36 @@ def _folders(folder: Path, images: int) -> None:
             place = folder / split / f"class_{label}"
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[..., 0]).save(place / f"{number:04d}.png")
+
+
+def _eurosat(folder: Path, images: int) -> None:
+    """Ten classes of 64x64, without splits."""
+    pixels, labels = _draw(max(10, images), 10, 64, 3, 0)
+    for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+        name = CLASSES[label]
+        place = folder / "EuroSAT" / "2750" / name
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{name}_{number + 1}.jpg", quality=95, subsampling=0)
+
+
+def _celeba(folder: Path, images: int) -> None:
+    """Faces 178x218 of a few people; two of the forty attributes."""
+    place = folder / "celeba"
+    (place / "img_align_celeba").mkdir(parents=True, exist_ok=True)
+    total = max(20, images + images // 2)
+    pixels, smiles = _draw(total, 2, 178, 3, 0)
+    first = total - total // 3
+    split = [0 if i < first else 1 + (i % 2) for i in range(total)]
+    files = [f"{i + 1:06d}.jpg" for i in range(total)]
+    for name, image in zip(files, pixels, strict=True):
+        tall = np.pad(image, ((20, 20), (0, 0), (0, 0)))
+        Image.fromarray(tall).save(place / "img_align_celeba" / name, quality=95, subsampling=0)
+    young = np.random.default_rng(0).choice([-1, 1], total)
+    lines = [f"{n} {2 * s - 1:2d} {y:2d}" for n, s, y in zip(files, smiles.tolist(), young.tolist(), strict=True)]
+    (place / "list_attr_celeba.txt").write_text("\n".join([str(total), "Smiling Young", *lines]) + "\n")
+    (place / "list_eval_partition.txt").write_text("".join(f"{n} {s}\n" for n, s in zip(files, split, strict=True)))
+    people = [f"{n} {1 + (i // 2) % 8}\n" for i, n in enumerate(files)]
+    (place / "identity_CelebA.txt").write_text("".join(people))
 
 
 def _npz(folder: Path, images: int) -> None:

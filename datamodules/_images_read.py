@@ -25,6 +25,7 @@ __all__ = [
     "Pictures",
     "class_folders",
     "find_cifar",
+    "find_eurosat",
     "find_idx",
     "find_npz",
     "image_files",
@@ -51,10 +52,19 @@ SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validati
 
 @dataclass
 class Pictures:
-    """Images of one file set: pixels uint8 (N, C, H, W), labels int64 (N,)."""
+    """Images of one file set.
+
+    Attributes:
+        pixels: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        groups: int64 (N,), which person, flight or machine an image is from; None if that is not known.
+        positions: float32 (N, 2), where it was taken; None likewise.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
     def checked(self, where: Path, classes: int | None = None) -> Pictures:
         """Itself, after comparing counts and labels.
@@ -227,7 +237,7 @@ def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None
     """Images, labels and class names of a split; None if there is no such split.
 
     One file with `train_images`, `train_labels`, ... or `x_train`, `y_train`, ...; or a file per split with `images`
-    and `labels`, or `x` and `y`. Optional: `class_names`.
+    and `labels`, or `x` and `y`. Optional: `class_names`, `groups`, `positions`.
 
     Raises:
         BadData: naming file and key.
@@ -244,13 +254,38 @@ def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None
                 raise wrong(path, "keys", f"{split}_images and {split}_labels, or images and labels", sorted(file))
             images, labels = file[keys[0]], file[keys[1]]
             names = [str(n) for n in file["class_names"].tolist()] if "class_names" in file else None
+            marks = [file.get(key) for key in _mark_keys(keys[0])]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise wrong(path, "file", "an npz archive of plain arrays", str(error)) from error
     pixels = _to_planes(images, path, keys[0])
     if labels.size != len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise wrong(path, keys[1], "whole numbers (N,)", f"{labels.dtype} {labels.shape}")
     count = len(names) if names else None
-    return Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, count), names
+    found = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, count)
+    found.groups, found.positions = _checked_marks(path, len(pixels), *marks)
+    return found, names
+
+
+def _mark_keys(images: str) -> tuple[str, str]:
+    """Keys of groups and positions beside that of the images: `train_groups`, `groups_train` or `groups`."""
+    if images.startswith("x_"):
+        return f"groups_{images[2:]}", f"positions_{images[2:]}"
+    before = images[: -len("images")] if images.endswith("images") else ""
+    return f"{before}groups", f"{before}positions"
+
+
+def _checked_marks(
+    path: Path, images: int, groups: np.ndarray | None, positions: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if groups is not None:
+        if groups.shape != (images,) or groups.dtype.kind not in "iuSU":
+            raise wrong(path, "groups", f"whole numbers or names ({images},)", f"{groups.dtype} {groups.shape}")
+        groups = np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if positions is not None:
+        if positions.shape != (images, 2) or positions.dtype.kind not in "iuf" or not np.isfinite(positions).all():
+            raise wrong(path, "positions", f"finite numbers ({images}, 2)", f"{positions.dtype} {positions.shape}")
+        positions = positions.astype(np.float64)
+    return groups, positions
 
 
 def _npz_keys(keys: list[str], split: str, own_file: bool) -> tuple[str, str] | None:
@@ -290,6 +325,14 @@ def image_files(folder: Path) -> list[Path]:
 def _folders(place: Path) -> Iterator[Path]:
     if place.is_dir():
         yield from sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def find_eurosat(root: Path) -> Path | None:
+    """The folder of EuroSAT's classes: as in its archive, or as torchvision unpacks it."""
+    for name in ("EuroSAT/2750", "eurosat/2750", "2750"):
+        if (root / name).is_dir():
+            return root / name
+    return None
 
 
 def class_folders(root: Path, split: str) -> dict[str, Path] | None:

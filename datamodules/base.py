@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from zoo.errors import BadData, BadInput, TooFewSamples
 
-__all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache"]
+__all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache", "even_batches"]
 
 SPLITS = ("train", "val", "test", "predict")
 
@@ -238,6 +238,10 @@ class ZooDataModule(LightningDataModule):
             self._datasets[name] = self.dataset(name)
         return self._datasets[name]
 
+    def samples(self, split: str) -> Dataset[Any]:
+        """The samples that checking a user's folder must read, where those of a split are something else."""
+        return self.split(split)
+
     def loader(self, split: str) -> ZooLoader:
         """A loader over a split; training order is shuffled, the others are not."""
         data = self.split(split)
@@ -249,7 +253,7 @@ class ZooDataModule(LightningDataModule):
         sampler = TrainSampler(sized, **place, every=every) if train else ShardSampler(sized, **place)
         return ZooLoader(
             data,
-            batch_size=_even_batches(len(sized), world, self.batch_size) if every else self.batch_size,
+            batch_size=even_batches(len(sized), world, self.batch_size) if every else self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=type(self).collate,
@@ -289,7 +293,7 @@ class ZooDataModule(LightningDataModule):
         return self.loader("predict")
 
 
-def _even_batches(samples: int, world: int, batch_size: int) -> int:
+def even_batches(samples: int, world: int, batch_size: int) -> int:
     """The smallest batch size from the given one on with which every rank has equally many batches.
 
     Lightning talks between the ranks in each training step, so ranks with unequal numbers of batches would hang.

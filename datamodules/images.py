@@ -1,4 +1,4 @@
-"""Images with one label each: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, class folders, npz archives.
+"""Images with one label each: MNIST, Fashion-MNIST, CIFAR, EuroSAT, CelebA, class folders, npz archives.
 
 Layouts, below `root`:
 
@@ -6,10 +6,13 @@ Layouts, below `root`:
     mnist           MNIST/raw/*, likewise
     cifar-10        cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}
     cifar-100       cifar-100-python/{train,test,meta}
+    eurosat         EuroSAT/2750/CLASS/*.jpg
+    celeba          celeba/img_align_celeba/*.jpg with list_attr_celeba.txt and list_eval_partition.txt
     folders         {train,val,test}/CLASS/*.png, or CLASS/*.png alone
     npz             {train,val,test}.npz with `images` and `labels`, or one file with `train_images`, `x_train`, ...
 
-Without a `root`: 20,000 training and 5,000 test pictures of Fashion-MNIST, or 5,000 digits of MNIST, both embedded.
+Without a `root`: 20,000 training and 5,000 test pictures of Fashion-MNIST, or 5,000 digits of MNIST, both embedded; or
+9,600 training and 3,200 test tiles of LandCoverMap (`datamodules.worlds.land_cover`), rendered once.
 `ImagesDataModule.fake(folder)` writes a miniature of each layout to look at.
 """
 
@@ -25,6 +28,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from datamodules import assets
+from datamodules._images_celeba import celeba_attributes, find_celeba, read_celeba
 from datamodules._images_dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
 from datamodules._images_fake import write_fake
 from datamodules._images_read import (
@@ -32,6 +36,7 @@ from datamodules._images_read import (
     Pictures,
     class_folders,
     find_cifar,
+    find_eurosat,
     find_idx,
     find_npz,
     image_files,
@@ -41,15 +46,20 @@ from datamodules._images_read import (
     read_npz,
     wrong,
 )
-from datamodules.base import Problems, ZooDataModule
+from datamodules._images_world import land_cover_pictures
+from datamodules.base import Problems, ZooDataModule, data_cache
+from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
+from datamodules.worlds.land_cover import TILE
 from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
 
 __all__ = ["FORMATS", "ImagesDataModule"]
 
-FORMATS = ("auto", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "folders", "npz")
-EMBEDDED = ("fashion-mnist", "mnist")
+FORMATS = ("auto", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "eurosat", "celeba", "folders", "npz")
+EMBEDDED = ("fashion-mnist", "mnist", "land-cover")
 _IDX = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST"}
 _DIGITS = [str(i) for i in range(10)]
+_FOLDERS = ("folders", "eurosat")
+_FILES = (*_FOLDERS, "celeba")
 
 
 class ImagesDataModule(ZooDataModule):
@@ -60,8 +70,8 @@ class ImagesDataModule(ZooDataModule):
 
     Args:
         root: folder of the data, or an npz file; None for embedded data.
-        format: fashion-mnist, mnist, cifar-10, cifar-100, folders, npz, or auto to find out. Without a root:
-            fashion-mnist (auto) or mnist.
+        format: fashion-mnist, mnist, cifar-10, cifar-100, eurosat, celeba, folders, npz, or auto to find out. Without a
+            root: fashion-mnist (auto), mnist or land-cover.
         img_size: side S; None keeps that of the data (of the first image, for folders). Others are scaled so that the
             shorter side fits, and cut to the middle.
         channels: 1 or 3; None keeps that of the data.
@@ -75,6 +85,7 @@ class ImagesDataModule(ZooDataModule):
         split_seed: another number holds out and chooses other images. All choices keep the shares of the classes.
         crop: pixels of zero padding from which training images are cropped at random; 4 is usual for CIFAR.
         flip: probability of a horizontal flip of training images.
+        attribute: which of CelebA's attributes is the label: 0 without it, 1 with it.
         predict_root: folder of images for `predict`; None: the test split.
     """
 
@@ -93,11 +104,13 @@ class ImagesDataModule(ZooDataModule):
         split_seed: int = 0,
         crop: int = 0,
         flip: float = 0.0,
+        attribute: str = "Smiling",
         predict_root: str | None = None,
     ) -> None:
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
-        if format not in FORMATS:
-            raise BadInput(f"format: expected one of {', '.join(FORMATS)}, found {format!r}.{nearest(format, FORMATS)}")
+        known = FORMATS if self.root is not None else tuple(dict.fromkeys((*FORMATS, *EMBEDDED)))
+        if format not in known:
+            raise BadInput(f"format: expected one of {', '.join(known)}, found {format!r}.{nearest(format, known)}")
         if self.root is None and format not in ("auto", *EMBEDDED):
             raise BadInput(f"format: {format} needs root (the folder of the data); embedded are {', '.join(EMBEDDED)}.")
         if channels not in (None, 1, 3):
@@ -111,6 +124,7 @@ class ImagesDataModule(ZooDataModule):
             raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; found {crop} and {flip}.")
         self._format = format
         self._pictures: dict[str, Pictures] = {}
+        self._sources: dict[str, Source] = {}
         self._parts: dict[str, np.ndarray] | None = None
 
     # What the data are --------------------------------------------------------------------------------------------
@@ -136,6 +150,8 @@ class ImagesDataModule(ZooDataModule):
             if not own and find_idx(root, "raw"):  # idx files alone: only their folder's name tells which
                 own = ["fashion-mnist" if "fashion" in str(root).lower() else "mnist"]
             found += own
+            found += ["eurosat"] if find_eurosat(root) else []
+            found += ["celeba"] if find_celeba(root) else []
             found += ["folders"] if not found and class_folders(root, "train") else []
         if len(found) == 1:
             return found[0]
@@ -144,7 +160,8 @@ class ImagesDataModule(ZooDataModule):
         seen = ", ".join(sorted(p.name for p in root.iterdir())[:12]) if root.is_dir() else root.name
         raise BadData(
             f"{root}: no layout recognised. Looked for FashionMNIST/raw or MNIST/raw with idx files, "
-            "cifar-10-batches-py, cifar-100-python, train.npz, and train/CLASS/ or CLASS/ with images. "
+            "cifar-10-batches-py, cifar-100-python, EuroSAT/2750, celeba/img_align_celeba, train.npz, and "
+            "train/CLASS/ or CLASS/ with images. "
             f"Found: {seen or 'nothing'}. fake(folder, format=...) writes an example of each."
         )
 
@@ -166,7 +183,13 @@ class ImagesDataModule(ZooDataModule):
             return list(FASHION_NAMES if kind == "fashion-mnist" else _DIGITS), 1, 28
         if kind.startswith("cifar"):
             return read_cifar_names(self._cifar(), kind), 3, 32
-        if kind == "folders":
+        if self.root is None:
+            return list(LAND_COVER_NAMES), 3, TILE
+        if kind == "celeba":
+            attribute = self.hparams["attribute"]
+            celeba_attributes(self._celeba(), attribute)
+            return [f"not {attribute}", attribute], 3, 178
+        if kind in _FOLDERS:
             names = list(self._folders("train") or {})
             return names, *self._first_file()
         pixels = self._arrays("train").pixels
@@ -190,6 +213,12 @@ class ImagesDataModule(ZooDataModule):
             raise BadData(f"{self.root}: expected the folder {name}, found none. `zoo data fetch` gets CIFAR-10.")
         return found
 
+    def _celeba(self) -> Path:
+        found = find_celeba(self._where())
+        if found is None:
+            raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, found none.")
+        return found
+
     def _npz_names(self) -> list[str]:
         found = read_npz(self._where(), "train")
         assert found is not None
@@ -197,7 +226,8 @@ class ImagesDataModule(ZooDataModule):
         return names or [str(i) for i in range(int(pictures.labels.max()) + 1)]
 
     def _folders(self, split: str) -> dict[str, Path] | None:
-        found = class_folders(self._where(), split)
+        root = self._where()
+        found = class_folders(find_eurosat(root) or root if self.format == "eurosat" else root, split)
         if split == "train":
             found = {name: folder for name, folder in (found or {}).items() if image_files(folder)}
             if not found:
@@ -215,7 +245,7 @@ class ImagesDataModule(ZooDataModule):
     def _read(self, split: str) -> Pictures:
         kind = self.format
         if self.root is None:
-            return _embedded(kind, split)
+            return land_cover_pictures(split, data_cache()) if kind == "land-cover" else _embedded(kind, split)
         if kind in _IDX:
             place = find_idx(self._where(), _IDX[kind])
             if place is None:
@@ -231,9 +261,12 @@ class ImagesDataModule(ZooDataModule):
     def _has(self, split: str) -> bool:
         """Whether the data bring a split of their own."""
         if self.root is None or self.format in _IDX or self.format.startswith("cifar"):
-            return split != "val" and not (self.root is None and self.format == "mnist" and split == "test")
-        if self.format == "folders":
-            return class_folders(self._where(), split) is not None
+            own = self.format == "land-cover"
+            return own or (split != "val" and not (self.root is None and self.format == "mnist" and split == "test"))
+        if self.format == "celeba":
+            return True
+        if self.format in _FOLDERS:
+            return self._folders(split) is not None
         return read_npz(self._where(), split) is not None
 
     def _files(self, split: str) -> tuple[list[Path], np.ndarray]:
@@ -255,10 +288,20 @@ class ImagesDataModule(ZooDataModule):
         return paths, np.array(labels, np.int64)
 
     def _source(self, file_split: str) -> Source:
+        """Pixels and labels of what the files of a split hold; made once, for the splits cut from it share it."""
+        if file_split not in self._sources:
+            self._sources[file_split] = self._make_source(file_split)
+        return self._sources[file_split]
+
+    def _make_source(self, file_split: str) -> Source:
         facts, given = self.facts(), self.hparams
-        if self.format == "folders":
+        if self.format in _FILES:
+            if self.format == "celeba":
+                files, labels = read_celeba(self._celeba(), given["attribute"], file_split)
+            else:
+                files, labels = self._files(file_split)
             keep = self.num_workers == 0  # loader processes live for an epoch, and what they keep dies with them
-            return FileSource(*self._files(file_split), facts["img_size"], facts["channels"], keep)
+            return FileSource(files, labels, facts["img_size"], facts["channels"], keep)
         pictures = self._arrays(file_split)
         pixels = pictures.pixels
         if given["img_size"] is not None or given["channels"] is not None:

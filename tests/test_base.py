@@ -83,12 +83,12 @@ def test_more_ranks_than_samples() -> None:
 @pytest.mark.parametrize("samples", range(2, 40))
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_have_equally_many_batches(samples: int, world: int) -> None:
-    from datamodules.base import _even_batches
+    from datamodules.base import even_batches
 
     if samples < world:
         return
     for batch_size in (1, 2, 5):
-        size = _even_batches(samples, world, batch_size)
+        size = even_batches(samples, world, batch_size)
         assert size >= batch_size
         counts = {-(-len(TrainSampler(range(samples), world, r, every=True)) // size) for r in range(world)}
         assert len(counts) == 1

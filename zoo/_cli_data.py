@@ -116,7 +116,7 @@ def _collect(problems: list[str], call: Any, *args: Any) -> Any:
 
 
 def _check_split(data: ZooDataModule, split: str, problems: list[str], *, quick: bool) -> None:
-    dataset: Any = _collect(problems, data.split, split)
+    dataset: Any = _collect(problems, data.samples, split)
     if dataset is None:
         return
     print(f"{split:<5}  {len(dataset)} samples")

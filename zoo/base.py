@@ -13,6 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from zoo._base_export import Exportable
 from zoo._base_ranks import RoundStrategy, broadcast_only
@@ -117,6 +118,9 @@ class ZooModule(Shared, Exportable, LightningModule):
             InvalidConfig: if the data have another number of classes.
         """
         self._meet(getattr(self.trainer, "datamodule", None))
+        if stage == "fit":
+            for metric in (m for m in self.modules() if isinstance(m, Metric)):
+                metric.reset()  # an evaluation left inference tensors behind, which training may not change
         strategy = self.trainer.strategy
         if stage == "fit" and self.partial_backward and isinstance(strategy, DDPStrategy):
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
@@ -427,6 +431,8 @@ class RoundModule(ZooModule):
     """
 
     every_sample: bool = True
+    rank_invariant: bool = True
+    """Whether a round gives the same for any number of ranks; not so where each rank is a client by itself."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import ConcatDataset, Dataset
 
 from datamodules.base import ZooDataModule
 from zoo.base import ZooModule
@@ -87,6 +88,14 @@ def items_of(data: ZooDataModule, split: str, count: int) -> list[dict[str, Any]
     """The first samples of a split."""
     dataset = data.split(split)
     return [dataset[i] for i in range(min(count, len(dataset)))]  # type: ignore[arg-type]
+
+
+def samples_of(data: ZooDataModule, split: str) -> Dataset[Any]:
+    """The samples of a split; where training items are clients, those of all clients."""
+    clients: Any = data
+    if split == "train" and hasattr(data, "client_dataset"):
+        return ConcatDataset([clients.client_dataset(client) for client in range(clients.num_clients)])
+    return data.split(split)
 
 
 def batch_of(data: ZooDataModule, split: str, count: int = 4) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class ToyFedAvg(ClassMetrics, RoundModule, TableModule):
 
     parameter_roles = {"head": "head"}
     task = "tabular-classification"
+    rank_invariant = False
 
     def __init__(
         self, features: int = 4, num_classes: int = 3, class_names: list[str] | None = None, lr: float = 0.5

@@ -4,9 +4,13 @@
     create_classifier("cifar-resnet18", num_classes=10)              # 11.2 M; also cifar-resnet34
     create_classifier("cifar-mobilenetv2", num_classes=10)           # 2.3 M
     create_classifier("wrn34-10", num_classes=10)                    # 46.2 M; any wrnD-K with D = 6 n + 4
+    create_classifier("cifar-resnet20", num_classes=10)              # 0.27 M; any cifar-resnetD with D = 6 n + 2
+    create_classifier("lenet5", num_classes=10, channels=1, img_size=28)   # 44 k; also strided-lenet
+    create_classifier("cifar-resnet18-gn", num_classes=10)           # group instead of batch normalisation, of any
     create_classifier("timm/convnext_atto", num_classes=10)
 
-All map images (N, C, H, W) to logits (N, K) and end in global average pooling, so other sizes than the usual ones work.
+All map images (N, C, H, W) to logits (N, K) and, but for the two LeNets, end in global average pooling, so other sizes
+than the usual ones work.
 State-dict keys are those of the files that circulate: `conv1, bn1, layer1.0.conv1, ..., linear` for residual nets and
 MobileNetV2, `conv1, block1.layer.0.bn1, ..., fc` for wide ones. `head_of` names the layer that depends on the classes.
 """
@@ -25,11 +29,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName, nearest
+from zoo.nn._classifiers_small import LeNet5, OptionAResNet, StridedLeNet, with_group_norm
 
 __all__ = [
+    "LeNet5",
     "MobileNetV2",
     "Normalize",
+    "OptionAResNet",
     "ResNet",
+    "StridedLeNet",
     "WideResNet",
     "create_classifier",
     "head_of",
@@ -40,6 +48,7 @@ __all__ = [
 ]
 
 _EXAMPLES = ("resnet10-w8", "cifar-resnet18", "cifar-resnet34", "cifar-mobilenetv2", "wrn34-10", "timm/resnet18")
+_EXAMPLES += ("lenet5", "strided-lenet", "cifar-resnet8", "cifar-resnet20", "cifar-resnet32", "cifar-resnet18-gn")
 
 
 class Normalize(nn.Module):
@@ -261,14 +270,19 @@ class MobileNetV2(nn.Module):
 # By name ----------------------------------------------------------------------------------------------------------
 
 
-def create_classifier(name: str, num_classes: int, channels: int = 3, *, pretrained: bool = False) -> nn.Module:
+def create_classifier(
+    name: str, num_classes: int, channels: int = 3, *, pretrained: bool = False, img_size: int = 32
+) -> nn.Module:
     """Build a classifier.
 
     Args:
-        name: `resnet10-wW`, `cifar-resnet18`, `cifar-resnet34`, `cifar-mobilenetv2`, `wrnD-K`, or `timm/NAME`.
+        name: `resnet10-wW`, `cifar-resnet18`, `cifar-resnet34`, `cifar-resnetD` with D = 6 n + 2, `cifar-mobilenetv2`,
+            `wrnD-K`, `lenet5`, `strided-lenet`, or `timm/NAME`; with `-gn` behind it, group normalisation replaces
+            batch normalisation.
         num_classes: K.
         channels: of the images.
         pretrained: let timm fetch its weights (timm models only).
+        img_size: side of the images, which the LeNets must know.
 
     Raises:
         UnknownName: with the nearest names.
@@ -276,6 +290,9 @@ def create_classifier(name: str, num_classes: int, channels: int = 3, *, pretrai
     """
     if num_classes < 2:
         raise BadInput(f"num_classes must be at least 2, got {num_classes}.")
+    if name.endswith("-gn"):
+        plain = create_classifier(name[:-3], num_classes, channels, pretrained=pretrained, img_size=img_size)
+        return with_group_norm(plain)
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/"), num_classes, channels, pretrained)
     if pretrained:
@@ -294,11 +311,18 @@ def create_classifier(name: str, num_classes: int, channels: int = 3, *, pretrai
     if name in ("cifar-resnet18", "cifar-resnet34"):
         blocks = (2, 2, 2, 2) if name.endswith("18") else (3, 4, 6, 3)
         return ResNet(blocks, 64, 1, num_classes, channels)
+    if match := re.fullmatch(r"cifar-resnet(\d+)", name):
+        if int(match[1]) < 8 or (int(match[1]) - 2) % 6:
+            raise BadInput(f"network: the depth in {name!r} must be 18, 34, or 6 n + 2 (8, 20, 32, 44, 56, ...).")
+        return OptionAResNet(int(match[1]), num_classes, channels)
     if name == "cifar-mobilenetv2":
         return MobileNetV2(num_classes, channels)
+    if name in ("lenet5", "strided-lenet"):
+        return (LeNet5 if name == "lenet5" else StridedLeNet)(num_classes, channels, img_size)
     raise UnknownName(
-        f"There is no network {name!r}.{nearest(name, _EXAMPLES)} Names: resnet10-wW, cifar-resnet18, cifar-resnet34, "
-        "cifar-mobilenetv2, wrnD-K, and timm/NAME for every model of timm."
+        f"There is no network {name!r}.{nearest(name, _EXAMPLES)} Names: resnet10-wW, cifar-resnetD, "
+        "cifar-mobilenetv2, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; -gn behind a name "
+        "for group normalisation."
     )
 
 
@@ -312,7 +336,9 @@ def _timm(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Mo
 
 
 def head_of(network: nn.Module) -> str:
-    """State-dict prefix of the layer whose shape depends on the number of classes."""
+    """State-dict prefix of the layer whose shape depends on the number of classes; `head_name` of a network says it."""
+    if own := getattr(network, "head_name", None):
+        return str(own)
     named: Any = getattr(network, "default_cfg", None)
     if named is not None:
         found = named["classifier"]

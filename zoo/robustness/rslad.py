@@ -31,7 +31,7 @@ from zoo.base import trained_steps
 from zoo.errors import BadInput, InvalidConfig, nearest
 from zoo.nn.attacks import apgd, cw_margin, fgsm, pgd
 from zoo.nn.classifiers import Normalize, create_classifier, head_of, laid_out, layout_of
-from zoo.robustness._image_classifier import ImageClassifier
+from zoo.nn.image_classifier import ImageClassifier
 from zoo.robustness._rslad_losses import BASELINES, kl
 from zoo.robustness._rslad_teacher import Teacher, find_teacher
 

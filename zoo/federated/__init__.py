@@ -1,0 +1,1 @@
+"""Federated learning: aggregation rules, client algorithms, and the executors that run them."""

@@ -1,0 +1,119 @@
+"""Flower as the engine across machines: a ServerApp and a ClientApp around the same rules and the same clients.
+
+    [tool.flwr.app.components]
+    serverapp = "zoo.federated.flower:server"
+    clientapp = "zoo.federated.flower:client"
+
+`examples/flower` is such an app; `docs/federated.md` shows how to run it on several machines. `LocalGrid` runs the same
+apps in one process, without a network.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.errors import BadInput, InvalidConfig, MissingExtra, nearest, require
+
+if tuple(sys.version_info) < (3, 11):
+    raise MissingExtra("Flower needs Python 3.11 or newer; on older ones the extra 'federated' is empty.")
+require("flwr", "federated")
+
+from flwr.app import Context  # noqa: E402  (after the message that says how to install it)
+from flwr.serverapp import Grid, ServerApp  # noqa: E402
+
+from zoo.federated._flower_client import Memory, make_client  # noqa: E402
+from zoo.federated._flower_job import Job  # noqa: E402
+from zoo.federated._flower_local import LocalGrid  # noqa: E402
+from zoo.federated._flower_server import RuleStrategy, serve, validate  # noqa: E402
+
+__all__ = ["Job", "LocalGrid", "Memory", "RuleStrategy", "client", "make_client", "serve", "server", "settings"]
+
+_OPTIONS: dict[str, Any] = {
+    "zoo": "uav-swarm-fl",
+    "rounds": 20,
+    "model": "{}",
+    "data": "{}",
+    "root": "",
+    "seed": 0,
+    "weights": False,
+    "folder": "runs/federated",
+    "wait": 300.0,
+    "timeout": 3600.0,
+    "validate": True,
+}
+
+
+def settings(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run, from the run config of Flower.
+
+    `zoo`: id, with a tag if wanted, whose recipe gives the settings of the data; `rounds`; `model`, `data`: YAML of
+    arguments that differ, such as "{lr: 0.05}"; `root`: the server's data, for validation and the partition; `seed`;
+    `weights`: start from those of the tag; `folder`: for checkpoint and result; `wait`, `timeout`: seconds (see
+    `serve`); `validate`: after each round, on the server's data.
+
+    Raises:
+        BadInput: for another option, or a value of another kind.
+    """
+    import yaml
+
+    found = dict(_OPTIONS)
+    for key, value in run_config.items():
+        if key not in _OPTIONS:
+            raise BadInput(f"No option {key!r}.{nearest(key, _OPTIONS)} Options: {', '.join(_OPTIONS)}.")
+        kind = type(_OPTIONS[key])
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise BadInput(f"{key}: expected {kind.__name__}, got {value!r}.")
+        found[key] = value
+    for key in ("model", "data"):
+        try:
+            given = yaml.safe_load(found[key]) or {}
+        except yaml.YAMLError as error:
+            raise BadInput(f"{key}: {found[key]!r} is no YAML ({error}).") from error
+        if not isinstance(given, dict):
+            raise BadInput(f"{key}: expected a mapping such as {{lr: 0.05}}, got {found[key]!r}.")
+        found[key] = given
+    return found
+
+
+def _main(grid: Grid, context: Context) -> None:
+    from pathlib import Path
+
+    import lightning
+
+    import zoo
+    from zoo.federated.learner import FederatedLearner
+
+    logging.getLogger("zoo").setLevel(logging.INFO)
+    options = settings(context.run_config)
+    data = zoo.datamodule(options["zoo"], root=options["root"] or None, **{"seed": options["seed"], **options["data"]})
+    lightning.seed_everything(options["seed"], verbose=False)
+    learner = zoo.load(options["zoo"], weights=options["weights"], **{**_recipe(options["zoo"]), **options["model"]})
+    if not isinstance(learner, FederatedLearner):
+        raise InvalidConfig(f"{options['zoo']} is not trained in federated rounds.")
+    learner.train()
+    evaluate = (lambda module: validate(module, data)) if options["validate"] else None
+    given = {key: options[key] for key in ("rounds", "folder", "wait", "timeout")}
+    serve(grid, learner, data, evaluate=evaluate, **given)
+    zoo.save(learner.eval(), Path(options["folder"]) / "model")
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    """Arguments of the method in the recipe of its tag."""
+    from zoo._index_yaml import load_yaml
+    from zoo.index import recipe_path, resolve
+
+    entry, tag = resolve(name)
+    path = recipe_path(entry, tag) if tag else None
+    section = (load_yaml(path) or {}).get("model") or {} if path is not None and path.is_file() else {}
+    return dict(section.get("init_args") or {}) if "class_path" in section else dict(section)
+
+
+server = ServerApp()
+"""For `serverapp` of a Flower app."""
+server.main()(_main)
+
+client = make_client()
+"""For `clientapp` of a Flower app."""
