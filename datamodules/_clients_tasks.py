@@ -87,6 +87,8 @@ class Swarm:
 
     def _task(self, round: int, client: int) -> ClientTask:
         """A client's luck does not depend on who else takes part."""
+        if not self.link_loss and not self.stragglers:  # the usual case, for swarms of thousands
+            return ClientTask(client)
         lost = generator_for(self.seed, round, client, _LINK).random() < self.link_loss
         slow, share = generator_for(self.seed, round, client, _WORK).random(2).tolist()
         low, high = self.straggler_work

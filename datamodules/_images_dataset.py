@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ class FileSource:
         labels: int64 (N,); None for images without.
         size: S.
         channels: 1 or 3.
-        keep: hold decoded images; loader processes forget theirs after each epoch.
+        keep: hold decoded images; loader processes forget theirs after each epoch. Processes that are forked from
+            this one share what any of them decodes.
     """
 
     def __init__(
@@ -67,8 +69,8 @@ class FileSource:
     ) -> None:
         self.paths, self.labels, self.size, self.channels = list(paths), labels, size, channels
         shape = (len(self.paths), channels, size, size)
-        self.kept = np.empty(shape, np.uint8) if keep and np.prod(shape) <= RAM_LIMIT else None
-        self.decoded = np.zeros(len(self.paths), bool)
+        self.kept = _shared(shape) if keep and np.prod(shape) <= RAM_LIMIT else None
+        self.decoded = _shared(shape[:1])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -87,10 +89,16 @@ class FileSource:
         """
         if self.kept is None:
             return np.stack([self._decode(i) for i in indices.tolist()])
-        for i in np.unique(indices[~self.decoded[indices]]).tolist():
+        for i in np.unique(indices[self.decoded[indices] == 0]).tolist():
             self.kept[i] = self._decode(i)
-            self.decoded[i] = True
+            self.decoded[i] = 1
         return self.kept[indices]
+
+
+def _shared(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, uint8, which a forked process shares instead of getting a copy; memory is taken when it is written to."""
+    count = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, max(1, count)), np.uint8, count).reshape(shape)
 
 
 def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import multiprocessing
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -285,6 +287,20 @@ def test_items_and_batches_agree_and_epochs_differ() -> None:
     part.set_epoch(1)
     assert not torch.equal(part.__getitems__([3, 1, 4])["image"], batch["image"])
     assert not ImagesDataModule(crop=3, val_size=10).split("val").augment  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_processes_share_what_they_decode(tmp_path: Path) -> None:
+    part = ImagesDataModule(root=str(fake(tmp_path, "folders"))).split("train")
+    assert isinstance(part, ImageSet)
+    source: Any = part.source
+    process = multiprocessing.get_context("fork").Process(target=part.__getitems__, args=([2, 5],))
+    process.start()
+    process.join()
+    assert np.flatnonzero(source.decoded).tolist() == sorted(part.chosen[[2, 5]].tolist())
+    for path in source.paths:
+        path.unlink()
+    assert part.__getitems__([5, 2])["image"].max() > 0.9
 
 
 # Broken files -----------------------------------------------------------------------------------------------------

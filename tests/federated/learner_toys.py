@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules._clients_tasks import CohortSampler, CohortSet, Swarm
-from datamodules.base import ZooLoader, _even_batches
+from datamodules.base import ZooLoader, even_batches
 from zoo.federated.clients import LocalTraining, ParamScope, create_client
 from zoo.federated.learner import FederatedLearner
 from zoo.federated.rules import create_rule
@@ -50,7 +50,7 @@ class ToyClients(LightningDataModule):
     def train_dataloader(self) -> ZooLoader:
         cohort = CohortSet(self.swarm, [len(rows) for rows in self.rows])
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        size = _even_batches(len(cohort), world, self.per_step or -(-len(cohort) // world))
+        size = even_batches(len(cohort), world, self.per_step or -(-len(cohort) // world))
         return ZooLoader(cohort, batch_size=size, sampler=CohortSampler(cohort, world, rank))
 
     def val_dataloader(self) -> DataLoader:

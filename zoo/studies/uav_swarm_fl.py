@@ -60,7 +60,7 @@ def change(run: Run, last: int = 10) -> float:
 
 @study("iid", "dirichlet", "labels_2", "labels_1", "loss_labels_2", "loss_labels_1", "change", "worst")
 def partitions(
-    algorithm: str,
+    algorithm: str = "fedavg",
     mu: float | None = None,
     eta: float | None = None,
     lr: float | None = None,
@@ -87,7 +87,7 @@ def partitions(
 
 @study("spread")
 def spread(
-    algorithm: str,
+    algorithm: str = "fedavg",
     mu: float | None = None,
     lr: float | None = None,
     partition: str = "labels-2",
