@@ -116,6 +116,10 @@ def load_yaml(
             ) from None
         raise error(f"{where}{line}: {problem.problem}.") from None
     except yaml.YAMLError as problem:
+        if "nesting depth" in str(problem):  # some builds of libyaml have a limit of their own
+            raise UnsafeFile(
+                f"{where}: expected a plain YAML file, found nesting without end. Do not use it."
+            ) from None
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise error(f"{where}{line}: not valid YAML: {getattr(problem, 'problem', problem)}. Fix that line.") from None
