@@ -174,9 +174,9 @@ def _required(path: Path) -> set[str]:
     found: set[str] = set()
     for file in {path, owner} if path.stem.startswith("_") and owner.is_file() else {path}:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call):
-                if isinstance(call.func, ast.Name) and call.func.id == "require":
-                    found |= {a.value for a in call.args[:1] if isinstance(a, ast.Constant)}
+            call = node.value if isinstance(node, ast.Expr) else None
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "require":
+                found |= {a.value for a in call.args[:1] if isinstance(a, ast.Constant)}
     return found
 
 
