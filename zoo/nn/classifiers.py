@@ -47,7 +47,14 @@ __all__ = [
     "macs_of",
 ]
 
-_EXAMPLES: tuple[str, ...] = ("resnet10-w8", "cifar-resnet18", "cifar-resnet34", "cifar-mobilenetv2", "wrn34-10", "timm/resnet18")
+_EXAMPLES: tuple[str, ...] = (
+    "resnet10-w8",
+    "cifar-resnet18",
+    "cifar-resnet34",
+    "cifar-mobilenetv2",
+    "wrn34-10",
+    "timm/resnet18",
+)
 _EXAMPLES += ("lenet5", "strided-lenet", "cifar-resnet8", "cifar-resnet20", "cifar-resnet32", "cifar-resnet18-gn")
 
 
