@@ -18,7 +18,7 @@ tells how fast this machine is at just this work, and a budget in their units me
 """
 
 TOLERANCE = 1.25
-"""The run fails above so many budgets: two runs of the same code on the same machine differ by a fifth."""
+"""The run fails above so many budgets: two readings of the same code on the same machine differed by a quarter."""
 
 PARTS = ("method", "weights", "export")
 """What counts for the budget, what grows with the number of checkpoints and recipes, and tracing."""
