@@ -11,10 +11,13 @@ from typing import Any
 from zoo.studies import Outcome, study
 from zoo.studies._rounds import Run, run_rounds
 
-GREY: dict[str, Any] = {"channels": 1, "img_size": 28, "mean": [0.286], "std": [0.353]}
-RATES = {"strided-lenet": 0.5, "lenet5": 0.02}
-"""Learning rate of the clients: of the CNN, that with which the plain mean did best on validation images; the strided
-LeNet learned nothing in 25 rounds with 0.1, 0.3 or 1.0, so that its rate is still to be found."""
+SHAPES: dict[str, dict[str, Any]] = {
+    "strided-lenet": {"mean": [0.286] * 3, "std": [0.353] * 3},
+    "lenet5": {"channels": 1, "img_size": 28, "mean": [0.286], "std": [0.353]},
+}
+RATES = {"strided-lenet": 0.03, "lenet5": 0.02}
+"""Learning rate of the clients: that with which the plain mean did best on validation images, of three for each
+network (`benchmarks/federated_tuning.py`)."""
 
 
 def run_of(network: str, seed: int, rounds: int, images: int, *, test: bool = True, **model: Any) -> Run:
@@ -34,7 +37,7 @@ def run_of(network: str, seed: int, rounds: int, images: int, *, test: bool = Tr
     from zoo.federated.ewwa_fl import EWWAFL
 
     seed_everything(seed, verbose=False)
-    given = {"lr": RATES[network], **(GREY if network == "lenet5" else {}), **model}
+    given = {"lr": RATES[network], **SHAPES[network], **model}
     learner = EWWAFL(network=network, **given)
     data = ClientsDataModule(
         num_clients=3,
