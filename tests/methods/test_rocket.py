@@ -81,6 +81,36 @@ def test_kernels_of_any_padding() -> None:
     np.testing.assert_allclose(found, literal(kernels, x.numpy()), atol=2e-5)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_product_per_dilation_gives_the_same(pooling: str, dtype: torch.dtype) -> None:
+    """Paddings from none to half, so that kernels of one dilation respond at different places."""
+    kernels = sample_kernels(90, 40, 2, seed=1)
+    kernels.paddings = np.array([(9 * i) % (1 + (n - 1) * d // 2) for i, (n, d) in enumerate(
+        zip(kernels.lengths.tolist(), kernels.dilations.tolist(), strict=True)
+    )])  # fmt: skip
+    rocket = Rocket.from_kernels(kernels, 2, pooling=pooling, shift=0.5).to(dtype)
+    assert rocket.merged is not None
+    assert len(rocket.merged.groups) < len(rocket.convolution.groups)
+    for x in (1e3 * series(5, 2, 40).to(dtype), series(1, 2, 57).to(dtype)):
+        merged = rocket(x)
+        alone, rocket.merged = rocket.merged, None
+        apart = rocket(x)
+        rocket.merged = alone
+        torch.testing.assert_close(merged, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_of_even_and_odd_length_are_kept_apart() -> None:
+    """With dilation 2, both may keep the length, but their centres differ."""
+    lengths, dilations = np.array([8, 9, 7, 8]), np.array([2, 2, 2, 1])
+    paddings, counts = np.array([7, 8, 6, 3]), np.ones(4, int)
+    weights = np.random.default_rng(0).standard_normal(lengths.sum()).astype(np.float32)
+    kernels = Kernels(weights, lengths, np.zeros(4, np.float32), dilations, paddings, counts, np.zeros(4, int))
+    rocket, x = Rocket.from_kernels(kernels, 1), series(2, 1, 40)
+    assert rocket.merged is None
+    np.testing.assert_allclose(rocket(x).numpy(), literal(kernels, x.numpy()), atol=2e-5)
+
+
 def test_zero_does_not_count_as_positive() -> None:
     kernels = Kernels(np.zeros(7, np.float32), *(np.array([v]) for v in (7, 0.0, 1, 3, 1)), np.array([0]))
     kernels.biases = kernels.biases.astype(np.float32)

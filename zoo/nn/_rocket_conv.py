@@ -6,7 +6,7 @@ A kernel with weights w, dilation d and padding p has the responses
 
 Kernels that share d and the window (l, p) form a group and are one matrix product: the taps of a block of series are
 copied into a matrix (1 + C l, L_out M) by contiguous runs, and the weights of the group multiply it. Kernels whose
-padding keeps the length (2p = (l-1)d) are aligned at their centres, so those of different l share a group as well.
+padding keeps the length (2p = (l-1)d) are aligned at their centres, so those of different odd l share a group as well.
 
 The product is many times larger than its factors, so it is never written to main memory: series and kernels are cut so
 that a block stays within `block_bytes`, and whoever asks for it reduces it over time at once.
@@ -84,7 +84,7 @@ def group_kernels(
 
     def key(i: int) -> tuple[int, int, int]:
         keeps_length = padding[i] > 0 and 2 * padding[i] == (taps[i] - 1) * dilation[i]
-        return (dilation[i], -1, 0) if keeps_length else (dilation[i], padding[i], taps[i])
+        return (dilation[i], -1, taps[i] % 2) if keeps_length else (dilation[i], padding[i], taps[i])
 
     order = sorted(range(len(taps)), key=key)
     groups, start = [], 0
@@ -97,7 +97,7 @@ def group_kernels(
 
 
 Job = tuple[slice, Sequence[Group]]
-Collect = Callable[[slice, slice, Window, Tensor], None]
+Collect = Callable[..., None]
 
 
 def time_major(x: Tensor, zeros: int) -> Tensor:
@@ -128,9 +128,13 @@ class GroupedConvolution:
         self.block_bytes, self.together = block_bytes, together
         self.zeros = max((g.window.zeros for g in self.groups), default=0)
 
+    def before_taps(self, group: Group) -> int:
+        """Inputs of each kernel of a group that are no taps, which come first: one for the bias."""
+        return 1
+
     def rows(self, group: Group) -> int:
-        """Inputs of each kernel of a group: one for the bias and one per channel and tap."""
-        return 1 + self.channels * group.window.taps
+        """Inputs of each kernel of a group: those, and one per channel and tap."""
+        return self.before_taps(group) + self.channels * group.window.taps
 
     def offsets(self) -> list[int]:
         """Where each group's weights (kernels, rows) begin in one flat tensor; the last entry is its size."""

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import BadInput, nearest
 from zoo.nn._rocket_conv import BLOCK_BYTES, Group, GroupedConvolution, Window, group_kernels
+from zoo.nn._rocket_merged import MergedConvolution
 from zoo.nn._rocket_relatives import Hydra, MiniRocket
 
 __all__ = [
@@ -154,7 +155,6 @@ class Rocket(nn.Module):
     paddings: Tensor
     channel_counts: Tensor
     channel_index: Tensor
-    _kept: tuple[list[tuple[int, int]], Tensor] | None
 
     def __init__(
         self,
@@ -225,23 +225,35 @@ class Rocket(nn.Module):
         self._check_kernels()
         order, groups = group_kernels(self.lengths.tolist(), self.dilations.tolist(), self.paddings.tolist())
         self.convolution = GroupedConvolution(groups, self.series_channels, self.block_bytes or BLOCK_BYTES)
-        offsets = self.convolution.offsets()
-        device = self.lengths.device
+        self.merged: MergedConvolution | None = None
+        if MergedConvolution.possible(groups):
+            self.merged = MergedConvolution(groups, self.series_channels, self.block_bytes or BLOCK_BYTES)
         rank = np.argsort(np.asarray(order))  # of each kernel in group order
-        first, taps = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
-        for group, begin in zip(groups, offsets, strict=False):
-            place = np.arange(group.stop - group.start) * self.convolution.rows(group)
-            first[group.start : group.stop], taps[group.start : group.stop] = begin + place, group.window.taps
-        first, taps = first[rank], taps[rank]
+        self._kept: dict[bool, tuple[Any, Tensor]] = {}
+        self._slots = self._slots_in(self.convolution, rank)
+        self._merged_slots = self._slots_in(self.merged, rank) if self.merged is not None else self._slots[:0]
+        features = 2 * rank[:, None] + np.arange(2)
+        self._order = torch.as_tensor(features.ravel(), device=self.lengths.device)
+
+    def _slots_in(self, convolution: GroupedConvolution, rank: np.ndarray) -> Tensor:
+        """Where each weight, then each bias, belongs in the flat matrices of a convolution's groups."""
+        first, taps = np.zeros(len(rank), np.int64), np.zeros(len(rank), np.int64)
+        before = np.zeros(len(rank), np.int64)
+        for group, begin in zip(convolution.groups, convolution.offsets(), strict=False):
+            own = slice(group.start, group.stop)
+            first[own] = begin + np.arange(group.stop - group.start) * convolution.rows(group)
+            taps[own], before[own] = group.window.taps, convolution.before_taps(group)
+        first, taps, before = first[rank], taps[rank], before[rank]
         lengths, counts = self.lengths.cpu().numpy(), self.channel_counts.cpu().numpy()
-        owner = np.repeat(np.arange(len(order)), counts)  # of each (kernel, channel)
-        begin = first[owner] + 1 + self.channel_index.cpu().numpy() * taps[owner] + (taps - lengths)[owner] // 2
+        owner = np.repeat(np.arange(len(rank)), counts)  # of each (kernel, channel)
+        begin_of = (
+            (first + before)[owner] + self.channel_index.cpu().numpy() * taps[owner] + (taps - lengths)[owner] // 2
+        )
         widths = lengths[owner]
         within = np.arange(widths.sum()) - np.repeat(np.cumsum(widths) - widths, widths)
-        self._size, self._kept = offsets[-1], None
-        self._slots = torch.as_tensor(np.concatenate([np.repeat(begin, widths) + within, first]), device=device)
-        features = 2 * rank[:, None] + np.arange(2)
-        self._order = torch.as_tensor(features.ravel(), device=device)
+        return torch.as_tensor(
+            np.concatenate([np.repeat(begin_of, widths) + within, first]), device=self.lengths.device
+        )
 
     def _check_kernels(self) -> None:
         """Arrays may come from a user or from a file."""
@@ -263,7 +275,8 @@ class Rocket(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Rocket:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._slots, self._order = self._slots.to(self.lengths.device), self._order.to(self.lengths.device)
+        for name in ("_slots", "_merged_slots", "_order"):
+            setattr(self, name, getattr(self, name).to(self.lengths.device))
         return self
 
     @property
@@ -274,16 +287,22 @@ class Rocket(nn.Module):
     def grouped_weights(self) -> Tensor:
         """Biases and weights of all kernels, flat, as `GroupedConvolution` wants them."""
         given = torch.cat([self.weights, self.biases])
-        return given.new_zeros(self._size).index_copy(0, self._slots, given)
+        return given.new_zeros(self.convolution.offsets()[-1]).index_copy(0, self._slots, given)
 
-    def _kept_weights(self) -> Tensor:
-        """The same without gradients, computed once until a weight changes."""
+    def _kept_weights(self, merged: MergedConvolution | None = None) -> Tensor:
+        """The same without gradients, or as `MergedConvolution` wants them; computed once until a weight changes."""
         learned = (self.weights, self.biases)
         state = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in learned]
-        if self._kept is None or self._kept[0] != state:
+        known = self._kept.get(merged is not None)
+        if known is None or known[0] != state:
             with torch.no_grad():
-                self._kept = (state, self.grouped_weights())
-        return self._kept[1]
+                if merged is None:
+                    flat = self.grouped_weights()
+                else:
+                    given = torch.cat(learned)
+                    flat = merged.weights_of_cuts().to(given).index_copy(0, self._merged_slots, given)
+            known = self._kept[merged is not None] = (state, flat)
+        return known[1]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (M, 2N): `[ppv_0, max_0, ppv_1, max_1, ...]`.
@@ -309,6 +328,8 @@ class Rocket(nn.Module):
             found = self._traced(x)
         elif tracing or graph:
             found = self._differentiable(x, self.grouped_weights(), lengths, save_memory=graph and not tracing)
+        elif self.merged is not None and lengths is None:
+            found = self._merged_blockwise(x, self.merged)
         else:
             found = self._blockwise(x, self._kept_weights(), lengths)
         return found.index_select(1, self._order)
@@ -344,6 +365,20 @@ class Rocket(nn.Module):
 
         self.convolution.reduce(x, weight, pool)
         return found
+
+    def _merged_blockwise(self, x: Tensor, merged: MergedConvolution) -> Tensor:
+        """The same for series of equal lengths, in fewer and larger steps."""
+        shares, highest = (x.new_empty(len(self.lengths), len(x)) for _ in range(2))
+        sharpness, shift = float(self.log_sharpness.detach().exp()), self.shift
+        hard = self.pooling != "soft"
+
+        def pool(part: slice, kernels: slice, z: Tensor) -> None:
+            highest[kernels, part] = z.amax(2)
+            z = z.gt_(0) if hard else z.mul_(sharpness).sub_(shift).sigmoid_()
+            shares[kernels, part] = z.sum(2)
+
+        merged.reduce(x, self._kept_weights(merged), pool)
+        return torch.stack([shares.div_(merged.counts(x)), highest], 2).transpose(0, 1).flatten(1)
 
     def _traced(self, x: Tensor) -> Tensor:
         """The same in few operations per group, which is what tracing, compiling and exporting take time for."""
