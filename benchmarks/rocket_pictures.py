@@ -31,7 +31,8 @@ def accuracies(large: bool) -> tuple[list[str], np.ndarray, np.ndarray]:
     runs = json.loads((CARD / "results.json").read_text())["runs"].values()
     mine = [r for r in runs if r["spec"].get("study") == "archive" and bool(r["spec"]["set"].get("large")) == large]
     mine = sorted(mine, key=lambda r: r["spec"]["seed"] or 0)
-    ours = [[y for _, y in r["curves"]["accuracy"]] for r in mine if len(r["curves"]["accuracy"]) == len(names)]
+    scores = [[y for _, y in run["curves"]["accuracy per set"]] for run in mine]
+    ours = [found for found in scores if len(found) == len(names)]
     return names, np.array([theirs[n] for n in names]), np.array(ours).reshape(len(ours), len(names))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from zoo import _card_text, _claims_plan, card, claims, cli, index
-from zoo._card_plots import curves_of, draw_claims, draw_curves
+from zoo._card_plots import curve_key, curves_of, draw_claims, draw_curves
 from zoo._claims_results import write_results
 from zoo.errors import MissingExtra
 
@@ -178,6 +178,19 @@ def test_the_table_of_methods(entry: index.Entry) -> None:
     head, _, row, _ = card.readme_table([entry])
     assert head.startswith("| id | method | task |")
     assert "1 of 1 run, 1 not run" in row
+
+
+def test_pictures_of_data_that_must_be_fetched_are_left_to_the_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "zoo._card_plots.draw_claims", lambda *given: []
+    )  # else written beside the card
+    assert card.draw(index.entries()["soft-rocket"]) == []
+
+
+def test_values_of_separate_things_are_no_curve(entry: index.Entry) -> None:
+    claim = claims.claims_of(entry)[0]
+    assert curve_key(claim, ["accuracy per set"]) is None
+    assert curve_key(claim, ["accuracy per set", "loss"]) == "loss"
 
 
 def test_curves_are_drawn(entry: index.Entry, tmp_path: Path) -> None:

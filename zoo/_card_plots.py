@@ -21,11 +21,15 @@ Points = list[tuple[float, float]]
 
 
 def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
-    """Which curve belongs to a claim: its metric while validating, else the only one there is."""
+    """Which curve belongs to a claim: its metric while validating, else the only one there is.
+
+    Values "X per Y", of separate things, are no course and belong to none.
+    """
+    curves = [name for name in curves if " per " not in name]
     wanted = claim.metric.replace("test/", "val/", 1)
     if wanted in curves:
         return wanted
-    return next(iter(curves)) if len(curves) == 1 else None
+    return curves[0] if len(curves) == 1 else None
 
 
 def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, dict[str, list[Points]]]:

@@ -161,7 +161,11 @@ def _draw_output(entry: Entry, folder: Path) -> list[Path]:
 
     model, data = zoo.load(entry.id), zoo.datamodule(entry.id)
     own = model.init_args
-    if any(own.get(name, value) != value for name, value in data.facts().items() if name != "class_names"):
+    try:
+        facts = data.facts()
+    except BadInput:
+        return []  # its data are not embedded but must be fetched: its picture is drawn by hand
+    if any(own.get(name, value) != value for name, value in facts.items() if name != "class_names"):
         return []  # trained on data of another kind than the embedded ones: its picture is drawn by hand
     samples = _first_samples(data, 4)
     try:

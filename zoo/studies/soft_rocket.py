@@ -199,7 +199,7 @@ def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: 
         seed: of our kernels; aeon's results, made by `benchmarks/rocket_ucr.py`, are read from the checkout.
 
     Returns:
-        Also the curve `accuracy`: ours, over the place of the set in the alphabet.
+        Also `accuracy per set`: ours, by the place of the set in the alphabet.
     """
     theirs: dict[str, float] = json.loads(_checkout(_UCR.format("_large" * large)).read_text())["accuracy"]
     ours: dict[str, float] = {}
@@ -210,7 +210,7 @@ def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: 
         ours[name] = frozen_accuracy(_task(str(root)), kernels, seed)
     gaps = np.array([value - theirs[name] for name, value in ours.items()])
     found = {"difference": float(gaps.mean()), "rank": _mean_rank(gaps), "sets": float(len(gaps))}
-    return Outcome(found, {"accuracy": [(float(i), value) for i, value in enumerate(ours.values())]})
+    return Outcome(found, {"accuracy per set": [(float(i), value) for i, value in enumerate(ours.values())]})
 
 
 def _mean_rank(gaps: Sequence[float] | np.ndarray) -> float:
