@@ -1,11 +1,13 @@
-"""How robust the bundled weights of rslad are, and the two pictures of its card.
+"""How robust the weights of rslad are, and the pictures of its card.
 
     python benchmarks/rslad_robustness.py evaluate --tags fmnist-resnet10w8 --n 300     # minutes
+    python benchmarks/rslad_robustness.py evaluate --tags cifar10-resnet10w16 --root data --n 500
+    python benchmarks/rslad_robustness.py evaluate --tags cifar10-resnet10w16-fgsm=last.ckpt --root data --n 500
     python benchmarks/rslad_robustness.py draw
     python benchmarks/rslad_robustness.py table
 
 `evaluate` is `zoo.evaluate_robustness` with its standard attacks, AutoAttack (pyautoattack) among them, and the battery
-against masked gradients, at eps 0.1 on test pictures drawn by seed 0. It writes
+against masked gradients, on test pictures drawn by seed 0, at eps 0.1 (Fashion-MNIST) or 8/255 (CIFAR-10). It writes
 benchmarks/results/rslad_robustness.json, where reports of other weights stay; `draw` reads that file for the curves,
 and attacks the first test picture of each class for the other picture; `table` prints the rows of the card.
 """
@@ -27,22 +29,33 @@ from zoo.nn.attacks import pgd
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "rslad_robustness.json"
 IMAGES = HERE.parent / "model_cards" / "rslad" / "images"
-EPS = 0.1
+EPS = {"fmnist": 0.1, "cifar10": 8 / 255}
 NETWORKS = {
     "fmnist-resnet10w24-natural": ("without adversarial training", "#d97706"),
     "fmnist-resnet10w24-trades": ("the teacher", "#3f9d6a"),
     "fmnist-resnet10w8": ("the student", "#2f80c8"),
+    "cifar10-resnet10w16-natural": ("without adversarial training", "#d97706"),
+    "cifar10-resnet10w16-fgsm": ("trained with FGSM", "#b0548f"),
+    "cifar10-resnet10w24-trades": ("the teacher", "#3f9d6a"),
+    "cifar10-resnet10w16": ("the student", "#2f80c8"),
 }
 """Tag -> what a picture calls it, colour."""
 
 GREY, RED = "#808890", "#c2544f"
 
 
-def evaluate(tags: list[str], n: int, attacks: str | list[str]) -> None:
-    """Evaluate some of the bundled weights, and store the reports."""
-    for tag in tags:
-        model = zoo.load(f"rslad:{tag}")
-        report = zoo.evaluate_robustness(model, zoo.datamodule(f"rslad:{tag}"), EPS, n, attacks)
+def eps_of(tag: str) -> float:
+    """The radius of a tag's data."""
+    return EPS[tag.partition("-")[0]]
+
+
+def evaluate(tags: list[str], n: int, attacks: str | list[str], root: str | None) -> None:
+    """Evaluate some weights, bundled (TAG) or not (TAG=PATH), and store the reports."""
+    for text in tags:
+        tag, _, path = text.partition("=")
+        model = zoo.load(path or f"rslad:{tag}")
+        data = zoo.datamodule(f"rslad:{tag}", **({} if root is None else {"root": root}))
+        report = zoo.evaluate_robustness(model, data, eps_of(tag), n, attacks)
         print(report, end="\n\n", flush=True)
         # read after the computation: another process may have added a report meanwhile
         known = json.loads(RESULTS.read_text(encoding="utf-8"))["reports"] if RESULTS.is_file() else {}
@@ -97,7 +110,8 @@ def new_figure(width: float, height: float) -> Any:
 def attacked(path: Path) -> None:
     """Clean pictures with what each network says, then each network's worst perturbation and what it says then."""
     x, y = firsts()
-    models = {tag: zoo.load(f"rslad:{tag}") for tag in NETWORKS}
+    models = {tag: zoo.load(f"rslad:{tag}") for tag in NETWORKS if tag.startswith("fmnist")}
+    eps = EPS["fmnist"]
     figure = new_figure(12.5, 7.0)
     grid = figure.subplots(1 + len(models), len(x))
     for column, image in enumerate(x):
@@ -105,13 +119,13 @@ def attacked(path: Path) -> None:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
         axes.set_title(next(iter(models.values())).class_names[int(y[column])], fontsize=9, color=GREY)
     for row, (tag, model) in enumerate(models.items(), start=1):
-        adv = pgd(model, x, y, eps=EPS, step=EPS / 10, steps=50, keep="best", restarts=5)
+        adv = pgd(model, x, y, eps=eps, step=eps / 10, steps=50, keep="best", restarts=5)
         with torch.no_grad():
             before, after = model(x).argmax(1), model(adv).softmax(1)
         names = model.class_names
         for column in range(len(x)):
             axes = grid[row, column]
-            axes.imshow((adv - x)[column, 0], cmap="RdBu_r", vmin=-EPS, vmax=EPS)
+            axes.imshow((adv - x)[column, 0], cmap="RdBu_r", vmin=-eps, vmax=eps)
             said, share = int(after[column].argmax()), float(after[column].max())
             right = said == int(y[column])
             text = f"{names[int(before[column])]}\n→ {names[said]} {share:.0%}"
@@ -126,19 +140,20 @@ def attacked(path: Path) -> None:
     figure.savefig(path, transparent=True, metadata={"Software": None})
 
 
-def radius(path: Path) -> None:
-    """Accuracy against the radius, from the results file."""
+def radius(path: Path, kind: str) -> None:
+    """Accuracy against the radius, from the results file, of the networks of one kind of data."""
     reports = json.loads(RESULTS.read_text(encoding="utf-8"))["reports"]
     figure = new_figure(6.2, 3.6)
     axes = figure.add_subplot()
+    here = EPS[kind]
     for tag, (name, colour) in NETWORKS.items():
-        if tag not in reports:
+        if tag not in reports or not tag.startswith(kind):
             continue
         report = reports[tag]
-        eps, accuracy = zip(*(point for point in report["sweep"] if point[0] <= 4 * EPS), strict=True)
+        eps, accuracy = zip(*(point for point in report["sweep"] if point[0] <= 4 * here), strict=True)
         axes.plot(eps, accuracy, marker="o", markersize=4, color=colour, label=name)
-        axes.plot([EPS], [report["worst"]], marker="x", color=colour, linestyle="none")
-    axes.axvline(EPS, color=GREY, linewidth=0.7, linestyle=":")
+        axes.plot([here], [report["worst"]], marker="x", color=colour, linestyle="none")
+    axes.axvline(here, color=GREY, linewidth=0.7, linestyle=":")
     axes.set_xlabel("eps, largest change of a pixel in [0, 1]", color=GREY)
     axes.set_ylabel("accuracy under PGD-20", color=GREY)
     axes.set_ylim(0, 1)
@@ -155,19 +170,24 @@ def radius(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["evaluate", "draw", "table"])
-    parser.add_argument("--tags", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--tags", nargs="+", default=list(NETWORKS)[:3], metavar="TAG[=PATH]", help=", ".join(NETWORKS))
+    parser.add_argument("--root", help="folder of the data, for CIFAR-10")
     parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--attacks", nargs="+", default="standard", help="as zoo.evaluate_robustness takes them")
     options = parser.parse_args()
     if options.what == "evaluate":
-        evaluate(options.tags, options.n, options.attacks)
+        unknown = [text for text in options.tags if text.partition("=")[0] not in NETWORKS]
+        if unknown:
+            parser.error(f"--tags: expected {', '.join(NETWORKS)}; got {', '.join(unknown)}")
+        evaluate(options.tags, options.n, options.attacks, options.root)
         return
     if options.what == "table":
         table()
         return
     IMAGES.mkdir(parents=True, exist_ok=True)
     attacked(IMAGES / "attacked.png")
-    radius(IMAGES / "radius.png")
+    radius(IMAGES / "radius.png", "fmnist")
+    radius(IMAGES / "radius-cifar10.png", "cifar10")
 
 
 if __name__ == "__main__":
