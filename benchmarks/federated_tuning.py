@@ -5,7 +5,7 @@
 A seed (100) that no claim uses, and no look at test images. The score is the mean validation accuracy of the last five
 rounds, averaged over the partitions.
 
-swarm   uav-swarm-fl on two partitions (Dirichlet 0.1, two labels for each client), 20 rounds, else as in its claims:
+swarm   uav-swarm-fl on the three partitions of its claims whose clients differ, 20 rounds, else as in the claims:
         first the clients' rate, with fedavg; with that rate, three values each of mu of fedprox and of moon and of the
         server's rate of fedadam
 three   ewwa-fl on its three clients, as in its claims: the clients' rate with which the plain mean does best, for each
@@ -37,7 +37,7 @@ SWARM: dict[str, tuple[str, tuple[float, ...]]] = {
     "moon": ("mu", (0.1, 1.0, 5.0)),
 }
 """Algorithm -> knob, values. The best rate of the first one serves all."""
-PARTITIONS = ("dirichlet-0.1", "labels-2")
+PARTITIONS = ("dirichlet-0.1", "labels-2", "labels-1")
 THREE: dict[str, tuple[str, tuple[float, ...]]] = {
     "strided-lenet": ("lr", (0.01, 0.03, 0.1)),
     "lenet5": ("lr", (0.01, 0.02, 0.05)),
