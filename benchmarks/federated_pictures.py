@@ -36,7 +36,7 @@ WHAT: dict[str, dict[str, Any]] = {
     "ewwa-fl": {
         "study": "three_clients",
         "curve": "accuracy",
-        "keep": lambda settings: settings.get("network") == "lenet5" and "eta" not in settings,
+        "keep": lambda settings: settings.get("network") == "lenet5" and settings.get("eta", 0.01) == 0.01,
         "data": {"num_clients": 3, "partition": "shards-2", "train_size": 6000},
         "who": "client",
     },
@@ -78,15 +78,17 @@ def draw(method: str) -> Path:
     left.set(xlabel="training images", ylabel=what["who"], title=f"Who owns what ({what['data']['partition']}, seed 0)")
     left.set_yticks(range(len(counts)))
     left.invert_yaxis()
-    left.legend(fontsize=7, ncols=1, loc="lower right", framealpha=0.85)
-    for colour, (name, seeds) in zip(COLOURS * 3, sorted(curves.items()), strict=False):
+    left.legend(fontsize=7, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    for number, (name, seeds) in enumerate(sorted(curves.items(), key=lambda item: ("," in item[0], item[0]))):
+        colour = COLOURS[number % len(COLOURS)]
         rounds = range(1, len(seeds[0]) + 1)
-        for values in seeds:
+        for values in seeds if len(curves) <= len(COLOURS) else []:
             right.plot(rounds, values, color=colour, alpha=0.2, linewidth=0.8)
-        right.plot(rounds, np.mean(seeds, axis=0), color=colour, linewidth=2, label=name)
+        style = ("-", "--", ":")[number // len(COLOURS)]
+        right.plot(rounds, np.mean(seeds, axis=0), style, color=colour, linewidth=2, label=name)
     many = max(len(seeds) for seeds in curves.values())
     right.set(xlabel="round", ylabel="validation accuracy", title=f"Accuracy per round, mean of {many} seeds")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="lower right")
     right.grid(alpha=0.3)
     path = CARDS / method / "images" / "partition-and-accuracy.png"
     path.parent.mkdir(exist_ok=True)

@@ -187,7 +187,6 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     attacked(IMAGES / "attacked.png")
     radius(IMAGES / "radius.png", "fmnist")
-    radius(IMAGES / "radius-cifar10.png", "cifar10")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from zoo.studies.steel_roughness import FULL, NARROW, milliseconds
 
 RESULTS = Path(__file__).parent / "results" / "steel.json"
 CARD = Path(__file__).parents[1] / "model_cards" / "steel-roughness"
+BESIDE = {"inception": ((-8, -12), "right"), "resnet1d": ((8, -10), "left")}
+"""Offset and alignment of names that others would cover."""
 COLOUR, OTHER, GREY = "#2f80c8", "#d97706", "#808890"
 
 
@@ -99,8 +101,7 @@ def draw_latency(measured: dict[str, Any], folder: Path) -> None:
         plot.plot([speed[key]] * len(values), values, "o", color=COLOUR, alpha=0.3, ms=4)
         plot.plot(speed[key], np.mean(values), "o", color=COLOUR)
         text = key[0] if len(values) > 1 else f"{key[0]}, one seed"
-        near = speed[key] > 4  # the text goes to the other side where the axis ends
-        offset, side = ((-8, 4), "right") if near else ((8, 4), "left")
+        offset, side = BESIDE.get(key[0], ((8, 4), "left"))
         place = (speed[key], float(np.mean(values)))
         plot.annotate(text, place, xytext=offset, textcoords="offset points", color=GREY, ha=side)
     plot.axvline(10, color=OTHER, lw=1, ls="--")

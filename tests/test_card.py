@@ -181,9 +181,7 @@ def test_the_table_of_methods(entry: index.Entry) -> None:
 
 
 def test_pictures_of_data_that_must_be_fetched_are_left_to_the_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "zoo._card_plots.draw_claims", lambda *given: []
-    )  # else written beside the card
+    monkeypatch.setattr("zoo._card_plots.draw_claims", lambda *given: [])  # else written beside the card
     assert card.draw(index.entries()["soft-rocket"]) == []
 
 

@@ -94,7 +94,7 @@ def draw_curves(
         axes.axvline(mark * last, color=_GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
-    axes.set_xlabel(horizontal or ("epoch" if by_epoch else "step"), color=_GREY)
+    axes.set_xlabel(horizontal or ("epoch" if by_epoch else ""), color=_GREY)  # of another study nobody knows
     axes.set_ylabel(vertical, color=_GREY)
     axes.tick_params(colors=_GREY, labelsize=8)
     axes.margins(x=0.02)
