@@ -268,6 +268,21 @@ def test_missing_stage_is_trained_first_and_used(place: Path, monkeypatch: pytes
     assert len(started) == 1  # a finished stage is used again
 
 
+def test_stage_is_trained_on_the_data_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def stage(words: list[str], check: bool) -> Any:
+        started.append(words[4:])
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", stage)
+    words = ["fit", "--zoo", "toy-net:ten-s", "--data.root", "mine", "--data.batch_size=3", "--trainer.max_epochs=2"]
+    entry, _ = index.resolve("toy-net")
+    with pytest.raises(InvalidConfig, match="left no checkpoint"):
+        stages.prepare(args.read_request(words), entry, {"after": ["ten-n"]})
+    assert started == [["toy-net:ten-n", "--data.root=mine"]]
+
+
 def test_stage_that_the_user_replaces_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {"after": ["ten-n"], "weights": "toy-net:ten-n", "model": {"teacher": "toy-net:ten-n", "size": "s"}}
     entry, _ = index.resolve("toy-net")

@@ -20,7 +20,8 @@ __all__ = ["RESULT", "prepare", "stage_result"]
 RESULT = "result.json"
 """Written into the run's folder when `fit` has ended: a run that was killed has none."""
 
-_FORWARDED = ("accelerator", "devices", "num_nodes", "strategy", "precision", "default_root_dir")
+_HOW = ("accelerator", "devices", "num_nodes", "strategy", "precision", "default_root_dir")
+_FORWARDED = (*(f"trainer.{name}" for name in _HOW), "data.root")  # how to train, and on what
 
 
 def stage_result(root: Path) -> str | None:
@@ -88,8 +89,8 @@ def _train(name: str, request: Request) -> None:
     print(f"{request.zoo} comes after {name}: training that first", flush=True)
     words = []
     for part in _FORWARDED:
-        value = _flag(request, f"--trainer.{part}")
-        words += [f"--trainer.{part}={value}"] if value is not None else []
+        value = _flag(request, f"--{part}")
+        words += [f"--{part}={value}"] if value is not None else []
     done = subprocess.run([sys.executable, "-m", "zoo", "train", name, *words], check=False)
     if done.returncode:
         raise InvalidConfig(
