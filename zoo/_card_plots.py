@@ -56,13 +56,14 @@ def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], 
         if curves:
             path = folder / f"claim-{claim.id}.png"
             folder.mkdir(parents=True, exist_ok=True)
-            draw_curves(curves, name, path, by_epoch="/" in name, mark=claim.at)
+            across = claim.across or ("epoch" if "/" in name else "")  # studies count what they like
+            draw_curves(curves, name, path, across=across, mark=claim.at)
             drawn.append(path)
     return drawn
 
 
 def draw_curves(
-    curves: dict[str, list[Points]], name: str, path: Path, *, by_epoch: bool = True, mark: float | None = None
+    curves: dict[str, list[Points]], name: str, path: Path, *, across: str = "epoch", mark: float | None = None
 ) -> None:
     """Write one plot with a transparent ground and mid-grey text, readable on light and on dark pages.
 
@@ -70,7 +71,7 @@ def draw_curves(
         curves: arm -> curves.
         name: of the vertical axis.
         path: PNG to write.
-        by_epoch: the horizontal axis counts epochs, not steps.
+        across: of the horizontal axis, unless `name` says it as "X against Y".
         mark: share of the horizontal axis that the claim is about.
 
     Raises:
@@ -94,7 +95,7 @@ def draw_curves(
         axes.axvline(mark * last, color=_GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
-    axes.set_xlabel(horizontal or ("epoch" if by_epoch else ""), color=_GREY)  # of another study nobody knows
+    axes.set_xlabel(horizontal or across, color=_GREY)
     axes.set_ylabel(vertical, color=_GREY)
     axes.tick_params(colors=_GREY, labelsize=8)
     axes.margins(x=0.02)

@@ -85,6 +85,7 @@ class Claim:
         contrast: factor of each arm, instead of ours minus baseline.
         reason: why it has not been run.
         note: a remark for the reader.
+        across: what the curves of its study are drawn against, where their name does not say it.
     """
 
     id: str
@@ -103,6 +104,7 @@ class Claim:
     contrast: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     note: str = ""
+    across: str = ""
 
     @property
     def exact(self) -> bool:
@@ -169,6 +171,7 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     ),
     "reason": ("text", _text, False),
     "note": ("text", _text, False),
+    "across": ("text", _text, False),
 }
 _ARM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "recipe": ("a tag of the method", _text, False),
