@@ -8,7 +8,7 @@ Sets in the order of their size, of equal lengths and at most --points points, u
 are left out. It goes on where it was stopped, and runs without the zoo installed. The published results:
 
     rocket_ucr.py data/UCR-A-H data/UCR-H-P
-    rocket_ucr.py data/UCR-A-H data/UCR-H-P --points 100000000 --minutes 60 \\
+    rocket_ucr.py data/UCR-A-H data/UCR-H-P --points 100000000 --minutes 9 \\
         --skip benchmarks/results/rocket_ucr_aeon.json --out benchmarks/results/rocket_ucr_aeon_large.json
 """
 
