@@ -1,8 +1,7 @@
 """How robust the weights of rslad are, and the pictures of its card.
 
     python benchmarks/rslad_robustness.py evaluate --tags fmnist-resnet10w8 --n 300     # minutes
-    python benchmarks/rslad_robustness.py evaluate --tags cifar10-resnet10w16 --root data --n 500
-    python benchmarks/rslad_robustness.py evaluate --tags cifar10-resnet10w16-fgsm=last.ckpt --root data --n 500
+    python benchmarks/rslad_robustness.py evaluate --tags cifar10-resnet10w16=last.ckpt --root data --n 200
     python benchmarks/rslad_robustness.py draw
     python benchmarks/rslad_robustness.py table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,18 @@ def test_the_table_of_methods(entry: index.Entry) -> None:
 def test_pictures_of_data_that_must_be_fetched_are_left_to_the_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo._card_plots.draw_claims", lambda *given: [])  # else written beside the card
     assert card.draw(index.entries()["soft-rocket"]) == []
+
+
+def test_a_claim_names_what_its_curves_are_drawn_against(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = with_results(entry, curves=True)
+    claim = claims.claims_of(entry)[0]
+    drawn: list[str] = []
+    monkeypatch.setattr("zoo._card_plots.draw_curves", lambda *given, across, mark: drawn.append(across))
+    for named in (claim, replace(claim, across="labelled sections")):
+        draw_claims(entry, [named], results, tmp_path)
+    assert drawn == ["epoch", "labelled sections"]
 
 
 def test_values_of_separate_things_are_no_curve(entry: index.Entry) -> None:
