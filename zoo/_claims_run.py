@@ -31,7 +31,7 @@ def is_done(place: Place, job: Job) -> bool:
 
 def facts_of_machine() -> dict[str, Any]:
     """Versions, hardware and commit, without anything that names the machine."""
-    from zoo import __version__
+    from zoo._version import __version__
 
     found = {"zoo": __version__, "python": platform.python_version()}
     for name in _PACKAGES:

@@ -15,9 +15,9 @@ from typing import Any
 from zoo import claims as evidence
 from zoo import index
 from zoo._card_text import BLOCKS, card_text, hand_written, metrics_text, table
-from zoo._cli_show import _bytes, _count
 from zoo.errors import BadInput
 from zoo.index import Entry
+from zoo.text import human_bytes, human_count
 
 __all__ = ["BLOCKS", "check", "check_readme", "draw", "has_card", "readme_table", "render", "write", "write_readme"]
 
@@ -98,8 +98,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.summary,
         entry.tag().task,
         "<br>".join(w.tag for w in ready) or "-",
-        "<br>".join(_count(w.params) for w in ready) or "-",
-        "<br>".join(_bytes(w.bytes) for w in ready) or "-",
+        "<br>".join(human_count(w.params) for w in ready) or "-",
+        "<br>".join(human_bytes(w.bytes) for w in ready) or "-",
         "<br>".join(metrics_text(w).split(", ")[0] for w in ready) or "-",
         score,
         ", ".join(sorted({w.licence for w in ready})) or entry.licence,
@@ -157,9 +157,9 @@ def _draw_output(entry: Entry, folder: Path) -> list[Path]:
     default = entry.weights.get(entry.default or "")
     if default is None or default.sha256 is None:
         return []
-    import zoo
+    from zoo.store import datamodule, load
 
-    model, data = zoo.load(entry.id), zoo.datamodule(entry.id)
+    model, data = load(entry.id), datamodule(entry.id)
     own = model.init_args
     try:
         facts = data.facts()
