@@ -17,8 +17,8 @@ from torchmetrics import Metric
 
 from zoo import _base_collective
 from zoo._base_export import Exportable
-from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
+from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo._base_scores import RootMean, Scores
