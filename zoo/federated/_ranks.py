@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.federated._rules_base import LOCAL, Comm
+from zoo.federated._rules_updates import LOCAL, Comm
 
 __all__ = ["RanksComm", "comm_of_run"]
 

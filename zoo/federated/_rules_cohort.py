@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.errors import BadInput, KeyMismatch, ShapeMismatch, ZooError
-
-if TYPE_CHECKING:
-    from zoo.federated._rules_base import ClientUpdate, Comm
+from zoo.federated._rules_updates import ClientUpdate, Comm
 
 __all__ = ["Block", "Chunk", "Cohort"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.federated._rules_base import RoundContext, Rule, StateDict, register_rule
+from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Chunk, Cohort
+from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["ColumnRule", "Median", "TrimmedMean"]
 

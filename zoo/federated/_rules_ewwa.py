@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.federated._rules_base import RoundContext, Rule, StateDict, register_preset, register_rule
+from zoo.federated._rules_base import Rule, register_preset, register_rule
 from zoo.federated._rules_cohort import Block, Chunk, Cohort
 from zoo.federated._rules_columns import at_least
 from zoo.federated._rules_mean import above, one_of, share
+from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["EWWA"]
 

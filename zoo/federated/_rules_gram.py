@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.federated._rules_base import RoundContext, Rule, StateDict, register_rule
+from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Block, Chunk, Cohort
 from zoo.federated._rules_columns import at_least, closest_mean
 from zoo.federated._rules_mean import above, one_of, shares_of
+from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["Bulyan", "GeometricMedian", "GramRule", "Krum", "MultiKrum"]
 

@@ -10,18 +10,8 @@
 from __future__ import annotations
 
 from zoo.federated import _rules_columns, _rules_ewwa, _rules_gram, _rules_mean  # noqa: F401  (they register)
-from zoo.federated._rules_base import (
-    LOCAL,
-    RULES,
-    ClientUpdate,
-    Comm,
-    RoundContext,
-    Rule,
-    StateDict,
-    create_rule,
-    register_preset,
-    register_rule,
-)
+from zoo.federated._rules_base import RULES, Rule, create_rule, register_preset, register_rule
+from zoo.federated._rules_updates import LOCAL, ClientUpdate, Comm, RoundContext, StateDict
 
 __all__ = [
     "LOCAL",
