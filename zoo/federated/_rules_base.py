@@ -9,11 +9,12 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, UnknownName, nearest
 from zoo.federated._rules_cohort import Cohort
 from zoo.federated._rules_updates import LOCAL, ClientUpdate, Comm, RoundContext, StateDict
 
-__all__ = ["RULES", "Rule", "create_rule", "register_preset", "register_rule"]
+__all__ = ["RULES", "Rule", "create_rule", "register_preset", "register_rule", "rule_names"]
 
 
 class Rule:
@@ -37,6 +38,10 @@ class Rule:
     """Whether another numbering of the clients changes the result beyond rounding."""
     idempotent: bool = True
     """Whether equal updates of all clients, with a fresh state, return that update."""
+    couples_blocks: bool = False
+    """Whether entries that different clients sent influence each other."""
+    draws: bool = False
+    """Whether it draws random numbers, which belong to (seed, round), to the order of clients, and to chunks."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """Keys of `ClientUpdate.extras` that `weights` reads; these must be small, every process gets them."""
 
@@ -126,7 +131,7 @@ class Rule:
 
 
 RULES: dict[str, Callable[..., Rule]] = {}
-"""Rules by name. `register_rule` adds to it."""
+"""Rules by name, as far as they are imported. `register_rule` adds to it."""
 
 _Made = TypeVar("_Made", bound=Callable[..., Rule])
 
@@ -156,19 +161,26 @@ def register_preset(name: str, made: type[Rule], **fixed: Any) -> None:
     register_rule(name)(partial(made, **fixed))
 
 
+def rule_names() -> list[str]:
+    """Names of all rules, sorted: those that are imported, and those that methods of the index bring."""
+    return sorted({*RULES, *registered_names("rules")})
+
+
 def create_rule(name: str, **options: Any) -> Rule:
     """Build a rule by name.
 
     Args:
-        name: a key of `RULES`.
+        name: one of `rule_names`. The method that brings the rule is imported if it has not been.
         options: of the rule's constructor.
 
     Raises:
         UnknownName: if there is no such rule; the message holds the nearest ones.
         BadInput: if there is no such option, or its value is refused.
     """
+    import_registering("rules", name, RULES)
     if name not in RULES:
-        raise UnknownName(f"There is no rule {name!r}.{nearest(name, RULES)} Rules: {', '.join(sorted(RULES))}.")
+        known = rule_names()
+        raise UnknownName(f"There is no rule {name!r}.{nearest(name, known)} Rules: {', '.join(known)}.")
     known = _options_of(RULES[name])
     if unknown := [option for option in options if option not in known]:
         raise BadInput(

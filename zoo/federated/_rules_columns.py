@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.errors import BadInput
 from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Chunk, Cohort
+from zoo.federated._rules_options import at_least
 from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["ColumnRule", "Median", "TrimmedMean"]
@@ -142,10 +143,3 @@ def closest_mean(values: Tensor, count: int) -> Tensor:
         best = torch.where(farthest < worst, sums, best)
         worst = torch.minimum(worst, farthest)
     return best / count
-
-
-def at_least(option: str, value: Any, least: int) -> int:
-    """The value, or an error unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < least:
-        raise BadInput(f"{option} must be a whole number of at least {least}, got {value!r}.")
-    return int(value)

@@ -11,8 +11,9 @@ from torch import Tensor
 from zoo.errors import BadInput
 from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Block, Chunk, Cohort
-from zoo.federated._rules_columns import at_least, closest_mean
-from zoo.federated._rules_mean import above, one_of, shares_of
+from zoo.federated._rules_columns import closest_mean
+from zoo.federated._rules_mean import shares_of
+from zoo.federated._rules_options import above, at_least, one_of
 from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["Bulyan", "GeometricMedian", "GramRule", "Krum", "MultiKrum"]

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.errors import BadInput
 from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Chunk, Cohort
+from zoo.federated._rules_options import above, one_of, share
 from zoo.federated._rules_updates import ClientUpdate, RoundContext, StateDict
 
 __all__ = ["FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "MeanRule", "NormClip", "ServerStep"]
@@ -251,6 +251,7 @@ class NormClip(MeanRule):
     """
 
     name = "norm-clip"
+    couples_blocks = True
 
     def __init__(self, *, max_norm: float | None = None, weighting: str = "uniform", **options: Any) -> None:
         super().__init__(weighting=weighting, **options)
@@ -296,24 +297,3 @@ def shares_of(examples: Sequence[int], weighting: str) -> list[float]:
     """Shares that sum to 1, by number of samples or equal."""
     counts = [float(count) if weighting == "examples" else 1.0 for count in examples]
     return [count / sum(counts) for count in counts]
-
-
-def one_of(option: str, value: str, *allowed: str) -> str:
-    """The value, or an error that lists what is allowed."""
-    if value not in allowed:
-        raise BadInput(f"{option} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    return value
-
-
-def above(option: str, value: float, least: float) -> float:
-    """The value, or an error unless it is a number above `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > least:
-        raise BadInput(f"{option} must be a number above {least:g}, got {value!r}.")
-    return float(value)
-
-
-def share(option: str, value: float) -> float:
-    """The value, or an error unless it is in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise BadInput(f"{option} must be at least 0 and less than 1, got {value!r}.")
-    return float(value)

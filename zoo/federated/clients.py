@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 from zoo.federated._clients_scope import ParamScope
 from zoo.federated._clients_training import LocalTraining, seeded
-from zoo.federated._clients_transforms import UpdateTransform
+from zoo.federated._clients_transforms import TRANSFORMS, UpdateTransform, create_transform, register_transform
 from zoo.federated.rules import ClientUpdate, RoundContext, StateDict
 from zoo.nn.draws import hash64
 
@@ -36,16 +37,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIENTS",
+    "TRANSFORMS",
     "ClientAlgorithm",
     "FedProx",
     "LocalModel",
     "LocalTraining",
     "Moon",
     "ParamScope",
+    "UpdateTransform",
     "Work",
     "create_client",
+    "create_transform",
     "register_client",
+    "register_transform",
+    "seeded",
     "train_client",
+    "working",
 ]
 
 _TRAIN, _TRANSFORM = 1, 2  # names of random streams, next to (seed, round, client)
@@ -336,7 +343,7 @@ def _host(value: Any) -> Any:
 
 
 CLIENTS: dict[str, Callable[..., ClientAlgorithm]] = {}
-"""Client algorithms by name. `register_client` adds to it."""
+"""Client algorithms by name, as far as they are imported. `register_client` adds to it."""
 
 _Made = TypeVar("_Made", bound=Callable[..., ClientAlgorithm])
 
@@ -357,16 +364,16 @@ for _kind in (ClientAlgorithm, FedProx, Moon):
 
 
 def create_client(name: str, **options: Any) -> ClientAlgorithm:
-    """Build a client algorithm by name.
+    """Build a client algorithm by name; a method of the index that brings it is imported if it has not been.
 
     Raises:
         UnknownName: with the nearest names.
         BadInput: for options it does not have.
     """
+    import_registering("clients", name, CLIENTS)
     if name not in CLIENTS:
-        raise UnknownName(
-            f"There is no client algorithm {name!r}.{nearest(name, CLIENTS)} Known: {', '.join(CLIENTS)}."
-        )
+        known = sorted({*CLIENTS, *registered_names("clients")})
+        raise UnknownName(f"There is no client algorithm {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
     try:
         return CLIENTS[name](**options)
     except TypeError as error:

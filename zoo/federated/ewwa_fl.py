@@ -1,19 +1,25 @@
 """EWWA-FL: the server weights every element of the model by its own shares over the clients.
 
 Hu, Ren, Hu, Deng, Xie: "An Element-Wise Weights Aggregation Method for Federated Learning", ICDM Workshops 2023, arXiv
-2404.15919. Per element, for clients i = 1..K whose weights came back as w_i:
+2404.15919. A mean gives a client one weight for its whole model; where clients differ, shares per element are said to
+learn faster and to end more accurate. In round t = 0, 1, ... clients i = 1..K return weights w_i, and per element
 
-    g_i = w_t - w_i                                pseudo-gradient
-    u_i = s_t m_i / (sqrt(v_i) + eps)              normalised step; m_i, v_i moments of g_i as in adam, adagrad or yogi
-    p_i = exp(u_i) / sum_j exp(u_j)                shares
-    w_{t+1} = sum_i p_i w_i
+    (1)  g_i = w_t - w_i                             pseudo-gradient
+    (2)  m_i = b1 m_i + (1 - b1) g_i                 first moment
+    (3)  v_i = b2 v_i + (1 - b2) g_i^2               second moment: adam
+               v_i + g_i^2                           adagrad
+               v_i - (1 - b2) g_i^2 sign(v_i - g_i^2)   yogi
+    (4)  u_i = s_t m_i / (sqrt(v_i) + eps)           normalised step, s_t = sqrt(1 - b2^(t+1)) / (1 - b1^(t+1))
+    (5)  p_i = exp(u_i) / sum_j exp(u_j)             shares
+    (6)  w_{t+1} = sum_i p_i w_i
 
-The rule is in `_rules_ewwa.py`. The paper's text and the released code differ in two respects, which `variant` chooses:
+which is `EWWA` in `_ewwa_fl_rule.py`. The released code differs from this text in two respects; `variant` chooses:
 
-    paper      shares by softmax; every client has moments of its own
-    official   shares by c_i = log(u_i - u_min + 1) + 1e-8; one m and v, which the clients update one after the other
+    paper      as above
+    official   (5) p_i = c_i / sum_j c_j, c_i = log(u_i - u_min + 1) + 1e-8, u_min over all clients and entries;
+               (2), (3) one m and one v, which the clients update one after the other
 
-Clients take one local epoch with an optimiser whose momentum persists over rounds.
+Clients take one local epoch with an optimiser whose momentum persists over rounds (`EWWAFL`).
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoo.errors import BadInput, nearest
 from zoo.federated._clients_transforms import create_transform
 from zoo.federated._ewwa_fl_picture import draw_contributions
+from zoo.federated._ewwa_fl_rule import EWWA
 from zoo.federated._image_learner import FederatedClassifier
 from zoo.federated.clients import LocalTraining, create_client
 from zoo.federated.rules import RoundContext, Rule, create_rule
@@ -136,7 +143,7 @@ class EWWAFL(FederatedClassifier):
             return create_rule(hp["algorithm"], weighting="uniform", **own)
         options = {**VARIANTS[hp["variant"]], **{k: hp[k] for k in ("normaliser", "moments") if hp[k] is not None}}
         chosen = {k: hp[k] for k in ("sign", "shares", "prior")}
-        return create_rule("ewwa", optimiser=hp["server"], **options, **chosen)
+        return EWWA(optimiser=hp["server"], **options, **chosen)
 
     # Contributions ------------------------------------------------------------------------------------------------
 
