@@ -10,22 +10,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from zoo import _base_collective
 from zoo._base_export import Exportable
+from zoo._base_optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
+from zoo._base_scores import RootMean, Scores
 from zoo._base_share import Shared
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["RESULTS", "ROLES", "AssignOptimizer", "LoadReport", "RoundModule", "ZooModule", "is_plain"]
+__all__ = [
+    "RESULTS",
+    "ROLES",
+    "AssignOptimizer",
+    "LoadReport",
+    "RootMean",
+    "RoundModule",
+    "Scores",
+    "ZooModule",
+    "average_gradients",
+    "decay_groups",
+    "every_step",
+    "is_plain",
+    "trained_steps",
+    "warmup_cosine",
+]
 
 FORMAT = 1
 """Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
@@ -62,7 +80,7 @@ class ZooModule(Shared, Exportable, LightningModule):
     """Base of all methods.
 
     A subclass has a constructor of plain JSON values, which this class saves as hyper-parameters, and implements
-    `forward`, `training_step`, `validation_step`, `test_step`, `predict_step`, `make_batch`, `example_input` and
+    `forward`, `training_step`, `evaluate_step`, `predict_step`, `make_batch`, `example_input` and
     `configure_optimizers`. `forward` takes what users have (pixels in [0, 1], physical units): normalisation is inside,
     so that exports and attacks see the same function.
     """
@@ -161,7 +179,37 @@ class ZooModule(Shared, Exportable, LightningModule):
         """Draw one result of `predict` on its input, as a person would want to see it."""
         raise NotImplementedError(f"{type(self).__name__} must implement show()")
 
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Evaluate a batch of validation (`stage` is `val`) or test (`test`), in most methods by updating `scores`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement evaluate_step()")
+
     # What it gets -------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Evaluate a batch of validation."""
+        self.evaluate_step("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Evaluate a batch of the test."""
+        self.evaluate_step("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of validation."""
+        self.log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test."""
+        self.log_scores("test")
+
+    def log_scores(self, stage: str) -> dict[str, Any]:
+        """Log all metrics of `scores` as `val/NAME` or `test/NAME`, and return their values by name."""
+        scores = getattr(self, "scores", None)
+        return scores.log(self, stage) if isinstance(scores, Scores) else {}
+
+    def _reset_scores(self, stage: str) -> None:
+        scores = getattr(self, "scores", None)
+        if isinstance(scores, Scores):
+            scores.reset(stage)  # an evaluation that was interrupted left values behind
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -341,11 +389,19 @@ class ZooModule(Shared, Exportable, LightningModule):
             self._resume = {}
 
     def on_validation_start(self) -> None:
-        """Restore it for a validation with which a resumed run begins; a subclass that overrides this calls it."""
+        """Forget old scores, and restore the random state for a validation with which a resumed run begins.
+
+        A subclass that overrides this calls it.
+        """
+        self._reset_scores("val")
         if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._restore()
             # Lightning leaves these as they were, one batch ahead, and would resume the same validation once more
             self.trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
+    def on_test_start(self) -> None:
+        """Forget old scores; a subclass that overrides this calls it."""
+        self._reset_scores("test")
 
     def on_validation_end(self) -> None:
         """Go on from the random state after it; a subclass that overrides this calls it."""
@@ -367,18 +423,11 @@ class ZooModule(Shared, Exportable, LightningModule):
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every rank, on every rank. All ranks must call it."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return [value]
-        found: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(found, value)
-        return found
+        return _base_collective.gather(value)
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Sum of `value` over the ranks. All ranks must call it."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            value = value.clone()
-            torch.distributed.all_reduce(value)
-        return value
+        return _base_collective.sum_over_ranks(value)
 
 
 class AssignOptimizer(torch.optim.Optimizer):
@@ -467,18 +516,6 @@ class RoundModule(ZooModule):
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
-
-
-def trained_steps(trainer: Trainer) -> int:
-    """Optimiser steps of the whole run, for schedules.
-
-    Raises:
-        InvalidConfig: if neither epochs nor steps are limited.
-    """
-    steps = trainer.estimated_stepping_batches
-    if steps == float("inf") or steps < 0:
-        raise InvalidConfig("A learning-rate schedule needs a known end: set trainer.max_epochs or trainer.max_steps.")
-    return int(steps)
 
 
 def _is_under(key: str, prefix: str) -> bool:
