@@ -104,7 +104,7 @@ def test_names_and_options() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fedavg", {"weighting": "loss"}, "weighting must be one of 'examples', 'uniform'"),
+        ("fedavg", {"weighting": "loss"}, "weighting: expected one of examples, uniform; got 'loss'"),
         ("fedavg", {"non_finite": "ignore"}, "non_finite must be"),
         ("fedadam", {"eta": 0}, "eta must be a number above 0"),
         ("fedadam", {"beta2": 1.0}, "beta2 must be at least 0 and less than 1"),

@@ -312,5 +312,5 @@ def test_the_name_is_enough_in_a_fresh_process(way: str, tmp_path: Path) -> None
 def test_options_are_checked() -> None:
     with pytest.raises(BadInput, match=r"'ewwa-official' has no option 'normalizer'. Did you mean 'normaliser'"):
         create_rule("ewwa-official", normalizer="log")
-    with pytest.raises(BadInput, match="optimiser must be one of 'adam', 'adagrad', 'yogi'"):
+    with pytest.raises(BadInput, match="optimiser: expected one of adam, adagrad, yogi; got 'sgd'"):
         create_rule("ewwa", optimiser="sgd")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo import checks
 from zoo.errors import BadInput
 
 __all__ = ["above", "at_least", "one_of", "share"]
@@ -11,8 +12,7 @@ __all__ = ["above", "at_least", "one_of", "share"]
 
 def one_of(option: str, value: str, *allowed: str) -> str:
     """The value, or an error that lists what is allowed."""
-    if value not in allowed:
-        raise BadInput(f"{option} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    checks.one_of(option, value, allowed)
     return value
 
 

@@ -147,9 +147,9 @@ class EWWAFL(FederatedClassifier):
 
     # Contributions ------------------------------------------------------------------------------------------------
 
-    def round_done(self, ctx: RoundContext, told: Mapping[str, float]) -> None:
+    def round_done(self, ctx: RoundContext, metrics: Mapping[str, float]) -> None:
         """Keep the round's mean shares."""
-        for name, value in told.items():
+        for name, value in metrics.items():
             kind, _, rest = name.partition("/")
             if kind == "share":
                 client, _, entry = rest.partition("/")

@@ -55,7 +55,7 @@ class FederatedLearner(RoundModule):
         transforms: Sequence[UpdateTransform] = (),
         client_processes: int | None = None,
     ) -> None:
-        """Say what is learned and how; the constructor of a method ends with it.
+        """Configure the federated run. Call it last in the constructor.
 
         Args:
             network: the global model.
@@ -114,8 +114,8 @@ class FederatedLearner(RoundModule):
         """
         return updates
 
-    def round_done(self, ctx: RoundContext, told: Mapping[str, float]) -> None:
-        """Called after each aggregation with everything that the rule told; the same on all processes."""
+    def round_done(self, ctx: RoundContext, metrics: Mapping[str, float]) -> None:
+        """Called after each aggregation with all metrics of the rule; the same on all processes."""
 
     # Clients ------------------------------------------------------------------------------------------------------
 
@@ -132,8 +132,7 @@ class FederatedLearner(RoundModule):
 
     def global_state(self) -> StateDict:
         """The network's state dict as clients receive it: copies in host memory."""
-        found = self.network.state_dict()
-        return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in found.items()}
+        return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.network.state_dict().items()}
 
     def context(self, data: Any, round: int) -> RoundContext:
         """The round, as client algorithms and rules see it."""
@@ -179,14 +178,14 @@ class FederatedLearner(RoundModule):
     # Rounds -------------------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, Tensor]:
-        """Aggregate what all processes collected; logs the mean local loss and what the rule tells."""
+        """Aggregate what all processes collected; logs the mean local loss and the rule's metrics."""
         data = self._clients()
         ctx, global_sd = self.context(data, self.current_epoch), self.global_state()
         if self.rule_state is None:
             self.rule_state = self.rule.init_state(global_sd)
-        new, state, told = self.rule(global_sd, self._crafted(ctx), ctx, self.rule_state, comm_of_run())
-        self._log_round(told)
-        self.round_done(ctx, told)
+        new, state, metrics = self.rule(global_sd, self._crafted(ctx), ctx, self.rule_state, comm_of_run())
+        self._log_round(metrics)
+        self.round_done(ctx, metrics)
         for changed in self.gather(self._changed):  # each process keeps all, since any may serve a client next time
             self.client_states |= {c: s for c, s in changed.items() if s}
         self.rule_state = state
@@ -200,11 +199,11 @@ class FederatedLearner(RoundModule):
         together = [ClientUpdate(**u) for part in self.gather([_plain(u) for u in self._updates]) for u in part]
         return [u for u in self.craft(sorted(together, key=lambda u: u.client_id), ctx) if u.client_id in mine]
 
-    def _log_round(self, told: Mapping[str, float]) -> None:
+    def _log_round(self, metrics: Mapping[str, float]) -> None:
         parts = self.gather([(u.num_examples, u.metrics["loss"]) for u in self._updates])
         losses = [pair for part in parts for pair in part]
-        # of what is told of single clients or entries there may be thousands
-        values = {f"train/{name}": float(value) for name, value in told.items() if "/" not in name}
+        # metrics of single clients or entries may be thousands
+        values = {f"train/{name}": float(value) for name, value in metrics.items() if "/" not in name}
         if total := sum(n for n, _ in losses):
             values["train/loss"] = sum(n * loss for n, loss in losses) / total
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
@@ -227,7 +226,7 @@ class FederatedLearner(RoundModule):
             )
 
     def on_fit_start(self) -> None:
-        """Start anew, unless a checkpoint is resumed."""
+        """Forget the rounds of another run, unless a checkpoint is resumed."""
         super().on_fit_start()
         if not self._resumed:
             self.client_states, self.rule_state = {}, None
@@ -240,7 +239,7 @@ class FederatedLearner(RoundModule):
         return {"updates": [_plain(u) for u in self._updates], "changed": self._changed}
 
     def load_collected_state(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Continue the unfinished round."""
         self._updates = [ClientUpdate(**u) for u in state["updates"]]
         self._changed = dict(state["changed"])
 
@@ -250,7 +249,7 @@ class FederatedLearner(RoundModule):
         checkpoint["federated"] = {"rule": self.rule_state, "clients": self.client_states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore it."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("federated") or {}
         self.rule_state, self.client_states = saved.get("rule"), dict(saved.get("clients") or {})
