@@ -132,7 +132,7 @@ def read_file(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = from_bytes(path.read_bytes())
+        content = from_bytes(path.read_bytes())
     except Exception as error:
         raise CorruptFile(f"{path} cannot be read ({error}). Remove it to start anew.") from error
-    return dict(found)
+    return dict(content)

@@ -120,8 +120,8 @@ class Rule:
         if cohort.headers:
             for block in cohort.blocks:
                 self.check(len(block.members))
-            found, own = self.combine(global_sd, cohort, ctx, mine)
-            new |= found | cohort.integers(global_sd)
+            combined, own = self.combine(global_sd, cohort, ctx, mine)
+            new |= combined | cohort.integers(global_sd)
             metrics |= own
         return {key: new[key] for key in global_sd}, mine, metrics
 
@@ -192,12 +192,12 @@ def create_rule(name: str, **options: Any) -> Rule:
 def _options_of(made: Any) -> list[str]:
     """Keyword options, through `**options` up to the base class."""
     made = made.func if isinstance(made, partial) else made
-    found: list[str] = []
+    options: list[str] = []
     for builder in made.__mro__ if isinstance(made, type) else (made,):
         if "__init__" not in vars(builder) and isinstance(builder, type):
             continue
         parameters = inspect.signature(vars(builder)["__init__"] if isinstance(builder, type) else builder).parameters
-        found += [p for p in parameters if p not in ("self", "options") and p not in found]
+        options += [p for p in parameters if p not in ("self", "options") and p not in options]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return found
+    return options

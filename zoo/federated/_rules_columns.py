@@ -108,7 +108,7 @@ def sort_rows(values: Tensor) -> Tensor:
 
 
 def _network(count: int) -> list[tuple[int, int]]:
-    found = []
+    exchanges = []
     size = 1
     while size < count:
         step = size
@@ -116,10 +116,10 @@ def _network(count: int) -> list[tuple[int, int]]:
             for first in range(step % size, count - step, 2 * step):
                 for low in range(first, min(first + step, count - step)):
                     if low // (2 * size) == (low + step) // (2 * size):
-                        found.append((low, low + step))
+                        exchanges.append((low, low + step))
             step //= 2
         size *= 2
-    return found
+    return exchanges
 
 
 def middle_of(ordered: Tensor) -> Tensor:

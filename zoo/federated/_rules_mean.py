@@ -55,10 +55,10 @@ class MeanRule(Rule):
             self.start(global_sd, block.keys, state)
             whole = sum(shares[i] for i in block.members)
             weights = {i: shares[i] / whole for i in block.members}
-            found = cohort.empty(global_sd, block.keys)
+            results = cohort.empty(global_sd, block.keys)
             for chunk in block.chunks:
-                chunk.write(found, self.finish(cohort.total(chunk, weights), chunk, global_sd, state, ctx))
-            new |= found
+                chunk.write(results, self.finish(cohort.total(chunk, weights), chunk, global_sd, state, ctx))
+            new |= results
         return new, {f"weight/{client}": share for client, share in zip(cohort.ids, shares, strict=True)}
 
 
@@ -270,13 +270,13 @@ class NormClip(MeanRule):
             whole = sum(shares[i] for i in block.members)
             weights = {i: shares[i] / whole * scales[i] for i in block.members}
             kept = 1.0 - sum(weights.values())
-            found = cohort.empty(global_sd, block.keys)
+            results = cohort.empty(global_sd, block.keys)
             for chunk in block.chunks:
                 total = cohort.total(chunk, weights)
                 if any(scales[i] < 1.0 for i in block.members):
                     total = total + kept * chunk.read(global_sd).to(torch.float64)
-                chunk.write(found, total)
-            new |= found
+                chunk.write(results, total)
+            new |= results
         metrics = {f"norm/{client}": norm for client, norm in zip(cohort.ids, norms, strict=True)}
         return new, {"max_norm": bound} | metrics
 

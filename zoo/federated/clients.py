@@ -213,9 +213,9 @@ class ClientAlgorithm:
         """What the client sends: trained parameters and buffers that it may share, after the transforms."""
         module, task, ctx = work.module, work.task, work.ctx
         frozen = {k for k, _ in work.network.named_parameters()} - set(work.trained)
-        found = work.network.state_dict()
+        weights = work.network.state_dict()
         keys = [k for k in self._shared(module, task, global_sd) if k not in frozen]
-        sent = {k: found[k].detach().to("cpu", copy=True).contiguous() for k in keys}
+        sent = {k: weights[k].detach().to("cpu", copy=True).contiguous() for k in keys}
         if module.transforms:
             floats = [k for k in sent if sent[k].is_floating_point()]
             generator = torch.Generator().manual_seed(hash64(ctx.seed, ctx.round, task.client, _TRANSFORM))
@@ -229,8 +229,8 @@ class ClientAlgorithm:
         after = {**work.state, **self.remember(work)}
         if work.module.local.policy == "persistent":
             after["optimizer"] = _host(optimizer.state_dict())
-        found = work.network.state_dict()
-        if local := {k: _host(found[k]) for k in work.module.scope.local(found)}:
+        weights = work.network.state_dict()
+        if local := {k: _host(weights[k]) for k in work.module.scope.local(weights)}:
             after["local"] = local
         return after
 
