@@ -62,10 +62,9 @@ def warmup_cosine(
     return factor
 
 
-def every_step(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
-    """What `configure_optimizers` returns for an optimiser whose rate follows `factor` step by step."""
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def every_step(scheduler: torch.optim.lr_scheduler.LRScheduler) -> dict[str, Any]:
+    """What `configure_optimizers` returns for a scheduler that moves after every step rather than every epoch."""
+    return {"optimizer": scheduler.optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def average_gradients(parameters: Iterable[Tensor], samples: int) -> None:

@@ -123,11 +123,10 @@ class Scores(nn.Module):
             value = metric.compute()
             values |= value if isinstance(value, dict) else {name: value}
         for name, value in values.items():
-            metric, key = self._stages[stage].get(name), f"{stage}/{name}"
-            if isinstance(metric, Metric):  # Lightning knows that its value is that of all ranks, and resets it
-                module.log(key, metric, prog_bar=key == shown)
-            else:  # all ranks hold the same value, of which the largest is exactly that
-                module.log(key, value, prog_bar=key == shown, sync_dist=True, reduce_fx="max")
+            # Lightning resets a metric that is logged as such, and knows that its value is that of all ranks
+            own = self._stages[stage].get(name)
+            logged = own if isinstance(own, Metric) else value
+            module.log(f"{stage}/{name}", logged, prog_bar=f"{stage}/{name}" == shown)
         for metric in self._stages[stage].values():
             if not isinstance(metric, Metric):
                 metric.reset()
