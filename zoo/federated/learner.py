@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.federated._clients_transforms import UpdateTransform
+from zoo.federated._clients_transforms import UpdateTransform, create_transform
 from zoo.federated._learner_processes import can_fork, in_processes
 from zoo.federated._ranks import comm_of_run
 from zoo.federated.clients import ClientAlgorithm, LocalTraining, ParamScope, train_client, working
@@ -28,6 +28,12 @@ __all__ = ["FederatedLearner"]
 
 _DATA = ("cohort", "client_loader", "client_size", "num_clients")
 _PREFIX = "network."
+_LOCAL = {
+    **{name: name for name in ("lr", "optimizer", "momentum", "nesterov", "weight_decay", "milestones")},
+    "local_epochs": "epochs",
+    "optimizer_policy": "policy",
+}
+"""Hyper-parameter -> attribute of `LocalTraining`."""
 
 
 class FederatedLearner(RoundModule):
@@ -80,6 +86,19 @@ class FederatedLearner(RoundModule):
         self._updates: list[ClientUpdate] = []
         self._changed: dict[int, dict[str, Any]] = {}
         self._resumed = False
+
+    def local_training(self) -> LocalTraining:
+        """Settings of local training: the hyper-parameters of that meaning that the method has, defaults for the rest.
+
+        These are local_epochs, lr, optimizer, momentum, nesterov, weight_decay, optimizer_policy and milestones.
+        """
+        options = {field: self.hparams[name] for name, field in _LOCAL.items() if name in self.hparams}
+        options["milestones"] = tuple(options.get("milestones") or ())
+        return LocalTraining(**options)
+
+    def update_transforms(self) -> list[UpdateTransform]:
+        """What updates go through on the client, from the hyper-parameter `transforms`."""
+        return [create_transform(options) for options in self.hparams.get("transforms") or []]
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 
