@@ -283,7 +283,8 @@ class _Results:
     def __init__(
         self, global_sd: Mapping[str, Tensor], cohort: Cohort, owners: Callable[[Cohort, Block], list[str]]
     ) -> None:
-        self.comm, self.model = cohort.comm, {}
+        self.comm = cohort.comm
+        self.model: dict[str, Tensor] = {}
         self.moments: dict[tuple[str, str], dict[str, Tensor]] = {}
         for block in cohort.blocks:
             self.model |= cohort.empty(global_sd, block.keys)

@@ -67,11 +67,13 @@ class FederatedClassifier(FederatedLearner, ImageClassifier):
     def log_scores(self, stage: str) -> dict[str, Any]:
         """Log loss and accuracy, and in validation the change of the accuracy from round to round."""
         values = super().log_scores(stage)
-        if stage == "val" and self.trainer.training and not self.trainer.sanity_checking:
+        # while a fit validates, `trainer.training` is False
+        if stage == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.accuracies = [*self.accuracies[-CHANGES:], float(values["accuracy"])]
             if len(self.accuracies) > 1:
-                changes = torch.tensor(self.accuracies, dtype=torch.float64).diff().abs()
-                self.log("val/change", changes.mean().float())
+                values["change"] = torch.tensor(self.accuracies, dtype=torch.float64).diff().abs().mean().float()
+                # all ranks hold the same value, of which the largest is exactly that
+                self.log("val/change", values["change"], sync_dist=True, reduce_fx="max")
         return values
 
     def on_fit_start(self) -> None:
