@@ -236,7 +236,7 @@ def test_a_server_that_died_goes_on(moment: str, model: dict[str, Any], tmp_path
     assert equal(found, one_process(model=model))
     assert [row["round"] for row in history] == [0, 1, 2]
     assert history[0]["val/calls"] == 1  # of the first server
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.tmp"))
     same, _ = over_flower(3, again, {"model": model}, folder=tmp_path / "run")  # nothing is left to do
     assert equal(same, found)
 
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="belongs to a run with other settings"):
         over_flower(2, given={"model": {"lr": 0.01}}, folder=tmp_path)
     (tmp_path / "server.pt").write_bytes((tmp_path / "server.pt").read_bytes()[:1000])
-    with pytest.raises(CorruptFile, match=r"server.pt cannot be read .*Remove it to start anew"):
+    with pytest.raises(CorruptFile, match=r"server.pt cannot be read .*Remove it to start from the beginning"):
         over_flower(2, folder=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Who contributed how much to which tensor, round by round, as a picture."""
+"""The shares of the clients in each tensor, round by round, as a picture."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class RuleStrategy(FedAvg):
     """Rounds of a federated method over Flower's nodes.
 
     The cohort comes from the data module and the clients' numbers from the nodes, so that the same clients do the same
-    work as in one process. Who does not answer in time, or answers with an error, is missing in that round only.
+    work as in one process. Clients that do not answer in time, or answer with an error, are missing in that round only.
 
     Args:
         learner: the method; its rule aggregates.
@@ -125,7 +125,7 @@ class RuleStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Apply the rule to those who answered; also where nobody did, so that the state counts the round."""
+        """Apply the rule to the answers; also if there are none, so that the state counts the round."""
         round = self.first_round + server_round - 1
         answered, failed = self._check_and_log_replies(list(replies), is_train=True, validate=False)
         for reply in failed:

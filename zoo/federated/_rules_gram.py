@@ -233,7 +233,7 @@ class Bulyan(Rule):
 def gram_of(global_sd: Mapping[str, Tensor], cohort: Cohort, block: Block) -> Tensor:
     """Float64 (K, K) of d_i . d_j over a block, in every process.
 
-    From the present global model, not from zero: updates lie close together, and far from zero the small differences
+    From the current global model, not from zero: updates lie close together, and far from zero the small differences
     between them would be lost.
     """
     gram = torch.zeros(len(block.members), len(block.members), dtype=torch.float64)

@@ -6,7 +6,7 @@ Client k starts from the weights w_t it received and takes local steps on its ow
     fedprox   minimise L_k(w) + mu/2 ||w - w_t||^2; partial work of slow clients counts   Li et al. 2020
     moon      minimise L_k(w) + mu l_con,                                                 Li, He, Song 2021
               l_con = -log(e^(cos(z, z_g) / T) / (e^(cos(z, z_g) / T) + e^(cos(z, z_p) / T))),
-              z, z_g, z_p: representations of the present, the global and the client's previous model
+              z, z_g, z_p: representations of the trained, the global and the client's previous model
 
 `ClientAlgorithm.local_fit` depends on its arguments alone, so that one process, ranks and other machines, which all
 call it, get equal bits. Algorithms are stateless: what a client must remember is a dict that the caller keeps.
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import checks
 from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 from zoo.federated._clients_scope import ParamScope
@@ -246,7 +247,8 @@ class FedProx(ClientAlgorithm):
     partial_work = True
 
     def __init__(self, mu: float = 0.01) -> None:
-        self.mu = _at_least_zero("mu", mu)
+        checks.at_least("mu", mu, 0)
+        self.mu = mu
 
     def penalty(self, work: Work) -> Tensor:
         """`mu/2 ||w - w_t||^2`, whose gradient `correct` adds."""
@@ -276,10 +278,9 @@ class Moon(ClientAlgorithm):
     name = "moon"
 
     def __init__(self, mu: float = 1.0, temperature: float = 0.5) -> None:
-        self.mu = _at_least_zero("mu", mu)
-        if not temperature > 0:
-            raise BadInput(f"temperature must be above 0, got {temperature}.")
-        self.temperature = temperature
+        checks.at_least("mu", mu, 0)
+        checks.above("temperature", temperature, 0)
+        self.mu, self.temperature = mu, temperature
 
     def begin(self, work: Work) -> None:
         """Set up the two frozen models."""
@@ -325,12 +326,6 @@ def contrast(z: Tensor, z_global: Tensor, z_previous: Tensor, temperature: float
     return F.cross_entropy(
         torch.stack([near, far], 1) / temperature, torch.zeros(len(z), dtype=torch.long).to(z.device)
     )
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if not value >= 0:
-        raise BadInput(f"{name} must be at least 0, got {value}.")
-    return value
 
 
 def _host(value: Any) -> Any:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo import checks
 from zoo.base import RoundModule
-from zoo.errors import BadInput, InvalidConfig
+from zoo.errors import InvalidConfig
 from zoo.federated._clients_transforms import UpdateTransform, create_transform
 from zoo.federated._learner_processes import can_fork, in_processes
 from zoo.federated._ranks import comm_of_run
@@ -74,8 +75,8 @@ class FederatedLearner(RoundModule):
                 alone, with the threads it has; None: as many as torch has threads, where networks are on the CPU and
                 processes can be forked.
         """
-        if client_processes is not None and client_processes < 1:
-            raise BadInput(f"client_processes must be at least 1, got {client_processes}.")
+        if client_processes is not None:
+            checks.at_least("client_processes", client_processes, 1)
         self.network, self.rule = network, rule
         self.client, self.local = client or ClientAlgorithm(), local or LocalTraining()
         self.scope, self.transforms = scope or ParamScope(), tuple(transforms)
