@@ -357,23 +357,9 @@ class ZooModule(LightningModule):
             key: such as `val/boxes`.
             image: uint8 or float in [0, 1], (3, H, W).
         """
-        pixels = image if image.dtype == torch.uint8 else (image.clamp(0, 1) * 255).to(torch.uint8)
-        if not self.trainer.is_global_zero:
-            return
-        for logger in self.loggers:
-            board: Any = getattr(logger, "experiment", None)
-            if hasattr(board, "add_image"):
-                board.add_image(key, pixels, self.global_step)
-                return
-            if hasattr(logger, "log_image"):
-                logger.log_image(key, [pixels], step=self.global_step)
-                return
-        from PIL import Image
+        from zoo._base_picture import hand_over
 
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "images"
-        folder.mkdir(parents=True, exist_ok=True)
-        array = pixels.permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(array).save(folder / f"{key.replace('/', '_')}_{self.global_step:06d}.png")
+        hand_over(self, key, image)
 
     # Checkpoints and exact resume ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from zoo import checks
 from zoo.base import Scores, every_step, trained_steps
 from zoo.errors import BadInput
 from zoo.nn import adversarial_losses as losses
-from zoo.nn.attacks import Objective, apgd, attack_mode, cw_margin, fgsm, pgd
+from zoo.nn.attacks import Model, Objective, apgd, attack_mode, cw_margin, fgsm, pgd
 from zoo.nn.image_classifier import ImageClassifier
 
 __all__ = ["CRITERIA", "TESTS", "AdversarialClassifier"]
@@ -80,7 +80,15 @@ class AdversarialClassifier(ImageClassifier):
         raise NotImplementedError(f"{type(self).__name__} must implement loss()")
 
     def attack(
-        self, x: Tensor, target: Tensor, loss: str | Objective, index: Tensor | None = None, share: float = 1.0
+        self,
+        x: Tensor,
+        target: Tensor,
+        loss: str | Objective,
+        index: Tensor | None = None,
+        share: float = 1.0,
+        *,
+        model: Model | None = None,
+        **options: Any,
     ) -> Tensor:
         """Inner maximisation by projected gradient ascent, the network in evaluation mode.
 
@@ -92,27 +100,21 @@ class AdversarialClassifier(ImageClassifier):
             loss: what is increased: a name of `zoo.nn.attacks`, or a function (logits, target) -> (N,).
             index: (N,) identity of the samples, to which the start belongs.
             share: of eps and of the step, during warm-up.
+            model: what returns the logits, in place of `forward`: another method of this module, such as one that adds
+                those of auxiliary heads.
+            options: others of `zoo.nn.attacks.pgd`, such as `start` or `noise`.
 
         Returns:
             x' (N, C, H, W), detached.
         """
-        options = self.hparams
-        seed = int(torch.randint(2**31, ()))  # of the host's generator, which exact resume restores
-        eps, step = share * options["eps"], share * options["attack_step"]
-        first = self._trainer is None or self.global_step == 0  # checks of range and logits cost a synchronisation each
-        return pgd(
-            self,
-            x,
-            target,
-            eps=eps,
-            step=step,
-            steps=options["attack_steps"],
-            loss=loss,
-            start="gaussian" if loss == "kl" else "uniform",
-            seed=seed,
-            index=index,
-            check=first,
-        )
+        eps, step = (share * float(self.hparams[name]) for name in ("eps", "attack_step"))
+        usual: dict[str, Any] = {
+            "start": "gaussian" if loss == "kl" else "uniform",
+            "seed": int(torch.randint(2**31, ())),  # of the host's generator, which exact resume restores
+            "check": self._trainer is None or self.global_step == 0,  # range and logits: it costs a synchronisation
+            "steps": self.hparams["attack_steps"],
+        }
+        return pgd(model or self, x, target, eps=eps, step=step, loss=loss, index=index, **{**usual, **options})
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) in single precision."""

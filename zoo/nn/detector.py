@@ -6,7 +6,7 @@ The functions serve detectors of other shapes (several bands, points with boxes)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Detector(ZooModule):
 
     task = "object-detection"
     monitor = ("val/map", "max")
-    logged = (
+    logged: ClassVar[tuple[str, ...]] = (
         "loss",
         "map",
         "map_50",

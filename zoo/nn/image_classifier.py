@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class ImageClassifier(ZooModule):
 
     task = "image-classification"
     monitor = ("val/accuracy", "max")
-    logged = ("loss", "accuracy")
+    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ImageClassifier(ZooModule):
         mean, std = options.get("mean"), options.get("std")
         checks.per_channel(mean, std, options["channels"])
         self.network = self.make_network()
-        self.normalize = Normalize(mean, std) if mean is not None else nn.Identity()
+        self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
         self.layout: torch.memory_format | None = None
         if "channels_last" in options:
             self.layout = layout_of(self.network, options["channels_last"])

@@ -76,7 +76,7 @@ class FrozenClassifier(FrozenNetwork):
             check_logits(logits, len(x))
             if logits.shape[1] != self.num_classes:
                 raise BadInput(
-                    f"The network {self.name} tells {logits.shape[1]} classes apart, this one {self.num_classes}: "
+                    f"{self.name} tells {logits.shape[1]} classes apart, this model {self.num_classes}: "
                     "both must know the same ones, in the same order."
                 )
             self.checked = True
@@ -214,7 +214,7 @@ def find_classifier(name: str, network: str | None, num_classes: int, channels: 
     for key, ours, word in (("num_classes", num_classes, "classes"), ("channels", channels, "colour channels")):
         if theirs.get(key, ours) != ours:
             raise BadInput(
-                f"The {argument} {name} has {theirs[key]} {word}, the student {ours}: choose one trained on the same "
+                f"The {argument} {name} has {theirs[key]} {word}, this model {ours}: choose one trained on the same "
                 f"data, or the data's {key}."
             )
     return FrozenClassifier(module, num_classes, name, loaded.sha256)
