@@ -7,17 +7,27 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather", "sum_over_ranks", "world_size"]
+__all__ = ["gather", "has_group", "rank", "sum_over_ranks", "world_size"]
+
+
+def has_group() -> bool:
+    """Whether a process group is initialised, be it of a single rank."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
     """Number of ranks; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if has_group() else 1
+
+
+def rank() -> int:
+    """Number of this rank, from 0."""
+    return dist.get_rank() if has_group() else 0
 
 
 def gather(value: Any) -> list[Any]:
     """`value` of every rank, on every rank, in their order. All ranks must call it."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not has_group():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -26,7 +36,7 @@ def gather(value: Any) -> list[Any]:
 
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum of `value` over the ranks, a new tensor where there are several. All ranks must call it."""
-    if dist.is_available() and dist.is_initialized():
+    if has_group():
         value = value.clone()
         dist.all_reduce(value)
     return value

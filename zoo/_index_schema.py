@@ -51,6 +51,9 @@ CAPABILITIES = {
 
 LEARNS = ("gradient", "closed-form", "rounds", "none")
 
+REGISTRIES = ("rules", "clients", "transforms")
+"""Registries of the engines to which importing a method may add: aggregation rules, client algorithms, transforms."""
+
 
 class _Rule(NamedTuple):
     expected: str
@@ -104,6 +107,13 @@ def _can(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
 
 
+def _registers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        key in REGISTRIES and isinstance(names, (list, tuple)) and names and all(map(_matches(NAME), names))
+        for key, names in value.items()
+    )
+
+
 def _tolerance(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(k, str) and _number(v) and v >= 0 for k, v in value.items())
@@ -125,6 +135,7 @@ _ENTRY = {
     "licence": _Rule("the licence of the code, such as Apache-2.0", _text, True),
     "default": _Rule("the name of a tag", _matches(NAME)),
     "aliases": _Rule("a mapping from another name to a tag", lambda v: isinstance(v, dict)),
+    "registers": _Rule(f"lists of names under {', '.join(REGISTRIES)}, such as {{rules: [my-rule]}}", _registers),
     "weights": _Rule("a mapping from tag to weights", lambda v: isinstance(v, dict)),
 }
 _PAPER = {

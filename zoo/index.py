@@ -110,6 +110,7 @@ class Entry:
         tiny: `{model: ..., data: ...}`, arguments small enough for tests.
         default: the tag that the bare id stands for.
         aliases: another name people search -> tag.
+        registers: registry -> names that importing the model adds to it, so that a name is enough to find it.
         weights: tag -> checkpoint.
         source: the file it came from; `bundled/` and `recipes/` are looked for beside it.
 
@@ -129,6 +130,7 @@ class Entry:
     tiny: dict[str, Any] = field(default_factory=dict)
     default: str | None = None
     aliases: dict[str, str] = field(default_factory=dict)
+    registers: dict[str, list[str]] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     source: str = "register()"
 

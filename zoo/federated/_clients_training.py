@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo import checks
 from zoo.errors import BadInput
 
 __all__ = ["LocalTraining", "seeded"]
@@ -47,12 +48,8 @@ class LocalTraining:
     decay: float = 0.1
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("optimizer", self.optimizer, _OPTIMIZERS),
-            ("optimizer_policy", self.policy, _POLICIES),
-        ):
-            if value not in known:
-                raise BadInput(f"{key}: expected one of {', '.join(known)}, got {value!r}.")
+        checks.one_of("optimizer", self.optimizer, _OPTIMIZERS)
+        checks.one_of("optimizer_policy", self.policy, _POLICIES)
         if self.epochs < 1 or not self.lr > 0:
             raise BadInput(f"local_epochs must be at least 1 and lr above 0, got {self.epochs} and {self.lr}.")
 

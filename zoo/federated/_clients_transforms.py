@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, UnknownName, nearest
 
-__all__ = ["TRANSFORMS", "Clip", "Noise", "Sparsify", "UpdateTransform", "create_transform"]
+__all__ = [
+    "TRANSFORMS",
+    "Clip",
+    "Noise",
+    "Sparsify",
+    "UpdateTransform",
+    "create_transform",
+    "register_transform",
+]
 
 
 class UpdateTransform(Protocol):
@@ -85,7 +94,24 @@ class Sparsify:
 
 
 TRANSFORMS: dict[str, Callable[..., UpdateTransform]] = {"clip": Clip, "noise": Noise, "sparsify": Sparsify}
-"""Transforms by name; methods may add theirs."""
+"""Transforms by name, as far as they are imported. `register_transform` adds to it."""
+
+_Made = TypeVar("_Made", bound=Callable[..., UpdateTransform])
+
+
+def register_transform(name: str) -> Callable[[_Made], _Made]:
+    """Decorator: add a transform under a name.
+
+    Raises:
+        BadInput: if the name is taken.
+    """
+
+    def add(made: _Made) -> _Made:
+        if TRANSFORMS.setdefault(name, made) is not made:
+            raise BadInput(f"There is a transform {name!r} already.")
+        return made
+
+    return add
 
 
 def create_transform(options: Mapping[str, Any]) -> UpdateTransform:
@@ -97,8 +123,10 @@ def create_transform(options: Mapping[str, Any]) -> UpdateTransform:
     """
     given = dict(options)
     name = given.pop("name", None)
+    import_registering("transforms", str(name), TRANSFORMS)
     if name not in TRANSFORMS:
-        raise UnknownName(f"There is no transform {name!r}.{nearest(str(name), TRANSFORMS)} Known: {[*TRANSFORMS]}.")
+        known = sorted({*TRANSFORMS, *registered_names("transforms")})
+        raise UnknownName(f"There is no transform {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     try:
         return TRANSFORMS[name](**given)
     except TypeError as error:

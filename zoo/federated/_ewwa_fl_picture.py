@@ -1,4 +1,4 @@
-"""Who contributed how much to which tensor, round by round, as a picture."""
+"""The shares of the clients in each tensor, round by round, as a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.errors import BadInput
 __all__ = ["draw_contributions"]
 
 LOW, HIGH = np.array([202.0, 0.0, 32.0]), np.array([5.0, 113.0, 176.0])
-"""Colours of the smallest and the largest share; white is 1/K. Told apart by colour-blind people too."""
+"""Colours of the smallest and the largest share; white is 1/K. Colour-blind people can distinguish them."""
 
 LEFT, TOP, GAP, WIDTH = 150, 26, 8, 640
 
@@ -47,8 +47,8 @@ def draw_contributions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     band = height * len(clients)
     canvas = Image.new("RGB", (LEFT + WIDTH + 12, TOP + (band + GAP) * len(entries) + 22), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    told = f"share - 1/K: red -{scale:.3f}, white 0, blue +{scale:.3f}; {len(clients)} clients downwards"
-    draw.text((LEFT, 6), told, fill="black", font=font)
+    scale_text = f"share - 1/K: red -{scale:.3f}, white 0, blue +{scale:.3f}; {len(clients)} clients downwards"
+    draw.text((LEFT, 6), scale_text, fill="black", font=font)
     for number, entry in enumerate(entries):
         top = TOP + number * (band + GAP)
         picture = Image.fromarray(_colours(apart[number] / scale))

@@ -102,8 +102,8 @@ class Memory:
         self.path = None if folder is None else Path(str(folder)) / f"{job.fingerprint}-{self.name}.pt"
 
     def _read(self) -> dict[int, dict[str, Any]]:
-        if self.path is not None and (found := read_file(self.path)) is not None:
-            return {int(round): state for round, state in found.items()}
+        if self.path is not None and (saved := read_file(self.path)) is not None:
+            return {int(round): state for round, state in saved.items()}
         kept = self.context.state.get(self.name)
         return {} if kept is None else {int(r): s for r, s in from_bytes(bytes(kept["rounds"])).items()}
 

@@ -29,7 +29,7 @@ class RuleStrategy(FedAvg):
     """Rounds of a federated method over Flower's nodes.
 
     The cohort comes from the data module and the clients' numbers from the nodes, so that the same clients do the same
-    work as in one process. Who does not answer in time, or answers with an error, is missing in that round only.
+    work as in one process. Clients that do not answer in time, or answer with an error, are missing in that round only.
 
     Args:
         learner: the method; its rule aggregates.
@@ -80,19 +80,19 @@ class RuleStrategy(FedAvg):
                 self._ask(grid, fresh)
             self._asked &= here
             self.nodes = {client: node for client, node in self.nodes.items() if node in here}
-            found = {client: self.nodes[client] for client in wanted if client in self.nodes}
-            # once begun, whoever is missing is not waited for
-            if len(found) == len(wanted) or (self._begun and found) or time.monotonic() >= until:
+            reached = {client: self.nodes[client] for client in wanted if client in self.nodes}
+            # once training has begun, missing clients are not waited for
+            if len(reached) == len(wanted) or (self._begun and reached) or time.monotonic() >= until:
                 break
             time.sleep(min(1.0, self.wait))
-        if absent := [client for client in wanted if client not in found]:
+        if absent := [client for client in wanted if client not in reached]:
             _log.warning("clients %s cannot be reached and are missing in this round", absent)
-        if wanted and not found:
+        if wanted and not reached:
             raise BadInput(
                 f"None of the clients {wanted[:10]} could be reached within {self.wait:g} s. Each SuperNode must say "
                 "which clients it has: --node-config 'clients=\"0,1\"'."
             )
-        return found
+        return reached
 
     def _ask(self, grid: Grid, nodes: list[int]) -> None:
         messages = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
@@ -125,22 +125,22 @@ class RuleStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Apply the rule to those who answered; also where nobody did, so that the state counts the round."""
+        """Apply the rule to the answers; also if there are none, so that the state counts the round."""
         round = self.first_round + server_round - 1
         answered, failed = self._check_and_log_replies(list(replies), is_train=True, validate=False)
         for reply in failed:
             _log.warning("round %d: node %d failed: %s", round, reply.metadata.src_node_id, reply.error.reason)
         updates = [_update(reply.content) for reply in answered if _of(reply.content, round)]
         ctx = self.learner.context(self.data, round)
-        new, state, told = self.learner.rule(self.global_sd, updates, ctx, self.rule_state)
+        new, state, metrics = self.learner.rule(self.global_sd, updates, ctx, self.rule_state)
         if total := sum(update.num_examples for update in updates):
-            told["loss"] = sum(u.num_examples * u.metrics.get("loss", 0.0) for u in updates) / total
-        self.learner.round_done(ctx, told)
+            metrics["loss"] = sum(u.num_examples * u.metrics.get("loss", 0.0) for u in updates) / total
+        self.learner.round_done(ctx, metrics)
         self.global_sd, self.rule_state = new, state
-        told = {key: value for key, value in told.items() if "/" not in key}  # of single clients may be thousands
+        metrics = {key: value for key, value in metrics.items() if "/" not in key}  # of single clients may be thousands
         if self.saved is not None:
-            self.saved(round, new, state, told)
-        return ArrayRecord(new), MetricRecord(told)
+            self.saved(round, new, state, metrics)
+        return ArrayRecord(new), MetricRecord(metrics)
 
 
 def _of(content: RecordDict, round: int) -> bool:
@@ -167,7 +167,7 @@ def serve(
     timeout: float = 3600.0,
     evaluate: Callable[[FederatedLearner], Mapping[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train over Flower's nodes, or go on where a server that died had stopped.
+    """Train over Flower's nodes, or continue where a server that died had stopped.
 
     Args:
         grid: of the run.
@@ -191,10 +191,10 @@ def serve(
         raise InvalidConfig(f"{path} belongs to a run with other settings; choose another folder or remove it.")
     start, history = saved.get("model") or learner.global_state(), list(saved.get("history") or [])
 
-    def finish(round: int, model: StateDict, state: dict[str, Any], told: dict[str, float]) -> None:
+    def finish(round: int, model: StateDict, state: dict[str, Any], metrics: dict[str, float]) -> None:
         learner.network.load_state_dict(model)
         scores = {} if evaluate is None else {k: float(v) for k, v in evaluate(learner).items()}
-        history.append({"round": float(round), **told, **scores})
+        history.append({"round": float(round), **metrics, **scores})
         if scores:
             _log.info("round %d: %s", round, ", ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         if path is not None:
@@ -220,8 +220,8 @@ def validate(learner: FederatedLearner, data: Any) -> dict[str, float]:
     )  # fmt: skip
     modes = {name: module.training for name, module in learner.named_modules()}
     with torch.random.fork_rng():
-        (found,) = trainer.validate(learner, data, verbose=False)
+        (metrics,) = trainer.validate(learner, data, verbose=False)
     for name, module in learner.named_modules():
         module.training = modes[name]
     learner.cpu()
-    return dict(found)
+    return dict(metrics)

@@ -53,7 +53,7 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
     context = multiprocessing.get_context("fork")
     following = context.Value("i", 0)
     members: dict[Connection, Any] = {}
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     try:
         for _ in range(min(processes, len(jobs))):
             ours, theirs = context.Pipe(duplex=False)
@@ -65,16 +65,16 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
             members[ours] = process
         while members:
             for pipe in wait(list(members)):
-                _receive(pipe, members, found)  # type: ignore[arg-type]
+                _receive(pipe, members, results)  # type: ignore[arg-type]
     finally:
         for pipe, process in members.items():
             pipe.close()
             process.terminate()
             process.join()
-    return [found[number] for number in range(len(jobs))]
+    return [results[number] for number in range(len(jobs))]
 
 
-def _receive(pipe: Connection, members: dict[Connection, Any], found: dict[int, Any]) -> None:
+def _receive(pipe: Connection, members: dict[Connection, Any], results: dict[int, Any]) -> None:
     try:
         kind, number, value = pickle.loads(pipe.recv_bytes())
     except EOFError:
@@ -89,7 +89,7 @@ def _receive(pipe: Connection, members: dict[Connection, Any], found: dict[int, 
         members.pop(pipe).join()
         pipe.close()
     else:
-        found[number] = tree_map(lambda v: torch.from_numpy(v.array) if isinstance(v, _Array) else v, value)
+        results[number] = tree_map(lambda v: torch.from_numpy(v.array) if isinstance(v, _Array) else v, value)
 
 
 class _Array:

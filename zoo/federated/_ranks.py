@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from zoo._base_collective import gather, has_group, rank, world_size
 from zoo.errors import BadInput
-from zoo.federated._rules_base import LOCAL, Comm
+from zoo.federated._rules_updates import LOCAL, Comm
 
 __all__ = ["RanksComm", "comm_of_run"]
 
@@ -25,17 +26,15 @@ class RanksComm:
     """
 
     def __init__(self) -> None:
-        if not (dist.is_available() and dist.is_initialized()):
+        if not has_group():
             raise BadInput("RanksComm needs an initialised process group; use LOCAL in a single process.")
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size = rank(), world_size()
         on_gpu = dist.get_backend() == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
     def gather(self, value: Any) -> list[Any]:
         """A small plain value of every process, in the order of ranks."""
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        return gather(value)
 
     def _reduce(self, value: Tensor, operation: Any) -> Tensor:
         sent = value.detach().to(self.device, copy=True).contiguous()
@@ -88,5 +87,4 @@ class RanksComm:
 
 def comm_of_run() -> Comm:
     """`RanksComm` where torch.distributed runs with several processes, else `LOCAL`."""
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return RanksComm() if several else LOCAL
+    return RanksComm() if world_size() > 1 else LOCAL

@@ -1,137 +1,20 @@
-"""What a rule takes and returns, the registry of rules, and the arithmetic of one process."""
+"""The base of aggregation rules, and their registry."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, UnknownName, nearest
 from zoo.federated._rules_cohort import Cohort
+from zoo.federated._rules_updates import LOCAL, ClientUpdate, Comm, RoundContext, StateDict
 
-__all__ = [
-    "LOCAL",
-    "RULES",
-    "ClientUpdate",
-    "Comm",
-    "RoundContext",
-    "Rule",
-    "StateDict",
-    "create_rule",
-    "register_rule",
-]
-
-StateDict = dict[str, Tensor]
-"""Detached, contiguous CPU tensors by state-dict name."""
-
-
-@dataclass(frozen=True)
-class ClientUpdate:
-    """What a client sends after its local training.
-
-    Args:
-        client_id: number of the client, 0 or more, the same in every round.
-        num_examples: training samples of the client, at least 1.
-        state: only the entries that this client trained and may share; shapes as in the global model.
-        metrics: numbers of the local training, such as its loss.
-        extras: data of a method (validation losses, control variates, ciphertexts).
-    """
-
-    client_id: int
-    num_examples: int
-    state: StateDict
-    metrics: dict[str, float] = field(default_factory=dict)
-    extras: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RoundContext:
-    """Which round it is.
-
-    Args:
-        round: from 0.
-        seed: of the run; rules that draw numbers derive them from it and the round.
-        cohort: clients that were asked in this round; fewer may have answered.
-        total_clients: of the whole swarm.
-    """
-
-    round: int
-    seed: int
-    cohort: tuple[int, ...]
-    total_clients: int
-
-
-class Comm(Protocol):
-    """How the processes of a run share what needs more than one client.
-
-    Each process holds the updates of its own clients. All of them call the same methods in the same order.
-    """
-
-    rank: int
-    size: int
-
-    def gather(self, value: Any) -> list[Any]:
-        """A small plain value of every process, in the order of ranks."""
-
-    def sum(self, value: Tensor) -> Tensor:
-        """Sum over the processes."""
-
-    def minimum(self, value: Tensor) -> Tensor:
-        """Element-wise minimum over the processes."""
-
-    def maximum(self, value: Tensor) -> Tensor:
-        """Element-wise maximum over the processes."""
-
-    def span(self, width: int) -> slice:
-        """The columns, of `width`, for which this process is responsible."""
-
-    def columns(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows of all processes, in the order of ranks, restricted to the columns of this process.
-
-        Args:
-            rows: (k, C), k >= 0 rows of this process.
-            counts: rows of each process.
-
-        Returns:
-            (K, C'), K = sum of `counts`, C' = length of `span(C)`.
-        """
-
-    def join(self, part: Tensor, width: int) -> Tensor:
-        """The inverse of `columns` for results: (n, C') of each process to (n, C), C = `width`, on all of them."""
-
-
-class _Local:
-    rank = 0
-    size = 1
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def minimum(self, value: Tensor) -> Tensor:
-        return value
-
-    def maximum(self, value: Tensor) -> Tensor:
-        return value
-
-    def span(self, width: int) -> slice:
-        return slice(0, width)
-
-    def columns(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        return rows
-
-    def join(self, part: Tensor, width: int) -> Tensor:
-        return part
-
-
-LOCAL: Comm = _Local()
-"""All clients are in this process."""
+__all__ = ["RULES", "Rule", "create_rule", "register_preset", "register_rule", "rule_names"]
 
 
 class Rule:
@@ -155,6 +38,10 @@ class Rule:
     """Whether another numbering of the clients changes the result beyond rounding."""
     idempotent: bool = True
     """Whether equal updates of all clients, with a fresh state, return that update."""
+    couples_blocks: bool = False
+    """Whether entries that different clients sent influence each other."""
+    draws: bool = False
+    """Whether it draws random numbers, which belong to (seed, round), to the order of clients, and to chunks."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """Keys of `ClientUpdate.extras` that `weights` reads; these must be small, every process gets them."""
 
@@ -190,7 +77,7 @@ class Rule:
         """Combine the floating-point entries; called with at least one client.
 
         Args:
-            global_sd: the present global model.
+            global_sd: the current global model.
             cohort: the round's updates, checked.
             ctx: the round.
             state: a copy of the rule's state, whose entries may be replaced (never changed in place).
@@ -211,7 +98,7 @@ class Rule:
         """Aggregate one round.
 
         Args:
-            global_sd: the present global model, the same in every process.
+            global_sd: the current global model, the same in every process.
             updates: of the clients of this process; may be empty.
             ctx: the round.
             state: what the former round returned, or `init_state`; the same in every process.
@@ -233,8 +120,8 @@ class Rule:
         if cohort.headers:
             for block in cohort.blocks:
                 self.check(len(block.members))
-            found, own = self.combine(global_sd, cohort, ctx, mine)
-            new |= found | cohort.integers(global_sd)
+            combined, own = self.combine(global_sd, cohort, ctx, mine)
+            new |= combined | cohort.integers(global_sd)
             metrics |= own
         return {key: new[key] for key in global_sd}, mine, metrics
 
@@ -244,7 +131,7 @@ class Rule:
 
 
 RULES: dict[str, Callable[..., Rule]] = {}
-"""Rules by name. `register_rule` adds to it."""
+"""Rules by name, as far as they are imported. `register_rule` adds to it."""
 
 _Made = TypeVar("_Made", bound=Callable[..., Rule])
 
@@ -274,19 +161,26 @@ def register_preset(name: str, made: type[Rule], **fixed: Any) -> None:
     register_rule(name)(partial(made, **fixed))
 
 
+def rule_names() -> list[str]:
+    """Names of all rules, sorted: those that are imported, and those that methods of the index bring."""
+    return sorted({*RULES, *registered_names("rules")})
+
+
 def create_rule(name: str, **options: Any) -> Rule:
     """Build a rule by name.
 
     Args:
-        name: a key of `RULES`.
+        name: one of `rule_names`. The method that brings the rule is imported if it has not been.
         options: of the rule's constructor.
 
     Raises:
         UnknownName: if there is no such rule; the message holds the nearest ones.
         BadInput: if there is no such option, or its value is refused.
     """
+    import_registering("rules", name, RULES)
     if name not in RULES:
-        raise UnknownName(f"There is no rule {name!r}.{nearest(name, RULES)} Rules: {', '.join(sorted(RULES))}.")
+        known = rule_names()
+        raise UnknownName(f"There is no rule {name!r}.{nearest(name, known)} Rules: {', '.join(known)}.")
     known = _options_of(RULES[name])
     if unknown := [option for option in options if option not in known]:
         raise BadInput(
@@ -298,12 +192,12 @@ def create_rule(name: str, **options: Any) -> Rule:
 def _options_of(made: Any) -> list[str]:
     """Keyword options, through `**options` up to the base class."""
     made = made.func if isinstance(made, partial) else made
-    found: list[str] = []
+    options: list[str] = []
     for builder in made.__mro__ if isinstance(made, type) else (made,):
         if "__init__" not in vars(builder) and isinstance(builder, type):
             continue
         parameters = inspect.signature(vars(builder)["__init__"] if isinstance(builder, type) else builder).parameters
-        found += [p for p in parameters if p not in ("self", "options") and p not in found]
+        options += [p for p in parameters if p not in ("self", "options") and p not in options]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return found
+    return options

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.errors import BadInput, KeyMismatch, ShapeMismatch, ZooError
-
-if TYPE_CHECKING:
-    from zoo.federated._rules_base import ClientUpdate, Comm
+from zoo.federated._rules_updates import ClientUpdate, Comm
 
 __all__ = ["Block", "Chunk", "Cohort"]
 
@@ -41,14 +38,14 @@ class Chunk:
 
     def places(self, span: slice | None = None) -> list[tuple[str, int, int]]:
         """Entries and where their columns lie, relative to the start of `span` (default: the whole chunk)."""
-        found, start = [], 0
+        places, start = [], 0
         low, high = (0, self.width) if span is None else (span.start, span.stop)
         for key, first, end in self.pieces:
             left, right = max(start, low), min(start + end - first, high)
             if left < right:
-                found.append((key, left - low, right - low))
+                places.append((key, left - low, right - low))
             start += end - first
-        return found
+        return places
 
 
 @dataclass(frozen=True)
@@ -109,21 +106,21 @@ class Cohort:
             ZooError: see `Rule.__call__`.
         """
         slips = [_slip(update, global_sd, extras) for update in updates]
-        found = [(slip, rank) for rank, theirs in enumerate(comm.gather(slips)) for slip in theirs]
-        for slip, _ in found:
+        slips_of_ranks = [(slip, rank) for rank, theirs in enumerate(comm.gather(slips)) for slip in theirs]
+        for slip, _ in slips_of_ranks:
             if slip.problem is not None:
                 raise slip.problem
-        found.sort(key=lambda entry: entry[0].header.client_id)
-        ids = [slip.header.client_id for slip, _ in found]
+        slips_of_ranks.sort(key=lambda entry: entry[0].header.client_id)
+        ids = [slip.header.client_id for slip, _ in slips_of_ranks]
         if twice := sorted({i for i in ids if ids.count(i) > 1}):
             raise BadInput(f"Client {twice[0]} sent more than one update in this round; clients are numbered uniquely.")
-        bad = [slip for slip, _ in found if slip.not_finite]
+        bad = [slip for slip, _ in slips_of_ranks if slip.not_finite]
         if bad and not drop:
             raise BadInput(
                 f"The update of client {bad[0].header.client_id} is not finite: {bad[0].not_finite!r} holds NaN or "
                 "infinity. Lower its learning rate or clip its gradients; non_finite='drop' goes on without it."
             )
-        kept = [(slip, rank) for slip, rank in found if not slip.not_finite]
+        kept = [(slip, rank) for slip, rank in slips_of_ranks if not slip.not_finite]
         mine = {update.client_id: update for update in updates}
         return cls(
             headers=[slip.header for slip, _ in kept],
@@ -169,12 +166,12 @@ class Cohort:
             rows = [u.state[key].reshape(-1).to(torch.int64) for u in self.own.values() if key in u.state]
             count = global_sd[key].numel()
             own.append(torch.stack(rows).amax(0) if rows else torch.full((count,), lowest, dtype=torch.int64))
-        whole, found, start = self.comm.maximum(torch.cat(own)), {}, 0
+        whole, highest, start = self.comm.maximum(torch.cat(own)), {}, 0
         for key, part in zip(self.counters, own, strict=True):
             values = whole[start : start + len(part)]
-            found[key] = values.to(global_sd[key].dtype).reshape(global_sd[key].shape).clone()
+            highest[key] = values.to(global_sd[key].dtype).reshape(global_sd[key].shape).clone()
             start += len(part)
-        return found
+        return highest
 
     # What rules compute with --------------------------------------------------------------------------------------
 
@@ -192,13 +189,13 @@ class Cohort:
             chunk: the columns.
             weights: position -> weight; positions that are left out, or have weight 0, are not read.
         """
-        found: Tensor | None = None
+        total: Tensor | None = None
         for position, update in self.own.items():
             if (weight := weights.get(position, 0.0)) == 0.0:
                 continue
             row = chunk.read(update.state)
-            found = row.to(torch.float64).mul_(weight) if found is None else found.add_(row, alpha=weight)
-        return self.comm.sum(torch.zeros(chunk.width, dtype=torch.float64) if found is None else found)
+            total = row.to(torch.float64).mul_(weight) if total is None else total.add_(row, alpha=weight)
+        return self.comm.sum(torch.zeros(chunk.width, dtype=torch.float64) if total is None else total)
 
     def columns(self, block: Block, chunk: Chunk) -> Tensor:
         """Updates (K, C') of the members of a block, in their order, in the columns of this process. Float64."""
@@ -209,21 +206,21 @@ class Cohort:
         counts = [0] * self.comm.size
         for position in block.members:
             counts[self.ranks[position]] += 1
-        found = self.comm.columns(rows, counts)
+        gathered = self.comm.columns(rows, counts)
         if self.comm.size == 1:
-            return found
+            return gathered
         sent = sorted(block.members, key=lambda position: (self.ranks[position], position))
-        return found[[sent.index(position) for position in block.members]]
+        return gathered[[sent.index(position) for position in block.members]]
 
     def by_columns(
         self, global_sd: Mapping[str, Tensor], block: Block, combine: Callable[[Tensor, Chunk], Tensor]
     ) -> dict[str, Tensor]:
         """Combine each chunk (K, C') to (C',), wherever its columns live; the results are in every process."""
-        found = self.empty(global_sd, block.keys)
+        results = self.empty(global_sd, block.keys)
         for chunk in block.chunks:
             part = combine(self.columns(block, chunk), chunk)
-            chunk.write(found, self.comm.join(part.unsqueeze(0), chunk.width)[0])
-        return found
+            chunk.write(results, self.comm.join(part.unsqueeze(0), chunk.width)[0])
+        return results
 
 
 @dataclass
@@ -295,7 +292,7 @@ def _blocks(global_sd: Mapping[str, Tensor], keys: Sequence[frozenset[str] | Non
 
 
 def _chunks(sizes: Sequence[tuple[str, int]]) -> tuple[Chunk, ...]:
-    found: list[Chunk] = []
+    chunks: list[Chunk] = []
     pieces: list[tuple[str, int, int]] = []
     width = 0
     for key, size in sizes:
@@ -305,8 +302,8 @@ def _chunks(sizes: Sequence[tuple[str, int]]) -> tuple[Chunk, ...]:
             pieces.append((key, first, end))
             width, first = width + end - first, end
             if width == CHUNK:
-                found.append(Chunk(tuple(pieces), width))
+                chunks.append(Chunk(tuple(pieces), width))
                 pieces, width = [], 0
     if pieces:
-        found.append(Chunk(tuple(pieces), width))
-    return tuple(found)
+        chunks.append(Chunk(tuple(pieces), width))
+    return tuple(chunks)

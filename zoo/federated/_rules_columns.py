@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.federated._rules_base import RoundContext, Rule, StateDict, register_rule
+from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Chunk, Cohort
+from zoo.federated._rules_options import at_least
+from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["ColumnRule", "Median", "TrimmedMean"]
 
@@ -106,7 +108,7 @@ def sort_rows(values: Tensor) -> Tensor:
 
 
 def _network(count: int) -> list[tuple[int, int]]:
-    found = []
+    exchanges = []
     size = 1
     while size < count:
         step = size
@@ -114,10 +116,10 @@ def _network(count: int) -> list[tuple[int, int]]:
             for first in range(step % size, count - step, 2 * step):
                 for low in range(first, min(first + step, count - step)):
                     if low // (2 * size) == (low + step) // (2 * size):
-                        found.append((low, low + step))
+                        exchanges.append((low, low + step))
             step //= 2
         size *= 2
-    return found
+    return exchanges
 
 
 def middle_of(ordered: Tensor) -> Tensor:
@@ -141,10 +143,3 @@ def closest_mean(values: Tensor, count: int) -> Tensor:
         best = torch.where(farthest < worst, sums, best)
         worst = torch.minimum(worst, farthest)
     return best / count
-
-
-def at_least(option: str, value: Any, least: int) -> int:
-    """The value, or an error unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < least:
-        raise BadInput(f"{option} must be a whole number of at least {least}, got {value!r}.")
-    return int(value)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.federated._rules_base import RoundContext, Rule, StateDict, register_rule
+from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Block, Chunk, Cohort
-from zoo.federated._rules_columns import at_least, closest_mean
-from zoo.federated._rules_mean import above, one_of, shares_of
+from zoo.federated._rules_columns import closest_mean
+from zoo.federated._rules_mean import shares_of
+from zoo.federated._rules_options import above, at_least, one_of
+from zoo.federated._rules_updates import RoundContext, StateDict
 
 __all__ = ["Bulyan", "GeometricMedian", "GramRule", "Krum", "MultiKrum"]
 
@@ -42,10 +44,10 @@ class GramRule(Rule):
         for block in cohort.blocks:
             chosen = self.choose(gram_of(global_sd, cohort, block), [cohort.examples[i] for i in block.members])
             weights = dict(zip(block.members, chosen, strict=True))
-            found = cohort.empty(global_sd, block.keys)
+            results = cohort.empty(global_sd, block.keys)
             for chunk in block.chunks:
-                chunk.write(found, cohort.total(chunk, weights))
-            new |= found
+                chunk.write(results, cohort.total(chunk, weights))
+            new |= results
             for i, weight in weights.items():
                 mean[i] += weight * block.width / sum(each.width for each in cohort.blocks)
         return new, {f"weight/{client}": weight for client, weight in zip(cohort.ids, mean, strict=True)}
@@ -202,11 +204,11 @@ class Bulyan(Rule):
         if self.selection == "once":
             return sorted(krum_order(squares, count - f - 2)[: count - 2 * f])
         left = list(range(count))
-        found: list[int] = []
-        while len(found) < count - 2 * f:
+        picked: list[int] = []
+        while len(picked) < count - 2 * f:
             best = krum_order(squares[left][:, left], max(1, len(left) - f - 2))[0] if len(left) > 1 else 0
-            found.append(left.pop(best))
-        return sorted(found)
+            picked.append(left.pop(best))
+        return sorted(picked)
 
     def combine(
         self, global_sd: Mapping[str, Tensor], cohort: Cohort, ctx: RoundContext, state: dict[str, Any]
@@ -231,7 +233,7 @@ class Bulyan(Rule):
 def gram_of(global_sd: Mapping[str, Tensor], cohort: Cohort, block: Block) -> Tensor:
     """Float64 (K, K) of d_i . d_j over a block, in every process.
 
-    From the present global model, not from zero: updates lie close together, and far from zero the small differences
+    From the current global model, not from zero: updates lie close together, and far from zero the small differences
     between them would be lost.
     """
     gram = torch.zeros(len(block.members), len(block.members), dtype=torch.float64)

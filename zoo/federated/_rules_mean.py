@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.errors import BadInput
-from zoo.federated._rules_base import ClientUpdate, RoundContext, Rule, StateDict, register_rule
+from zoo.federated._rules_base import Rule, register_rule
 from zoo.federated._rules_cohort import Chunk, Cohort
+from zoo.federated._rules_options import above, one_of, share
+from zoo.federated._rules_updates import ClientUpdate, RoundContext, StateDict
 
 __all__ = ["FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedYogi", "MeanRule", "NormClip", "ServerStep"]
 
@@ -54,10 +55,10 @@ class MeanRule(Rule):
             self.start(global_sd, block.keys, state)
             whole = sum(shares[i] for i in block.members)
             weights = {i: shares[i] / whole for i in block.members}
-            found = cohort.empty(global_sd, block.keys)
+            results = cohort.empty(global_sd, block.keys)
             for chunk in block.chunks:
-                chunk.write(found, self.finish(cohort.total(chunk, weights), chunk, global_sd, state, ctx))
-            new |= found
+                chunk.write(results, self.finish(cohort.total(chunk, weights), chunk, global_sd, state, ctx))
+            new |= results
         return new, {f"weight/{client}": share for client, share in zip(cohort.ids, shares, strict=True)}
 
 
@@ -250,6 +251,7 @@ class NormClip(MeanRule):
     """
 
     name = "norm-clip"
+    couples_blocks = True
 
     def __init__(self, *, max_norm: float | None = None, weighting: str = "uniform", **options: Any) -> None:
         super().__init__(weighting=weighting, **options)
@@ -268,13 +270,13 @@ class NormClip(MeanRule):
             whole = sum(shares[i] for i in block.members)
             weights = {i: shares[i] / whole * scales[i] for i in block.members}
             kept = 1.0 - sum(weights.values())
-            found = cohort.empty(global_sd, block.keys)
+            results = cohort.empty(global_sd, block.keys)
             for chunk in block.chunks:
                 total = cohort.total(chunk, weights)
                 if any(scales[i] < 1.0 for i in block.members):
                     total = total + kept * chunk.read(global_sd).to(torch.float64)
-                chunk.write(found, total)
-            new |= found
+                chunk.write(results, total)
+            new |= results
         metrics = {f"norm/{client}": norm for client, norm in zip(cohort.ids, norms, strict=True)}
         return new, {"max_norm": bound} | metrics
 
@@ -295,24 +297,3 @@ def shares_of(examples: Sequence[int], weighting: str) -> list[float]:
     """Shares that sum to 1, by number of samples or equal."""
     counts = [float(count) if weighting == "examples" else 1.0 for count in examples]
     return [count / sum(counts) for count in counts]
-
-
-def one_of(option: str, value: str, *allowed: str) -> str:
-    """The value, or an error that lists what is allowed."""
-    if value not in allowed:
-        raise BadInput(f"{option} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    return value
-
-
-def above(option: str, value: float, least: float) -> float:
-    """The value, or an error unless it is a number above `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > least:
-        raise BadInput(f"{option} must be a number above {least:g}, got {value!r}.")
-    return float(value)
-
-
-def share(option: str, value: float) -> float:
-    """The value, or an error unless it is in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise BadInput(f"{option} must be at least 0 and less than 1, got {value!r}.")
-    return float(value)

@@ -6,7 +6,7 @@ Client k starts from the weights w_t it received and takes local steps on its ow
     fedprox   minimise L_k(w) + mu/2 ||w - w_t||^2; partial work of slow clients counts   Li et al. 2020
     moon      minimise L_k(w) + mu l_con,                                                 Li, He, Song 2021
               l_con = -log(e^(cos(z, z_g) / T) / (e^(cos(z, z_g) / T) + e^(cos(z, z_p) / T))),
-              z, z_g, z_p: representations of the present, the global and the client's previous model
+              z, z_g, z_p: representations of the trained, the global and the client's previous model
 
 `ClientAlgorithm.local_fit` depends on its arguments alone, so that one process, ranks and other machines, which all
 call it, get equal bits. Algorithms are stateless: what a client must remember is a dict that the caller keeps.
@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import checks
+from zoo._index_registers import import_registering, registered_names
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 from zoo.federated._clients_scope import ParamScope
 from zoo.federated._clients_training import LocalTraining, seeded
-from zoo.federated._clients_transforms import UpdateTransform
+from zoo.federated._clients_transforms import TRANSFORMS, UpdateTransform, create_transform, register_transform
 from zoo.federated.rules import ClientUpdate, RoundContext, StateDict
 from zoo.nn.draws import hash64
 
@@ -36,16 +38,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIENTS",
+    "TRANSFORMS",
     "ClientAlgorithm",
     "FedProx",
     "LocalModel",
     "LocalTraining",
     "Moon",
     "ParamScope",
+    "UpdateTransform",
     "Work",
     "create_client",
+    "create_transform",
     "register_client",
+    "register_transform",
+    "seeded",
     "train_client",
+    "working",
 ]
 
 _TRAIN, _TRANSFORM = 1, 2  # names of random streams, next to (seed, round, client)
@@ -206,9 +214,9 @@ class ClientAlgorithm:
         """What the client sends: trained parameters and buffers that it may share, after the transforms."""
         module, task, ctx = work.module, work.task, work.ctx
         frozen = {k for k, _ in work.network.named_parameters()} - set(work.trained)
-        found = work.network.state_dict()
+        weights = work.network.state_dict()
         keys = [k for k in self._shared(module, task, global_sd) if k not in frozen]
-        sent = {k: found[k].detach().to("cpu", copy=True).contiguous() for k in keys}
+        sent = {k: weights[k].detach().to("cpu", copy=True).contiguous() for k in keys}
         if module.transforms:
             floats = [k for k in sent if sent[k].is_floating_point()]
             generator = torch.Generator().manual_seed(hash64(ctx.seed, ctx.round, task.client, _TRANSFORM))
@@ -222,8 +230,8 @@ class ClientAlgorithm:
         after = {**work.state, **self.remember(work)}
         if work.module.local.policy == "persistent":
             after["optimizer"] = _host(optimizer.state_dict())
-        found = work.network.state_dict()
-        if local := {k: _host(found[k]) for k in work.module.scope.local(found)}:
+        weights = work.network.state_dict()
+        if local := {k: _host(weights[k]) for k in work.module.scope.local(weights)}:
             after["local"] = local
         return after
 
@@ -239,7 +247,8 @@ class FedProx(ClientAlgorithm):
     partial_work = True
 
     def __init__(self, mu: float = 0.01) -> None:
-        self.mu = _at_least_zero("mu", mu)
+        checks.at_least("mu", mu, 0)
+        self.mu = mu
 
     def penalty(self, work: Work) -> Tensor:
         """`mu/2 ||w - w_t||^2`, whose gradient `correct` adds."""
@@ -269,10 +278,9 @@ class Moon(ClientAlgorithm):
     name = "moon"
 
     def __init__(self, mu: float = 1.0, temperature: float = 0.5) -> None:
-        self.mu = _at_least_zero("mu", mu)
-        if not temperature > 0:
-            raise BadInput(f"temperature must be above 0, got {temperature}.")
-        self.temperature = temperature
+        checks.at_least("mu", mu, 0)
+        checks.above("temperature", temperature, 0)
+        self.mu, self.temperature = mu, temperature
 
     def begin(self, work: Work) -> None:
         """Set up the two frozen models."""
@@ -320,12 +328,6 @@ def contrast(z: Tensor, z_global: Tensor, z_previous: Tensor, temperature: float
     )
 
 
-def _at_least_zero(name: str, value: float) -> float:
-    if not value >= 0:
-        raise BadInput(f"{name} must be at least 0, got {value}.")
-    return value
-
-
 def _host(value: Any) -> Any:
     """A copy in host memory, nested as the original."""
     if isinstance(value, Tensor):
@@ -336,7 +338,7 @@ def _host(value: Any) -> Any:
 
 
 CLIENTS: dict[str, Callable[..., ClientAlgorithm]] = {}
-"""Client algorithms by name. `register_client` adds to it."""
+"""Client algorithms by name, as far as they are imported. `register_client` adds to it."""
 
 _Made = TypeVar("_Made", bound=Callable[..., ClientAlgorithm])
 
@@ -357,16 +359,16 @@ for _kind in (ClientAlgorithm, FedProx, Moon):
 
 
 def create_client(name: str, **options: Any) -> ClientAlgorithm:
-    """Build a client algorithm by name.
+    """Build a client algorithm by name; a method of the index that brings it is imported if it has not been.
 
     Raises:
         UnknownName: with the nearest names.
         BadInput: for options it does not have.
     """
+    import_registering("clients", name, CLIENTS)
     if name not in CLIENTS:
-        raise UnknownName(
-            f"There is no client algorithm {name!r}.{nearest(name, CLIENTS)} Known: {', '.join(CLIENTS)}."
-        )
+        known = sorted({*CLIENTS, *registered_names("clients")})
+        raise UnknownName(f"There is no client algorithm {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
     try:
         return CLIENTS[name](**options)
     except TypeError as error:

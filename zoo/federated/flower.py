@@ -32,7 +32,7 @@ from zoo.federated._flower_server import RuleStrategy, serve, validate  # noqa: 
 __all__ = ["Job", "LocalGrid", "Memory", "RuleStrategy", "client", "make_client", "serve", "server", "settings"]
 
 _OPTIONS: dict[str, Any] = {
-    "zoo": "uav-swarm-fl",
+    "zoo": "",
     "rounds": 20,
     "model": "{}",
     "data": "{}",
@@ -49,33 +49,39 @@ _OPTIONS: dict[str, Any] = {
 def settings(run_config: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a run, from the run config of Flower.
 
-    `zoo`: id, with a tag if wanted, whose recipe gives the settings of the data; `rounds`; `model`, `data`: YAML of
-    arguments that differ, such as "{lr: 0.05}"; `root`: the server's data, for validation and the partition; `seed`;
-    `weights`: start from those of the tag; `folder`: for checkpoint and result; `wait`, `timeout`: seconds (see
-    `serve`); `validate`: after each round, on the server's data.
+    `zoo`, which is required: id, with a tag if wanted, whose recipe gives the settings of the data; `rounds`; `model`,
+    `data`: YAML of arguments that differ, such as "{lr: 0.05}"; `root`: the server's data, for validation and the
+    partition; `seed`; `weights`: start from those of the tag; `folder`: for checkpoint and result; `wait`, `timeout`:
+    seconds (see `serve`); `validate`: after each round, on the server's data.
 
     Raises:
-        BadInput: for another option, or a value of another kind.
+        BadInput: without a method, for another option, or for a value of another kind.
     """
     import yaml
 
-    found = dict(_OPTIONS)
+    options = dict(_OPTIONS)
     for key, value in run_config.items():
         if key not in _OPTIONS:
             raise BadInput(f"No option {key!r}.{nearest(key, _OPTIONS)} Options: {', '.join(_OPTIONS)}.")
         kind = type(_OPTIONS[key])
         if not isinstance(value, (int, float) if kind is float else kind):
             raise BadInput(f"{key}: expected {kind.__name__}, got {value!r}.")
-        found[key] = value
+        options[key] = value
+    if not options["zoo"].strip():
+        raise BadInput(
+            "zoo: name the method that this run trains, by its id or id:tag, in [tool.flwr.app.config] of the app's "
+            'pyproject.toml (zoo = "ID:TAG") or on the command line (flwr run ... --run-config \'zoo="ID:TAG"\'); '
+            "`zoo list` shows the ids."
+        )
     for key in ("model", "data"):
         try:
-            given = yaml.safe_load(found[key]) or {}
+            arguments = yaml.safe_load(options[key]) or {}
         except yaml.YAMLError as error:
-            raise BadInput(f"{key}: {found[key]!r} is no YAML ({error}).") from error
-        if not isinstance(given, dict):
-            raise BadInput(f"{key}: expected a mapping such as {{lr: 0.05}}, got {found[key]!r}.")
-        found[key] = given
-    return found
+            raise BadInput(f"{key}: {options[key]!r} is not YAML ({error}).") from error
+        if not isinstance(arguments, dict):
+            raise BadInput(f"{key}: expected a mapping such as {{lr: 0.05}}, got {options[key]!r}.")
+        options[key] = arguments
+    return options
 
 
 def _main(grid: Grid, context: Context) -> None:

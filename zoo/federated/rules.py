@@ -4,29 +4,24 @@
     state = rule.init_state(global_sd)
     global_sd, state, metrics = rule(global_sd, updates, RoundContext(0, seed, cohort, total), state)
 
-`RULES` lists them; `register_rule` adds one.
+`rule_names` lists them; `register_rule` adds one. A method that brings a rule names it under `registers` in the index,
+so that the name is enough in any process.
 """
 
 from __future__ import annotations
 
-from zoo.federated import _rules_columns, _rules_ewwa, _rules_gram, _rules_mean  # noqa: F401  (they register)
-from zoo.federated._rules_base import (
-    LOCAL,
-    RULES,
-    ClientUpdate,
-    Comm,
-    RoundContext,
-    Rule,
-    StateDict,
-    create_rule,
-    register_preset,
-    register_rule,
-)
+from zoo.federated import _rules_columns, _rules_gram, _rules_mean  # noqa: F401  (they register)
+from zoo.federated._rules_base import RULES, Rule, create_rule, register_preset, register_rule, rule_names
+from zoo.federated._rules_cohort import Block, Chunk, Cohort
+from zoo.federated._rules_updates import LOCAL, ClientUpdate, Comm, RoundContext, StateDict
 
 __all__ = [
     "LOCAL",
     "RULES",
+    "Block",
+    "Chunk",
     "ClientUpdate",
+    "Cohort",
     "Comm",
     "RoundContext",
     "Rule",
@@ -34,4 +29,5 @@ __all__ = [
     "create_rule",
     "register_preset",
     "register_rule",
+    "rule_names",
 ]

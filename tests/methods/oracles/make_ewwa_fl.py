@@ -3,7 +3,7 @@
 Written from the equations of the paper (softmax shares, moments per client) and of the authors' code (logarithmic
 shares, one pair of moments that every client moves in turn). Uses nothing but the standard library, no code of the zoo.
 
-    python tests/federated/oracles/ewwa.py      writes ewwa.json beside this file
+    python tests/methods/oracles/make_ewwa_fl.py      writes ewwa_fl.json beside this file
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
                 w = aggregate(w, sent, m, v, t, optimiser, shared, logarithm)
                 models.append(w)
             found["models"][f"{name}-{optimiser}"] = models
-    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    Path(__file__).with_name("ewwa_fl.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,38 @@
-"""Element-wise weights aggregation: three rounds by hand, shares, sign bias, clients that miss rounds, the control."""
+"""The rule of EWWA-FL: three rounds by hand, shares, sign bias, clients that miss rounds, the control, its name."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from federated import rank_rules
+from federated.rule_contract import RuleContract
 from federated.rule_toys import cohort, context, network, rounds
 
-from zoo.federated.rules import ClientUpdate, RoundContext, StateDict, create_rule
+from zoo.errors import BadInput
+from zoo.federated.rules import ClientUpdate, RoundContext, Rule, StateDict, create_rule
 
-ORACLE = json.loads((Path(__file__).parent / "oracles" / "ewwa.json").read_text())
+ORACLE = json.loads((Path(__file__).parent / "oracles" / "ewwa_fl.json").read_text())
 MODES: list[dict[str, Any]] = [
     {"normaliser": normaliser, "moments": moments, "sign": sign}
     for normaliser in ("softmax", "log")
     for moments in ("per-client", "shared")
     for sign in ("signed", "magnitude")
 ]
+
+
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "log per client": ("ewwa", {"normaliser": "log"}),
+    "log per entry": ("ewwa", {"normaliser": "log", "minimum": "entry", "optimiser": "yogi"}),
+    "magnitude and prior": ("ewwa", {"sign": "magnitude", "prior": "examples", "optimiser": "adagrad"}),
+    "random shares of log": ("random-shares", {"normaliser": "log", "minimum": "entry"}),
+}
 
 
 @pytest.fixture(params=MODES, ids=["-".join(mode.values()) for mode in MODES])
@@ -225,3 +238,79 @@ def test_shares_approach_equality_as_moments_grow() -> None:
     spreads = [found["spread/conv.weight"] for found in metrics]
     assert spreads[0] == pytest.approx(0.229, abs=0.03)
     assert max(spreads[-3:]) < 0.1
+
+
+class TestOptions(RuleContract):
+    """The contract of rules, for options that change the way of computing; the defaults are tested with all rules."""
+
+    @pytest.fixture(params=OPTIONS, ids=list(OPTIONS))
+    def rule(self, request: pytest.FixtureRequest) -> Rule:
+        name, options = OPTIONS[request.param]
+        return create_rule(name, **options)
+
+
+def test_ranks_agree_with_one_process(tmp_path: Path) -> None:
+    """What all ranks must agree on: the least step of an entry, the spread of shares, drawn numbers."""
+    alone = {key: rank_rules.three_rounds(*variant, range(12)) for key, variant in OPTIONS.items()}
+    first, second = rank_rules.run(2, OPTIONS, tmp_path)
+    for key, wanted in alone.items():
+        for entry, value in wanted["model"].items():
+            assert torch.allclose(first[key]["model"][entry], value, rtol=1e-6, atol=1e-6), (key, entry)
+            assert torch.equal(first[key]["model"][entry], second[key]["model"][entry])
+        assert first[key]["state"].keys() == wanted["state"].keys()
+        for name, value in wanted["state"].items():
+            assert torch.allclose(torch.as_tensor(first[key]["state"][name]), torch.as_tensor(value), 1e-5, 1e-6)
+        for ours, theirs in zip(first[key]["metrics"], wanted["metrics"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-6), key
+
+
+# The name -------------------------------------------------------------------------------------------------------------
+
+FRESH = """
+import sys
+{before}
+assert not [name for name in sys.modules if "ewwa" in name], "this process has not imported the method"
+{code}
+assert type(rule).__name__ == "EWWA" and rule.normaliser == "log" and rule.moments == "shared", rule
+"""
+BY_NAME = """
+assert 'ewwa-official' in rule_names() and 'ewwa-official' not in RULES
+assert not [name for name in sys.modules if 'ewwa' in name], 'listing imports nothing'
+rule = create_rule('ewwa-official')
+"""
+SPAWNED = """
+with multiprocessing.get_context('spawn').Pool(1) as pool:
+    rule = pool.apply(create_rule, ('ewwa-official',))
+"""
+NAMED: dict[str, tuple[str, str]] = {
+    "by a rule's name": ("from zoo.federated.rules import create_rule, RULES, rule_names", BY_NAME),
+    "by the configuration of another method": (
+        "import zoo",
+        "rule = zoo.load('uav-swarm-fl', weights=False, rule='ewwa-official').rule",
+    ),
+    "by a job that arrives at a client": (
+        "from zoo.federated.flower import Job",
+        "learner, _ = Job('uav-swarm-fl', {'rule': 'ewwa-official'}, {'num_clients': 2}).build()\nrule = learner.rule",
+    ),
+    "in a spawned process": ("import multiprocessing\nfrom zoo.federated.rules import create_rule", SPAWNED),
+}
+
+
+@pytest.mark.parametrize("way", list(NAMED))
+def test_the_name_is_enough_in_a_fresh_process(way: str, tmp_path: Path) -> None:
+    """Whoever names the rule gets it, although nothing but the method's own module registers it."""
+    if "job" in way:
+        pytest.importorskip("flwr", reason="the extra federated needs Python 3.11")
+    before, code = NAMED[way]
+    script = tmp_path / "named.py"
+    body = FRESH.format(before=before, code=code)
+    script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(BadInput, match=r"'ewwa-official' has no option 'normalizer'. Did you mean 'normaliser'"):
+        create_rule("ewwa-official", normalizer="log")
+    with pytest.raises(BadInput, match="optimiser: expected one of adam, adagrad, yogi; got 'sgd'"):
+        create_rule("ewwa", optimiser="sgd")
