@@ -219,10 +219,40 @@ def test_list_models(tmp_path: Path) -> None:
         zoo.list_models(can="onx")
 
 
-def test_tasks_cover_the_table_of_results() -> None:
+HUB_TAGS = """
+any-to-any audio-classification audio-text-to-text audio-to-audio automatic-speech-recognition depth-estimation
+document-question-answering feature-extraction fill-mask graph-ml image-classification image-feature-extraction
+image-segmentation image-text-to-image image-text-to-text image-text-to-video image-to-3d image-to-image
+image-to-text image-to-video keypoint-detection mask-generation multiple-choice object-detection other
+question-answering reinforcement-learning robotics sentence-similarity summarization table-question-answering
+table-to-text tabular-classification tabular-regression tabular-to-text text-classification text-generation
+text-ranking text-retrieval text-to-3d text-to-audio text-to-image text-to-speech text-to-video
+time-series-forecasting token-classification translation unconditional-image-generation video-classification
+video-text-to-text video-to-video visual-document-retrieval visual-question-answering voice-activity-detection
+zero-shot-classification zero-shot-image-classification zero-shot-object-detection
+"""
+"""The Hub's pipeline tags, as @huggingface/tasks 0.21.54 lists them; huggingface_hub ships no list."""
+
+
+def test_tasks_are_called_as_on_the_hub() -> None:
+    tags = HUB_TAGS.split()
+    for name, task in index.TASKS.items():
+        assert task.hub is None or task.hub in tags, name
+        if name in tags:
+            assert task.hub == name, "a pipeline tag means what the Hub means by it"
+    assert list(index.TASKS) == sorted(index.TASKS)
+
+
+def test_every_task_says_what_a_prediction_holds() -> None:
     from zoo.base import RESULTS
 
-    assert set(RESULTS) <= set(index.TASKS)
+    assert set(RESULTS) == set(index.TASKS)
+    used = {key for task in index.TASKS.values() for key in task.results}
+    assert used == set(index.KEYS), "each key is explained, and nothing else is"
+    for name, task in index.TASKS.items():
+        assert task.results, name
+        assert set(task.prints) <= set(task.results), name
+        assert bool(task.template) <= (task.results in (RESULTS["image-classification"], RESULTS["tabular-regression"]))
 
 
 def test_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

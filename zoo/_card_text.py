@@ -85,22 +85,19 @@ def usage(entry: Entry) -> list[str]:
     ready = default is not None and default.sha256 is not None
     call = f'zoo.load("{entry.id}")' if ready else f'zoo.load("{entry.id}", weights=False)'
     lines = ["```python", "import zoo", "", f"model = {call}" + ("" if ready else "  # no weights yet: untrained")]
-    pictures = entry.tag().task.startswith(("image", "object", "keypoint"))
-    if pictures:
-        lines += ['found = model.predict("picture.jpg")[0]', f"print({_printed(entry)})"]
-        lines += ['model.show("picture.jpg", found).save("result.png")']
+    task = index.TASKS[entry.tag().task]
+    if file := task.example_file:
+        shown = ", ".join(f'found["{key}"]' for key in task.prints) or "found"
+        lines += [f'found = model.predict("{file}")[0]', f"print({shown})"]
+        lines += [f'model.show("{file}", found).save("result.png")']
     else:
         lines += ["print(model(*model.example_input()))"]
     lines += ["```", ""]
     if ready:
-        lines += ["```bash", f"zoo predict {entry.id} {'picture.jpg' if pictures else 'INPUT'} --out results"]
+        lines += ["```bash", f"zoo predict {entry.id} {file or 'INPUT'} --out results"]
         lines += [f"zoo train {entry.id} --weights {entry.id} --data.root DIR      # fine-tune on your own data"]
         lines += ["```", ""]
     return lines
-
-
-def _printed(entry: Entry) -> str:
-    return 'found["names"], found["scores"], found["boxes"]' if entry.tag().task == "object-detection" else "found"
 
 
 # Weights and training ---------------------------------------------------------------------------------------------

@@ -30,14 +30,14 @@ class _Kind:
     domain: str
 
 
-_KINDS = {
-    "image-classification": _Kind("classifier", "pictures", "classification"),
-    "tabular-classification": _Kind("classifier", "rows", "classification"),
-    "tabular-regression": _Kind("regressor", "rows", "sequence"),
-    "time-series-classification": _Kind("classifier", "rows", "sequence"),
-    "time-series-regression": _Kind("regressor", "rows", "sequence"),
-    "time-series-forecasting": _Kind("regressor", "rows", "sequence"),
-}
+def _kind_of(task: index.Task) -> _Kind:
+    series = task.reads == "series" or task.template == "regressor"
+    return _Kind(
+        task.template, "pictures" if task.reads == "image" else "rows", "sequence" if series else "classification"
+    )
+
+
+_KINDS = {name: _kind_of(task) for name, task in index.TASKS.items() if task.template}
 
 _PARTS = {
     "rows": {

@@ -107,6 +107,7 @@ def _describe(entry: Entry, tag: str | None, one: bool) -> list[str]:
     view = entry.tag(tag)
     lines = [f"{entry.id}" + (f":{tag}" if one else ""), entry.summary, ""]
     fields: list[tuple[str, Any]] = [("task", view.task), ("learns", view.learns), ("can", ", ".join(view.can) or "-")]
+    fields.append(("predicts", ", ".join(index.TASKS[view.task].results)))
     fields += [(f"paper {key}" if key != "title" else "paper", value) for key, value in entry.paper.items()]
     fields += [("code licence", entry.licence), ("model", view.model), ("data module", view.data)]
     if entry.aliases:

@@ -8,34 +8,14 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from zoo._index_tasks import TASKS
 from zoo.errors import nearest
 
-__all__ = ["CAPABILITIES", "LEARNS", "NAME", "TASKS", "problems_of"]
+__all__ = ["CAPABILITIES", "LEARNS", "NAME", "problems_of"]
 
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-
-TASKS = (
-    "gradient-inversion",
-    "graph-classification",
-    "image-classification",
-    "image-segmentation",
-    "image-to-image",
-    "image-to-text",
-    "keypoint-detection",
-    "object-detection",
-    "tabular-classification",
-    "tabular-regression",
-    "time-series-classification",
-    "time-series-forecasting",
-    "time-series-regression",
-    "trajectory-join",
-    "unconditional-image-generation",
-    "video-classification",
-    "video-to-video",
-)
-"""Tasks an entry may have: the Hub's pipeline tags where one exists."""
 
 CAPABILITIES = {
     "batch_independent": "an element's result does not depend on its neighbours in the batch",

@@ -25,7 +25,7 @@ from zoo._version import __version__
 from zoo.base import is_plain
 from zoo.errors import BadInput, PrivateWeights, UnknownName
 from zoo.files import writing
-from zoo.index import Entry, entry_of, resolve
+from zoo.index import TASKS, Entry, entry_of, resolve
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
@@ -219,7 +219,9 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
 def card(entry: Entry, config: dict[str, Any], name: str, address: str, licence: str | None = None) -> str:
     """A short README.md with the Hub's header: what it is, how to load it, what it was made from, how good it is."""
     parent, names, metrics = config.get("parent"), config["init"].get("class_names"), config.get("metrics")
-    head = {"library_name": "lightning-method-zoo", "pipeline_tag": entry.task, "tags": [entry.id, "pytorch-lightning"]}
+    head: dict[str, Any] = {"library_name": "lightning-method-zoo"}
+    head |= {"pipeline_tag": tag} if (tag := TASKS[entry.task].hub) else {}
+    head |= {"tags": list(dict.fromkeys([entry.id, entry.task, "pytorch-lightning"]))}
     licence = licence or config.get("licence")
     # the Hub knows SPDX ids in lower case; anything else must be called "other" with a name
     known = licence is not None and " " not in licence

@@ -20,6 +20,7 @@ from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo._base_share import Shared
+from zoo._index_tasks import RESULTS
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
 if TYPE_CHECKING:
@@ -31,22 +32,6 @@ FORMAT = 1
 """Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
 
 ROLES = ("head", "elastic", "training", "private")
-
-RESULTS: dict[str, tuple[str, ...]] = {
-    "image-classification": ("logits", "probs", "label", "name"),
-    "object-detection": ("boxes", "scores", "labels", "names"),
-    "image-segmentation": ("mask", "scores", "labels", "names"),
-    "image-to-image": ("image",),
-    "video-to-video": ("video",),
-    "time-series-classification": ("logits", "probs", "label", "name"),
-    "time-series-regression": ("value", "interval"),
-    "time-series-forecasting": ("value", "interval"),
-    "tabular-regression": ("value", "interval"),
-    "tabular-classification": ("logits", "probs", "label", "name"),
-    "trajectory-join": ("pairs", "durations", "intervals"),
-    "gradient-inversion": ("image", "label"),
-}
-"""Keys of a prediction per task. A method may add keys of its own, never another name for one of these."""
 
 
 def is_plain(value: Any) -> bool:

@@ -15,16 +15,19 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo._index_schema import CAPABILITIES, LEARNS, TASKS, problems_of
+from zoo._index_schema import CAPABILITIES, LEARNS, problems_of
+from zoo._index_tasks import KEYS, TASKS, Task
 from zoo._index_yaml import load_yaml
 from zoo.errors import BadInput, InvalidIndex, ShadowedPackage, UnknownName, ZooError, nearest
 
 __all__ = [
     "CAPABILITIES",
+    "KEYS",
     "LEARNS",
     "TASKS",
     "Entry",
     "Hub",
+    "Task",
     "Weights",
     "bundled_path",
     "entries",
