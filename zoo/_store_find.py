@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zoo._store_config import FORMAT, check_arguments, entry_and_tag, parse_config, read_config
+from zoo._base_format import check_format
+from zoo._store_checkpoint import arguments_of, read_checkpoint
+from zoo._store_config import check_arguments, check_id, entry_and_tag, read_config
 from zoo._store_hub import Hub, check_listed, parse_address
 from zoo._store_tensors import check_sha256, not_finite, read_state
 from zoo.errors import (
     BadInput,
     CorruptFile,
-    FormatTooNew,
     InvalidConfig,
     NetworkUnavailable,
     NotOnHub,
@@ -335,50 +334,8 @@ def _find_folder(folder: Path, *, weights: bool) -> Found:
 # Lightning checkpoints --------------------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a Lightning .ckpt without executing anything in it.
-
-    Raises:
-        UnsafeFile: if it holds anything but tensors and plain values, or is compressed.
-        BadInput: if it is not a checkpoint of a ZooModule.
-    """
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # torch stores, never deflates: a compressed member is a bomb
-            packed = [i.filename for i in archive.infolist() if i.file_size > i.compress_size]
-    except zipfile.BadZipFile:
-        raise UnsafeFile(
-            f"{path}: expected a checkpoint of Lightning 2 (a zip archive), found another kind of file."
-        ) from None
-    if packed:
-        raise UnsafeFile(
-            f"{path}: expected a checkpoint as torch.save writes it, found compressed parts ({packed[0]})."
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsafeFile(
-            f"{path}: expected tensors and plain values only, found something that would execute code "
-            f"({_last_line(error)}). Nothing was executed; do not use this file."
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CorruptFile(f"{path}: the checkpoint cannot be read ({_last_line(error)}). Use another one.") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise BadInput(f"{path}: expected a Lightning checkpoint with a state_dict, found none.")
-    return checkpoint
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line]
-    return (lines or str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 def _find_checkpoint(path: Path, *, weights: bool) -> Found:
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, tensors=weights)
     mine = checkpoint.get("zoo")
     name = mine.get("id") if isinstance(mine, dict) else None
     if not isinstance(mine, dict) or not isinstance(name, str):
@@ -386,13 +343,10 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Found:
             f"{path}: expected a checkpoint of a method in the index, found one without an id. Was its class "
             "registered (zoo.register) when it was trained?"
         )
-    if isinstance(mine.get("format"), int) and mine["format"] > FORMAT:
-        raise FormatTooNew(
-            f"{path}: written in format {mine['format']}, this zoo reads up to {FORMAT}. Update the zoo."
-        )
-    entry = parse_id(name, path)
-    arguments = checkpoint.get("hyper_parameters") or {}
-    init = {k: v for k, v in arguments.items() if isinstance(k, str) and not k.startswith("_")}
+    check_format(mine.get("format"), path)
+    check_id(name, path)
+    entry = entries()[name]
+    init = arguments_of(checkpoint)
     check_arguments(entry.model_class(), init, where=str(path), error=InvalidConfig)
     parent = mine.get("parent") if isinstance(mine.get("parent"), str) else None
     found = Found(entry, str(path), init, parent=parent, source=f"checkpoint: {path}", size=path.stat().st_size)
@@ -407,11 +361,3 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Found:
             )
         found.state, found.sha256 = state, file_sha256(path)
     return found
-
-
-def parse_id(name: str, where: object) -> Entry:
-    """Entry of an id that a file names; judged like a config's."""
-    import json
-
-    stub = {"format": FORMAT, "zoo": name, "init": {}, "sha256": {}}
-    return entry_and_tag(parse_config(json.dumps(stub).encode(), where))

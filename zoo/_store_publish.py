@@ -10,7 +10,8 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from zoo._store_config import FORMAT, without_downloads
+from zoo._base_format import FORMAT
+from zoo._store_config import without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
 from zoo._store_push import ensure_tag, files_of, listing, load_back, send

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo._base_format import FORMAT
 from zoo._store_build import assemble, notice_of
-from zoo._store_config import FORMAT, without_downloads
+from zoo._store_config import without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find, licences_of
 from zoo._store_hub import Hub
 from zoo._store_tensors import read_state, write_state

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo import _training_run as runs
 from zoo import _training_weights as weights
 from zoo._index_recipes import recipe_of
+from zoo._store_checkpoint import arguments_of, read_checkpoint
 from zoo._training_args import HEADER, Request, explain, read_config
 from zoo.errors import InvalidConfig, ZooError, nearest
 
@@ -165,13 +166,13 @@ class ZooCLI(LightningCLI):
             self._read_ckpt(path)
 
     def _read_ckpt(self, path: str) -> None:
-        checkpoint = weights.read_checkpoint(path)
+        checkpoint = read_checkpoint(path, tensors=False)
         self.resumed = True
         saved = checkpoint.get("zoo") or {}
         if saved.get("id") not in (None, self.entry.id):
             raise InvalidConfig(f"{path} holds {saved['id']}, not {self.entry.id}: give --zoo {saved['id']}.")
         model = self._own.model.as_dict()
-        lost = weights.apply_checkpoint(model, weights.hyper_parameters(checkpoint), explicit=self.request.explicit)
+        lost = weights.apply_checkpoint(model, arguments_of(checkpoint), explicit=self.request.explicit)
         self._set_model(model)
         for flag in lost:
             _say(f"note: --ckpt_path overrides {flag}; to start anew from these weights use --weights")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from zoo._base_export import Exportable
+from zoo._base_format import FORMAT
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["RESULTS", "ROLES", "AssignOptimizer", "LoadReport", "RoundModule", "ZooModule", "is_plain"]
-
-FORMAT = 1
-"""Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
 
 ROLES = ("head", "elastic", "training", "private")
 
