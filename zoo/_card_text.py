@@ -11,7 +11,7 @@ from typing import Any
 from zoo import index
 from zoo._card_header import header
 from zoo._claims_schema import Claim
-from zoo._training_args import read_config
+from zoo._index_recipes import read_recipe, section_of
 from zoo.index import Entry, Weights
 from zoo.text import human_bytes, human_count
 
@@ -132,11 +132,9 @@ def _weights(entry: Entry) -> list[str]:
 def _training(entry: Entry) -> list[str]:
     rows = []
     for tag, weights in entry.weights.items():
-        path = index.recipe_path(entry, tag)
-        if not path.is_file():
+        if not (recipe := read_recipe(entry, tag)):
             continue
-        recipe = read_config(path)
-        trainer, data = recipe.get("trainer") or {}, recipe.get("data") or {}
+        trainer, data = recipe.get("trainer") or {}, section_of(recipe, "data")
         devices = trainer.get("devices", 1) if trainer.get("accelerator") == "gpu" else "CPU"
         cost = f"{recipe['minutes']} min" if recipe.get("minutes") else "-"
         batch = data.get("batch_size", "-")

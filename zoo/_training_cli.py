@@ -20,9 +20,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo import _training_run as runs
 from zoo import _training_weights as weights
-from zoo._index_recipes import recipe_of
+from zoo._index_recipes import read_recipe, recipe_of, section_of
 from zoo._store_checkpoint import arguments_of, read_checkpoint
-from zoo._training_args import HEADER, Request, explain, read_config
+from zoo._training_args import HEADER, Request, explain
 from zoo.errors import InvalidConfig, ZooError, nearest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ZooCLI(LightningCLI):
     def __init__(self, request: Request, entry: Entry, tag: str | None, prog: str) -> None:
         self.request, self.entry, self.tag, self.prog = request, entry, tag, prog
         self.recipe_path = recipe_of(entry, tag)
-        self.recipe = read_config(self.recipe_path) if self.recipe_path else {}
+        self.recipe = read_recipe(entry, tag)
         self.facts: dict[str, Any] = {}
         self.source: weights.Source | None = None
         self.saved: runs.SaveConfig | None = None
@@ -256,7 +256,7 @@ class ZooCLI(LightningCLI):
 
     def _apply_source(self, model: dict[str, Any], scoring: bool, decided: Iterable[str]) -> None:
         assert self.source is not None
-        recipe = {} if scoring else (self.recipe.get("model") or {})
+        recipe = {} if scoring else section_of(self.recipe, "model")
         notes = weights.apply_source(
             model,
             self.source,

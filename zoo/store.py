@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo._index_recipes import read_recipe, section_of
 from zoo._store_build import assemble, fill_from, notice_of
-from zoo._store_config import check_arguments, check_classes, parameters_of
+from zoo._store_config import check_arguments, check_classes
 from zoo._store_find import MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
 from zoo._store_tensors import check_sha256, read_state
-from zoo.errors import BadInput, ZooError, nearest
-from zoo.index import Entry, Weights, bundled_path, entries, load_yaml, recipe_path, resolve
+from zoo.errors import BadInput, ZooError
+from zoo.index import Entry, Weights, bundled_path, entries, resolve
 
 if TYPE_CHECKING:
     from zoo._base_data import DataContract
@@ -240,26 +241,13 @@ def datamodule(name: str, root: str | Path | None = None, **init: Any) -> DataCo
     entry, tag = resolve(name)
     cls = entry.tag(tag).data_class()
     check_arguments(cls, init, where=f"datamodule({name!r})", error=BadInput)
-    given = _recipe_data(entry, tag, cls)
+    given = section_of(read_recipe(entry, tag), "data", cls)
+    check_arguments(cls, given, where=f"the recipe of {name}: data", error=BadInput)
     if root is not None:
         given.pop("format", None)  # that of the recipe's own data
         given["root"] = str(root)
     built: DataContract = cls(**{**given, **init})
     return built
-
-
-def _recipe_data(entry: Entry, tag: str | None, cls: type) -> dict[str, Any]:
-    path = recipe_path(entry, tag) if tag else None
-    if path is None or not path.is_file():
-        return {}
-    section = (load_yaml(path) or {}).get("data") or {}
-    if "class_path" in section:
-        same = section["class_path"].rpartition(".")[2] == cls.__name__
-        section = (section.get("init_args") or {}) if same else {}
-    known = parameters_of(cls)
-    if unknown := [k for k in section if k not in known]:
-        raise BadInput(f"{path}: data: {cls.__name__} has no argument {unknown[0]!r}.{nearest(unknown[0], known)}")
-    return dict(section)
 
 
 def push(
