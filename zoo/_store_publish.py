@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
@@ -17,7 +15,7 @@ from zoo._store_hub import Hub
 from zoo._store_push import ensure_tag, files_of, listing, load_back, send
 from zoo._store_tensors import check_sha256
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
-from zoo.files import temporary, writing
+from zoo.files import temporary, write_whole, writing
 from zoo.index import Entry, Weights, bundled_path, index_path, read_index, refresh
 from zoo.index import Hub as Published
 
@@ -177,26 +175,12 @@ def _block(lines: list[str], start: int, end: int, key: str, indent: str | None 
 
 def _check_and_write(path: Path, text: str, name: str, tag: str, published: Published) -> None:
     """Replace the file if the only thing that changed in what it says is that pin."""
-    before = read_index(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with writing(path), os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        after = read_index(Path(temporary))
-        weights = before[name].weights
-        pinned = {**weights, tag: replace(weights[tag], hub=published)}
-        expected = {**before, name: replace(before[name], weights=pinned)}
-        if {k: replace(e, source="") for k, e in after.items()} != {
-            k: replace(e, source="") for k, e in expected.items()
-        }:
-            raise InvalidIndex(
-                f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
-                "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
-            )
-        os.chmod(temporary, path.stat().st_mode & 0o777)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    before, after = read_index(path), read_index(path, text=text)
+    weights = before[name].weights
+    pinned = {**weights, tag: replace(weights[tag], hub=published)}
+    if after != {**before, name: replace(before[name], weights=pinned)}:
+        raise InvalidIndex(
+            f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
+            "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
+        )
+    write_whole(path, text)

@@ -262,18 +262,20 @@ def _weights(tag: str, raw: dict[str, Any]) -> Weights:
     return Weights(**given)
 
 
-def read_index(path: Path, *, ordered: bool = False) -> dict[str, Entry]:
+def read_index(path: Path, *, text: str | None = None, ordered: bool = False) -> dict[str, Entry]:
     """Read and check one index file.
 
     Args:
         path: a YAML file.
+        text: what the file is to hold, to check it before it is written.
         ordered: also insist on alphabetical order.
 
     Raises:
         InvalidIndex: listing all problems.
         UnsafeFile: if the YAML is hostile.
     """
-    return _parse(load_yaml(path), str(path), ordered=ordered)
+    raw = load_yaml(path) if text is None else load_yaml(text, where=str(path))
+    return _parse(raw, str(path), ordered=ordered)
 
 
 def _third_parties() -> Iterator[tuple[str, Path]]:

@@ -234,7 +234,7 @@ def test_a_server_that_died_goes_on(moment: str, model: dict[str, Any], tmp_path
     assert equal(found, one_process(model=model))
     assert [row["round"] for row in history] == [0, 1, 2]
     assert history[0]["val/calls"] == 1  # of the first server
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.tmp"))
     same, _ = over_flower(3, again, {"model": model}, folder=tmp_path / "run")  # nothing is left to do
     assert equal(same, found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import BadInput, CorruptFile, InvalidConfig
+from zoo.files import write_whole
 
 if TYPE_CHECKING:
     from zoo.federated.learner import FederatedLearner
@@ -113,14 +113,9 @@ def from_bytes(data: bytes) -> Any:
 
 
 def write_file(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all: whoever is killed meanwhile finds the former one."""
+    """Write a file whole or not at all: if the process is killed, the previous file survives."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(unfinished, "wb") as stream:
-        stream.write(to_bytes(dict(value)))
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    write_whole(path, to_bytes(dict(value)))
 
 
 def read_file(path: Path) -> dict[str, Any] | None:
