@@ -18,7 +18,7 @@ from zoo._claims_plan import QUICK, Job
 from zoo._claims_results import round_values
 from zoo._training_stages import RESULT
 from zoo.errors import ZooError
-from zoo.files import write_whole
+from zoo.files import PACKAGE, write_whole
 from zoo.index import Entry
 
 __all__ = ["Place", "RunFailed", "Step", "finished", "result_of", "steps_of"]
@@ -219,7 +219,7 @@ class Step:
 
 def _environment(threads: int) -> dict[str, str]:
     """Fixed threads and hashing, and the zoo that runs now rather than another one on the path."""
-    here = str(Path(__file__).resolve().parents[1])
+    here = str(PACKAGE.parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     fixed = {name: str(threads) for name in _THREADS}
     return {**os.environ, **fixed, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}

@@ -15,7 +15,7 @@ from zoo import claims as evidence
 from zoo import index
 from zoo._card_text import BLOCKS, card_text, hand_written, metrics_text, table
 from zoo.errors import BadInput
-from zoo.files import write_whole
+from zoo.files import PACKAGE, write_whole
 from zoo.index import Entry
 from zoo.text import human_bytes, human_count
 
@@ -43,7 +43,7 @@ def write(entry: Entry) -> list[Path]:
     Raises:
         BadInput: if the zoo is installed, not checked out.
     """
-    if Path(__file__).parent in evidence.card_folder(entry).parents:
+    if PACKAGE in evidence.card_folder(entry).resolve().parents:
         raise BadInput("Cards are written in a checkout of the zoo; this one is installed. Clone the repository.")
     judged = evidence.rejudge(entry)
     return judged + _replace(evidence.card_folder(entry) / "README.md", render(entry))
@@ -111,7 +111,7 @@ def _readme() -> tuple[Path, str, str]:
         BadInput: if there is none, or it lacks the markers.
     """
     path = index.index_path().parent / "README.md"
-    if index.index_path().parent == Path(__file__).parent or not path.is_file():
+    if index.index_path().parent.resolve() == PACKAGE or not path.is_file():
         raise BadInput("There is no README.md beside the index: this works in a checkout of the zoo only.")
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition(_START)

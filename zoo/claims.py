@@ -19,6 +19,7 @@ from zoo._claims_results import Comparison, Judgement, judge, read_results, summ
 from zoo._claims_schema import Arm, Branch, Claim, InvalidClaims, read_claims
 from zoo._claims_stats import EXPECTATIONS, Interval, decide, interval, student
 from zoo.errors import BadInput, UnknownName, nearest
+from zoo.files import PACKAGE
 from zoo.index import Entry, index_path, resolve
 
 __all__ = [
@@ -205,7 +206,7 @@ def _how_to_get(claim: Claim, found: Mapping[str, Path]) -> str:
 def results_path(plan: Plan, folder: Path) -> Path:
     """Where evidence is written: beside the card in a checkout, else among the runs; never into an installation."""
     card = card_folder(plan.entry)
-    installed = Path(__file__).parent in card.parents or "site-packages" in card.parts
+    installed = PACKAGE in card.resolve().parents or "site-packages" in card.parts
     return (folder / f"{plan.entry.id}-results.json") if installed else card / "results.json"
 
 

@@ -15,7 +15,10 @@ from typing import Any
 
 from zoo.errors import DiskFull, NotWritable, ZooError
 
-__all__ = ["disk_error", "file_sha256", "temporary", "write_whole", "writing"]
+__all__ = ["PACKAGE", "disk_error", "file_sha256", "temporary", "write_whole", "writing"]
+
+PACKAGE = Path(__file__).resolve().parent
+"""Folder of the package, in a checkout or where it is installed."""
 
 _BLOCK = 8 << 20
 
