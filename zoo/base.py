@@ -21,6 +21,7 @@ from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo._base_share import Shared
+from zoo._index_rules import is_plain
 from zoo._index_tasks import RESULTS
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["RESULTS", "ROLES", "AssignOptimizer", "LoadReport", "RoundModule", "ZooModule", "is_plain"]
 
 ROLES = ("head", "elastic", "training", "private")
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is plain JSON: None, bool, number, string, or lists and string-keyed dicts of these."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return True
-    if isinstance(value, (list, tuple)):
-        return all(is_plain(v) for v in value)
-    return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
 
 
 class ZooModule(Shared, Exportable, LightningModule):
