@@ -14,6 +14,7 @@ from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
 from zoo._store_push import ensure_tag, files_of, listing, load_back, send
 from zoo._store_tensors import check_sha256
+from zoo._version import versions
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
 from zoo.files import temporary, write_whole, writing
 from zoo.index import Entry, Weights, bundled_path, index_path, read_index, refresh
@@ -82,7 +83,7 @@ def _already_there(hub: Hub, repo: str, about: Weights, readme: str) -> str | No
 def _stage(entry: Entry, about: Weights, folder: Path, hub: Hub) -> Path:
     """Write the folder of a checkpoint around the very bytes that the index pins."""
     from zoo._store_build import assemble
-    from zoo._store_save import config_text, versions, write_golden
+    from zoo._store_save import config_text, write_golden
 
     bundled = bundled_path(about, entry)
     name = f"{entry.id}:{about.tag}"
@@ -98,7 +99,7 @@ def _stage(entry: Entry, about: Weights, folder: Path, hub: Hub) -> Path:
             "facts": about.trained_on,
             "sha256": {MODEL: about.sha256},
             "parent": None,
-            "versions": versions(),
+            "versions": versions("torch", "lightning"),
             "metrics": about.metrics,
             "licence": about.licence,
         }

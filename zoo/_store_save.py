@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from zoo._store_config import without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find, licences_of
 from zoo._store_hub import Hub
 from zoo._store_tensors import read_state, write_state
-from zoo._version import __version__
+from zoo._version import versions
 from zoo.base import is_plain
 from zoo.errors import BadInput, PrivateWeights, UnknownName
 from zoo.files import writing
@@ -31,7 +30,7 @@ from zoo.index import TASKS, Entry, entry_of, resolve
 if TYPE_CHECKING:
     from zoo.base import ZooModule
 
-__all__ = ["card", "golden_problems", "save", "versions", "write_golden"]
+__all__ = ["card", "golden_problems", "save", "write_golden"]
 
 _OURS = {CONFIG, MODEL, GOLDEN, "README.md", "images"}
 
@@ -100,7 +99,7 @@ def _write_weights(module: ZooModule, entry: Entry, folder: Path, *, half: bool)
         "facts": _facts(module),
         "sha256": {MODEL: sha256},
         "parent": module.parent,
-        "versions": versions(),
+        "versions": versions("torch", "lightning"),
         "metrics": _metrics(module),
         "licence": licences_of(module.parent)[0],
     }
@@ -125,18 +124,6 @@ def _metrics(module: ZooModule) -> dict[str, float]:
         return {}
     values = {k: float(v) for k, v in module._trainer.callback_metrics.items()}
     return {k: v for k, v in values.items() if math.isfinite(v)}
-
-
-def versions() -> dict[str, str]:
-    """Versions a checkpoint was written with."""
-    import lightning
-
-    return {
-        "zoo": __version__,
-        "torch": str(torch.__version__),
-        "lightning": str(lightning.__version__),
-        "python": platform.python_version(),
-    }
 
 
 def _sync(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from zoo import _training_weights as weights
 from zoo._index_recipes import read_recipe, recipe_of, section_of
 from zoo._store_checkpoint import arguments_of, read_checkpoint
 from zoo._training_args import HEADER, Request, explain
+from zoo._version import versions
 from zoo.errors import InvalidConfig, ZooError, nearest
 
 if TYPE_CHECKING:
@@ -342,10 +342,8 @@ class ZooCLI(LightningCLI):
         header["facts"] = self.facts
         body = {k: v for k, v in found.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
         kept = {k: v for k, v in {**header, **body}.items() if v is not None}
-        from zoo._version import __version__
-
-        versions = f"# lightning-method-zoo {__version__}, python {sys.version.split()[0]}\n"
-        return versions + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
+        made_with = "# lightning-method-zoo {zoo}, python {python}\n".format_map(versions())
+        return made_with + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":
