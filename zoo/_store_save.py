@@ -18,14 +18,15 @@ from torch import Tensor
 from zoo._base_format import FORMAT
 from zoo._store_build import assemble, notice_of
 from zoo._store_config import without_downloads
-from zoo._store_find import CONFIG, GOLDEN, MODEL, find, licences_of
+from zoo._store_find import CONFIG, GOLDEN, MODEL, find
 from zoo._store_hub import Hub
+from zoo._store_reference import licences_of, parent_of, reference_of
 from zoo._store_tensors import read_state, write_state
 from zoo._version import versions
 from zoo.base import is_plain
-from zoo.errors import BadInput, PrivateWeights, UnknownName
+from zoo.errors import BadInput, PrivateWeights
 from zoo.files import writing
-from zoo.index import TASKS, Entry, entry_of, resolve
+from zoo.index import TASKS, Entry, entry_of
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
@@ -38,7 +39,7 @@ _OURS = {CONFIG, MODEL, GOLDEN, "README.md", "images"}
 def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True, half: bool = False) -> Path:
     """See `zoo.store.save`."""
     if isinstance(module, (str, Path)):
-        weights = find(module, Hub())
+        weights = find(reference_of(module), Hub())
         module = assemble(weights, {})
         notice_of(weights)
     folder = folder.expanduser()
@@ -49,7 +50,7 @@ def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             config = _write_weights(module, entry, temporary, half=half)
-            again = assemble(find(temporary, Hub(offline=True)), {})
+            again = assemble(find(reference_of(temporary), Hub(offline=True)), {})
             # golden outputs come from what a stranger will load, so they hold for half precision, too
             write_golden(again, temporary / GOLDEN)
             if with_card:
@@ -215,7 +216,7 @@ def card(entry: Entry, config: dict[str, Any], name: str, address: str, licence:
     known = licence is not None and " " not in licence
     head |= {"license": licence.lower()} if licence and known else {}
     head |= {"license": "other", "license_name": _slug(licence)} if licence and not known else {}
-    head |= {"base_model": base} if (base := _repository_of(parent)) else {}
+    head |= {"base_model": origin.repo} if (origin := parent_of(parent)) and origin.repo else {}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# {name}", ""]
     lines += [entry.summary, ""]
     lines += [f"Classes: {', '.join(names)}", ""] if names else []
@@ -245,16 +246,3 @@ def _licence_lines(
     elif not data:
         lines.append("- data: not stated")
     return lines
-
-
-def _repository_of(parent: str | None) -> str | None:
-    """Hub repository of the weights that others descend from, where they are published."""
-    if parent is None:
-        return None
-    if parent.startswith("hf://"):
-        return parent.removeprefix("hf://").partition("@")[0]
-    try:
-        entry, tag = resolve(parent)
-    except UnknownName:
-        return None
-    return entry.weights[tag].hub.repo if tag else None

@@ -276,7 +276,7 @@ class ZooCLI(LightningCLI):
         return f"{self.entry.id}:{self.tag}"
 
     def _check_method(self, source: weights.Source) -> None:
-        if source.id not in (None, self.entry.id):
+        if source.id != self.entry.id:
             raise InvalidConfig(
                 f"--weights {source.name} belongs to {source.id}, but the model is {self.entry.id}. "
                 f"Give weights of {self.entry.id}, or --zoo {source.id}."
@@ -286,7 +286,7 @@ class ZooCLI(LightningCLI):
         from zoo import store
 
         assert self.source is not None
-        report = store.load_into(self.model, self.source.name)
+        report = store.load_into(self.model, self.source.reference)
         _say(str(report))
 
     def _refuse_optimizer(self) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo._store_find import find
+from zoo._store_hub import Hub
+from zoo._store_reference import Reference, reference_of
 from zoo.errors import InvalidConfig, ZooError
 
 __all__ = [
@@ -25,22 +28,22 @@ class Source:
 
     Attributes:
         name: as given by the user.
-        id: index id of the method, if the source says so.
+        reference: the name, resolved.
+        id: index id of the method.
         init: constructor arguments.
     """
 
     name: str
-    id: str | None = None
+    reference: Reference
+    id: str
     init: dict[str, Any] = field(default_factory=dict)
 
 
 def describe_source(name: str) -> Source:
     """Find out whose weights they are and what their module was built with; of tensors nothing is read."""
-    from zoo._store_find import find
-    from zoo._store_hub import Hub
-
-    found = find(name, Hub(), weights=False)
-    return Source(name, found.entry.id, dict(found.init))
+    reference = reference_of(name)
+    found = find(reference, Hub(), weights=False)
+    return Source(name, reference, found.entry.id, dict(found.init))
 
 
 def apply_source(
