@@ -160,6 +160,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "weights toy-net:ten-n  (default)" in out
     assert "weights toy-net:ten-s" in out
     assert "weights=False" in out  # nothing is trained
+    assert "predicts      logits, probs, label, name" in out
     one = output(capsys, "info", "toy-net:ten-s")
     assert "toy-net:ten-n" not in one
     assert json.loads(output(capsys, "info", "toy-net:ten-s", "--json"))["tag"] == "ten-s"

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import torch
+from lightning import LightningModule
 from torch import Tensor
 
 from zoo.errors import require
 
-if TYPE_CHECKING:
-    from zoo.base import ZooModule
-
 __all__ = ["export_onnx", "export_program"]
 
 
-def export_program(module: ZooModule, path: str | Path) -> Path:
+def export_program(module: LightningModule, path: str | Path) -> Path:
     """Write `forward` as a `torch.export` program with a dynamic batch size; values are scaled inside it."""
     args = _example(module)
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -28,7 +26,7 @@ def export_program(module: ZooModule, path: str | Path) -> Path:
     return Path(path)
 
 
-def export_onnx(module: ZooModule, path: str | Path) -> Path:
+def export_onnx(module: LightningModule, path: str | Path) -> Path:
     """Write `forward` as ONNX with a dynamic batch size (needs the extra `export`).
 
     Raises:
@@ -53,13 +51,13 @@ def export_onnx(module: ZooModule, path: str | Path) -> Path:
     return Path(path)
 
 
-def _example(module: ZooModule) -> tuple[Tensor, ...]:
+def _example(module: LightningModule) -> tuple[Tensor, ...]:
     # a batch of one would be specialised to a constant
-    return tuple(torch.cat([a, a]) if len(a) == 1 else a for a in module.example_input())
+    return tuple(torch.cat([a, a]) if len(a) == 1 else a for a in cast(Any, module).example_input())
 
 
 @contextmanager
-def _traceable(module: ZooModule) -> Iterator[None]:
+def _traceable(module: LightningModule) -> Iterator[None]:
     """Evaluation mode without the trainer (which cannot be traced), without inference tensors."""
     training, trainer = module.training, module._trainer
     module.eval()

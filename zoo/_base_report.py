@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from zoo.text import aligned
+
 __all__ = ["LoadReport"]
 
 
@@ -48,5 +50,4 @@ class LoadReport:
             ("missing", keys(self.missing)),
             ("unexpected", keys(self.unexpected)),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return "\n".join(aligned(rows))

@@ -11,9 +11,6 @@ from zoo.index import TASKS, Entry
 
 __all__ = ["header"]
 
-_OWN_TASKS = frozenset({"gradient-inversion", "graph-classification", "time-series-classification"})
-_OWN_TASKS |= {"time-series-regression", "trajectory-join"}  # no pipeline tag of the Hub
-
 
 def header(entry: Entry) -> list[str]:
     """Lines from `---` to `---`."""
@@ -22,8 +19,8 @@ def header(entry: Entry) -> list[str]:
     found: dict[str, Any] = {"library_name": "lightning-method-zoo"}
     licence = (default.licence if default else "") or entry.licence
     found["license"] = licence.lower()
-    if view.task in TASKS and view.task not in _OWN_TASKS:
-        found["pipeline_tag"] = view.task
+    if (tag := TASKS[view.task].hub) is not None:
+        found["pipeline_tag"] = tag
     found["tags"] = list(dict.fromkeys([entry.id, view.task, "pytorch-lightning", *_arxiv(entry)]))
     datasets = [w.trained_on["hub"] for w in entry.weights.values() if w.sha256 and "hub" in w.trained_on]
     found |= {"datasets": sorted(set(datasets))} if datasets else {}

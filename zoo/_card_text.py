@@ -11,7 +11,7 @@ from typing import Any
 from zoo import index
 from zoo._card_header import header
 from zoo._claims_schema import Claim
-from zoo._training_args import read_config
+from zoo._index_recipes import read_recipe, section_of
 from zoo.index import Entry, Weights
 from zoo.text import human_bytes, human_count
 
@@ -85,22 +85,19 @@ def usage(entry: Entry) -> list[str]:
     ready = default is not None and default.sha256 is not None
     call = f'zoo.load("{entry.id}")' if ready else f'zoo.load("{entry.id}", weights=False)'
     lines = ["```python", "import zoo", "", f"model = {call}" + ("" if ready else "  # no weights yet: untrained")]
-    pictures = entry.tag().task.startswith(("image", "object", "keypoint"))
-    if pictures:
-        lines += ['found = model.predict("picture.jpg")[0]', f"print({_printed(entry)})"]
-        lines += ['model.show("picture.jpg", found).save("result.png")']
+    task = index.TASKS[entry.tag().task]
+    if file := task.example_file:
+        shown = ", ".join(f'found["{key}"]' for key in task.prints) or "found"
+        lines += [f'found = model.predict("{file}")[0]', f"print({shown})"]
+        lines += [f'model.show("{file}", found).save("result.png")']
     else:
         lines += ["print(model(*model.example_input()))"]
     lines += ["```", ""]
     if ready:
-        lines += ["```bash", f"zoo predict {entry.id} {'picture.jpg' if pictures else 'INPUT'} --out results"]
+        lines += ["```bash", f"zoo predict {entry.id} {file or 'INPUT'} --out results"]
         lines += [f"zoo train {entry.id} --weights {entry.id} --data.root DIR      # fine-tune on your own data"]
         lines += ["```", ""]
     return lines
-
-
-def _printed(entry: Entry) -> str:
-    return 'found["names"], found["scores"], found["boxes"]' if entry.tag().task == "object-detection" else "found"
 
 
 # Weights and training ---------------------------------------------------------------------------------------------
@@ -135,11 +132,9 @@ def _weights(entry: Entry) -> list[str]:
 def _training(entry: Entry) -> list[str]:
     rows = []
     for tag, weights in entry.weights.items():
-        path = index.recipe_path(entry, tag)
-        if not path.is_file():
+        if not (recipe := read_recipe(entry, tag)):
             continue
-        recipe = read_config(path)
-        trainer, data = recipe.get("trainer") or {}, recipe.get("data") or {}
+        trainer, data = recipe.get("trainer") or {}, section_of(recipe, "data")
         devices = trainer.get("devices", 1) if trainer.get("accelerator") == "gpu" else "CPU"
         cost = f"{recipe['minutes']} min" if recipe.get("minutes") else "-"
         batch = data.get("batch_size", "-")

@@ -11,7 +11,7 @@ from typing import Any
 from zoo import index
 from zoo._claims_code import class_paths, code_hash
 from zoo._claims_schema import Arm, Claim
-from zoo._training_args import read_config
+from zoo._index_recipes import read_recipe, stages_of
 from zoo.index import Entry
 
 __all__ = ["Job", "code_of", "fingerprint", "jobs_of", "plan", "recipe_seed", "spec_of"]
@@ -76,7 +76,7 @@ def fingerprint(value: Any) -> str:
 
 
 def _recipe(entry: Entry, tag: str) -> dict[str, Any]:
-    return read_config(index.recipe_path(entry, tag))
+    return read_recipe(entry, tag)
 
 
 def recipe_hash(entry: Entry, tag: str) -> str:
@@ -160,7 +160,7 @@ class _Planner:
             # the share of a start in the cost is not known: its minutes are part of the estimate of its branches
             needs.append(self.add(spec["start"], f"{label} (start)").key)
         if "recipe" in spec:
-            for tag in _recipe(self.entry, spec["recipe"]).get("after") or []:
+            for tag in stages_of(_recipe(self.entry, spec["recipe"])):
                 if self.entry.weights[tag].sha256 is None:
                     stage = _recipe_spec(self.entry, tag, {})
                     seed = recipe_seed(self.entry, tag)

@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from zoo._claims_plan import Job, code_of
 from zoo._claims_steps import Place, RunFailed, Step, finished, steps_of, tail
+from zoo._version import versions
 from zoo.errors import BadInput
 from zoo.files import PACKAGE
 
@@ -32,13 +32,7 @@ def is_done(place: Place, job: Job) -> bool:
 
 def facts_of_machine() -> dict[str, Any]:
     """Versions, hardware and commit, without anything that names the machine."""
-    from zoo._version import __version__
-
-    found = {"zoo": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return {"versions": found, "hardware": {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": _commit()}
+    return {"versions": versions(*_PACKAGES), "hardware": {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": _commit()}
 
 
 def _cpu() -> str:

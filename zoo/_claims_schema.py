@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo._claims_stats import EXPECTATIONS
+from zoo._index_rules import Rule, check_keys, is_plain
+from zoo._index_rules import is_number as _number
+from zoo._index_rules import is_text as _text
+from zoo._index_rules import matches as _matches
+from zoo._index_rules import raise_if_any as _raise_if_any
 from zoo.errors import ZooError, nearest
 
 if TYPE_CHECKING:
@@ -116,18 +120,6 @@ class Claim:
         return [arm for arm in self.arms.values() if arm.role in roles]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
 def _seeds(value: Any) -> bool:
     whole = isinstance(value, list) and all(type(v) is int and 0 <= v < 2**32 for v in value)
     return whole and len(set(value)) == len(value)
@@ -137,16 +129,8 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value))
 
 
-def _plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
-    return value is None or isinstance(value, (bool, str)) or _number(value)
-
-
 def _settings(value: Any) -> bool:
-    return isinstance(value, dict) and _plain(value)
+    return isinstance(value, dict) and is_plain(value, finite=True)
 
 
 _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
@@ -184,15 +168,7 @@ _BRANCH = {"recipe": ("a tag of the method", _text, True), "set": _ARM["set"]}
 
 
 def _check_keys(where: str, raw: Any, rules: Mapping[str, tuple[str, Callable[[Any], bool], bool]]) -> list[str]:
-    if not isinstance(raw, dict):
-        return [f"{where}: expected a mapping, got {type(raw).__name__}"]
-    found = [f"{where}: the key {key!r} is missing" for key, rule in rules.items() if rule[2] and key not in raw]
-    for key, value in raw.items():
-        if key not in rules:
-            found.append(f"{where}: unknown key {key!r}.{nearest(str(key), rules)}")
-        elif not rules[key][1](value):
-            found.append(f"{where}.{key}: expected {rules[key][0]}, got {value!r}")
-    return found
+    return check_keys(where, raw, {key: Rule(*rule) for key, rule in rules.items()})
 
 
 def _one_of(where: str, value: Any, known: Iterable[str]) -> list[str]:
@@ -306,11 +282,8 @@ def read_claims(entry: Entry, path: Path) -> list[Claim]:
 
 
 def raise_if_any(where: str, problems: list[str]) -> None:
-    """Tell all problems at once."""
-    if problems:
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        noun = "problem" if len(problems) == 1 else "problems"
-        raise InvalidClaims(f"{where}: {len(problems)} {noun} in the claims:\n  " + "\n  ".join(problems[:20]) + more)
+    """Report all problems together."""
+    _raise_if_any(where, problems, "the claims", InvalidClaims)
 
 
 def _claim(raw: dict[str, Any]) -> Claim:

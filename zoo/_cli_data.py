@@ -42,25 +42,16 @@ def run_data(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace, root: str | None) -> ZooDataModule:
-    import inspect
-
     from zoo import index
-    from zoo._training_args import read_config
-    from zoo.training import recipe_of
+    from zoo._store_config import parameters_of
+    from zoo.store import datamodule
 
-    entry, tag = index.resolve(options.name)
-    cls = entry.tag(tag).data_class()
-    recipe = read_config(path).get("data") if (path := recipe_of(entry, tag)) else None
-    # as in training: the recipe's settings hold for other data, too
-    given: dict[str, Any] = {**(recipe or {}), "root": root}
-    if root is not None:
-        given.pop("format", None)  # which is that of the recipe's own data
-    if options.format is not None:
-        if "format" not in inspect.signature(cls.__init__).parameters:
-            raise BadInput(f"{cls.__name__} reads one layout only: leave --format out.")
-        given["format"] = options.format
-    built: ZooDataModule = cls(**given)
-    return built
+    given = {} if options.format is None else {"format": options.format}
+    cls = index.info(options.name).data_class()
+    if given and "format" not in parameters_of(cls):
+        raise BadInput(f"{cls.__name__} reads one layout only: leave --format out.")
+    built: Any = datamodule(options.name, root, **given)
+    return built  # type: ignore[no-any-return]
 
 
 def _fake(options: argparse.Namespace) -> int:

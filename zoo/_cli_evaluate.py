@@ -86,13 +86,12 @@ def number(text: str, flag: str) -> float:
 
 def _data_name(name: str) -> str | None:
     """The index name whose data module fits, checked before anything is loaded; None for files and repositories."""
-    from zoo._store_find import kind_of
-    from zoo.index import resolve
+    from zoo._store_reference import reference_of
 
-    if kind_of(name) != "index":
+    reference = reference_of(name)
+    if reference.entry is None:
         return None
-    entry, tag = resolve(name)
-    _check_task(name, entry.tag(tag).task)
+    _check_task(name, reference.entry.task)
     return name
 
 

@@ -15,6 +15,7 @@ from zoo import index
 from zoo._cli_new_data import DATA
 from zoo._cli_new_text import INDEX, METHOD, PYPROJECT, RECIPE, TEST
 from zoo.errors import BadInput, UnknownName, nearest
+from zoo.files import write_whole
 
 __all__ = ["add_new", "run_new"]
 
@@ -30,14 +31,14 @@ class _Kind:
     domain: str
 
 
-_KINDS = {
-    "image-classification": _Kind("classifier", "pictures", "classification"),
-    "tabular-classification": _Kind("classifier", "rows", "classification"),
-    "tabular-regression": _Kind("regressor", "rows", "sequence"),
-    "time-series-classification": _Kind("classifier", "rows", "sequence"),
-    "time-series-regression": _Kind("regressor", "rows", "sequence"),
-    "time-series-forecasting": _Kind("regressor", "rows", "sequence"),
-}
+def _kind_of(task: index.Task) -> _Kind:
+    series = task.reads == "series" or task.template == "regressor"
+    return _Kind(
+        task.template, "pictures" if task.reads == "image" else "rows", "sequence" if series else "classification"
+    )
+
+
+_KINDS = {name: _kind_of(task) for name, task in index.TASKS.items() if task.template}
 
 _PARTS = {
     "rows": {
@@ -227,13 +228,8 @@ def _insert(text: str, name: str, block: str) -> str:
 def _replace(path: Path, text: str) -> None:
     """Write the index whole or not at all, and only if it can be read afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    try:
-        index.read_index(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    index.read_index(path, text=text)
+    write_whole(path, text)
 
 
 def _next_steps(name: str, values: dict[str, str], package: str | None, root: Path) -> str:

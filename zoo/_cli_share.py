@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import BadInput
+from zoo.text import aligned
 
 if TYPE_CHECKING:
     from zoo.store import Row
@@ -94,12 +95,8 @@ def run_publish(options: argparse.Namespace) -> int:
 
 def print_rows(rows: Sequence[Row], done: str) -> int:
     """Print the table of `verify` and `publish`; 1 if a row is wrong."""
-    widths = [
-        max((len(text) for text in column), default=0) for column in ([r.name for r in rows], [r.where for r in rows])
-    ]
-    for row in rows:
-        mark = "ok   " if row.ok else "WRONG"
-        print(f"{mark}  {row.name:<{widths[0]}}  {row.where:<{widths[1]}}  {row.why}")
+    for line in aligned([("ok   " if row.ok else "WRONG", row.name, row.where, row.why) for row in rows]):
+        print(line)
     bad = sum(not row.ok for row in rows)
     print(f"{len(rows)} {done}, {bad} wrong")
     return 1 if bad else 0

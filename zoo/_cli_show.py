@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from zoo import index
 from zoo.index import Entry, Weights
-from zoo.text import human_bytes, human_count, table
+from zoo.text import aligned, human_bytes, human_count, table
 
 __all__ = ["add_info", "add_list", "run_info", "run_list"]
 
@@ -107,21 +107,17 @@ def _describe(entry: Entry, tag: str | None, one: bool) -> list[str]:
     view = entry.tag(tag)
     lines = [f"{entry.id}" + (f":{tag}" if one else ""), entry.summary, ""]
     fields: list[tuple[str, Any]] = [("task", view.task), ("learns", view.learns), ("can", ", ".join(view.can) or "-")]
+    fields.append(("predicts", ", ".join(index.TASKS[view.task].results)))
     fields += [(f"paper {key}" if key != "title" else "paper", value) for key, value in entry.paper.items()]
     fields += [("code licence", entry.licence), ("model", view.model), ("data module", view.data)]
     if entry.aliases:
         fields.append(("aliases", ", ".join(f"{a} -> {t}" for a, t in entry.aliases.items())))
-    lines += _aligned(fields)
+    lines += aligned(fields)
     for name, weights in entry.weights.items():
         if not one or name == tag:
             lines += ["", f"weights {entry.id}:{name}" + ("  (default)" if name == entry.default else "")]
-            lines += [f"  {line}" for line in _aligned(_weights(entry, weights))]
+            lines += [f"  {line}" for line in aligned(_weights(entry, weights))]
     return [*lines, "", *_how_to(entry, tag)]
-
-
-def _aligned(fields: Sequence[tuple[str, Any]]) -> list[str]:
-    width = max(len(name) for name, _ in fields)
-    return [f"{name:<{width}}  {value}" for name, value in fields]
 
 
 def _weights(entry: Entry, weights: Weights) -> list[tuple[str, Any]]:

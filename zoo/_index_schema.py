@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
+from zoo._index_rules import Rule, check_keys, is_count, is_mapping, is_number, is_plain, is_text, matches, shown
+from zoo._index_tasks import TASKS
 from zoo.errors import nearest
 
-__all__ = ["CAPABILITIES", "LEARNS", "NAME", "TASKS", "problems_of"]
+__all__ = ["CAPABILITIES", "LEARNS", "NAME", "problems_of"]
 
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-
-TASKS = (
-    "gradient-inversion",
-    "graph-classification",
-    "image-classification",
-    "image-segmentation",
-    "image-to-image",
-    "image-to-text",
-    "keypoint-detection",
-    "object-detection",
-    "tabular-classification",
-    "tabular-regression",
-    "time-series-classification",
-    "time-series-forecasting",
-    "time-series-regression",
-    "trajectory-join",
-    "unconditional-image-generation",
-    "video-classification",
-    "video-to-video",
-)
-"""Tasks an entry may have: the Hub's pipeline tags where one exists."""
 
 CAPABILITIES = {
     "batch_independent": "an element's result does not depend on its neighbours in the batch",
@@ -55,48 +35,21 @@ REGISTRIES = ("rules", "clients", "transforms")
 """Registries of the engines to which importing a method may add: aggregation rules, client algorithms, transforms."""
 
 
-class _Rule(NamedTuple):
-    expected: str
-    accepts: Callable[[Any], bool]
-    required: bool = False
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
-    return value is None or isinstance(value, (bool, int, str)) or _number(value)
+def _hex(digits: int) -> Callable[[Any], bool]:
+    return matches(re.compile(rf"[0-9a-f]{{{digits}}}"))
 
 
 def _plain_dict(value: Any) -> bool:
-    return isinstance(value, dict) and _plain(value)
+    return isinstance(value, dict) and is_plain(value, finite=True)
 
 
-def _hex(digits: int) -> Callable[[Any], bool]:
-    pattern = re.compile(rf"[0-9a-f]{{{digits}}}")
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+def _metrics(value: Any) -> bool:
+    return _plain_dict(value) and all(map(is_number, value.values()))
 
 
 def _relative(suffix: str) -> Callable[[Any], bool]:
     def accepts(value: Any) -> bool:
-        if not _text(value) or "\\" in value or ":" in value or not value.endswith(suffix):
+        if not is_text(value) or "\\" in value or ":" in value or not value.endswith(suffix):
             return False
         return not value.startswith("/") and ".." not in PurePosixPath(value).parts
 
@@ -109,94 +62,73 @@ def _can(value: Any) -> bool:
 
 def _registers(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        key in REGISTRIES and isinstance(names, (list, tuple)) and names and all(map(_matches(NAME), names))
+        key in REGISTRIES and isinstance(names, (list, tuple)) and names and all(map(matches(NAME), names))
         for key, names in value.items()
     )
 
 
 def _tolerance(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(isinstance(k, str) and _number(v) and v >= 0 for k, v in value.items())
-    return _number(value) and value >= 0
+        return all(isinstance(k, str) and is_number(v) and v >= 0 for k, v in value.items())
+    return is_number(value) and value >= 0
 
 
 _OVERRIDABLE = {
-    "data": _Rule('a class path "package.module:Class"', _matches(_CLASS_PATH)),
-    "task": _Rule("a known task", _text),
-    "learns": _Rule(f"one of {', '.join(LEARNS)}", _text),
-    "can": _Rule("a list of capabilities", _can),
-    "tiny": _Rule("{model: {...}, data: {...}} with plain values", _plain_dict),
+    "data": Rule('a class path "package.module:Class"', matches(_CLASS_PATH)),
+    "task": Rule("a known task", is_text),
+    "learns": Rule(f"one of {', '.join(LEARNS)}", is_text),
+    "can": Rule("a list of capabilities", _can),
+    "tiny": Rule("{model: {...}, data: {...}} with plain values", _plain_dict),
 }
 _ENTRY = {
-    "model": _Rule('a class path "package.module:Class"', _matches(_CLASS_PATH), True),
+    "model": Rule('a class path "package.module:Class"', matches(_CLASS_PATH), True),
     **{k: r._replace(required=k in ("data", "task")) for k, r in _OVERRIDABLE.items()},
-    "summary": _Rule("one sentence", _text, True),
-    "paper": _Rule("a mapping with a title", lambda v: isinstance(v, dict), True),
-    "licence": _Rule("the licence of the code, such as Apache-2.0", _text, True),
-    "default": _Rule("the name of a tag", _matches(NAME)),
-    "aliases": _Rule("a mapping from another name to a tag", lambda v: isinstance(v, dict)),
-    "registers": _Rule(f"lists of names under {', '.join(REGISTRIES)}, such as {{rules: [my-rule]}}", _registers),
-    "weights": _Rule("a mapping from tag to weights", lambda v: isinstance(v, dict)),
+    "summary": Rule("one sentence", is_text, True),
+    "paper": Rule("a mapping with a title", is_mapping, True),
+    "licence": Rule("the licence of the code, such as Apache-2.0", is_text, True),
+    "default": Rule("the name of a tag", matches(NAME)),
+    "aliases": Rule("a mapping from another name to a tag", is_mapping),
+    "registers": Rule(f"lists of names under {', '.join(REGISTRIES)}, such as {{rules: [my-rule]}}", _registers),
+    "weights": Rule("a mapping from tag to weights", is_mapping),
 }
 _PAPER = {
-    **dict.fromkeys(("authors", "venue", "url", "doi", "code"), _Rule("text", _text)),
-    "title": _Rule("text", _text, True),
-    "year": _Rule("a year", lambda v: _count(v) and 1900 <= v <= 2100, True),
-    "arxiv": _Rule('quoted text, such as "2110.13675" (unquoted, YAML reads a number)', _text),
+    **dict.fromkeys(("authors", "venue", "url", "doi", "code"), Rule("text", is_text)),
+    "title": Rule("text", is_text, True),
+    "year": Rule("a year", lambda v: is_count(v) and 1900 <= v <= 2100, True),
+    "arxiv": Rule('quoted text, such as "2110.13675" (unquoted, YAML reads a number)', is_text),
 }
 _WEIGHTS = {
-    "init": _Rule("constructor arguments as plain values", _plain_dict),
-    "recipe": _Rule("a relative path to a .yaml file, without '..'", _relative(".yaml")),
-    "file": _Rule("a file name", _relative(".safetensors")),
-    "sha256": _Rule("64 lower-case hexadecimal digits, in quotes", _hex(64)),
-    "bytes": _Rule("the size of the file in bytes", _count),
-    "params": _Rule("the number of parameters", _count),
-    "hub": _Rule("{repo: owner/name, revision: 40 hexadecimal digits}", lambda v: isinstance(v, dict)),
-    "licence": _Rule("the licence of the weights", _text, True),
-    "trained_on": _Rule("a mapping with data and licence", _plain_dict),
-    "metrics": _Rule("a mapping from metric to number", lambda v: _plain_dict(v) and all(map(_number, v.values()))),
-    "seed": _Rule("an integer", _count),
-    "tolerance": _Rule("a number, or a mapping from metric to number", _tolerance),
+    "init": Rule("constructor arguments as plain values", _plain_dict),
+    "recipe": Rule("a relative path to a .yaml file, without '..'", _relative(".yaml")),
+    "file": Rule("a file name", _relative(".safetensors")),
+    "sha256": Rule("64 lower-case hexadecimal digits, in quotes", _hex(64)),
+    "bytes": Rule("the size of the file in bytes", is_count),
+    "params": Rule("the number of parameters", is_count),
+    "hub": Rule("{repo: owner/name, revision: 40 hexadecimal digits}", is_mapping),
+    "licence": Rule("the licence of the weights", is_text, True),
+    "trained_on": Rule("a mapping with data and licence", _plain_dict),
+    "metrics": Rule("a mapping from metric to number", _metrics),
+    "seed": Rule("an integer", is_count),
+    "tolerance": Rule("a number, or a mapping from metric to number", _tolerance),
     **_OVERRIDABLE,
 }
 _HUB = {
-    "repo": _Rule("owner/name", _matches(_REPO)),
-    "revision": _Rule("40 lower-case hexadecimal digits, in quotes", _hex(40)),
+    "repo": Rule("owner/name", matches(_REPO)),
+    "revision": Rule("40 lower-case hexadecimal digits, in quotes", _hex(40)),
 }
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _check_keys(where: str, raw: Any, rules: dict[str, _Rule]) -> list[str]:
-    if not isinstance(raw, dict):
-        return [f"{where}: expected a mapping, got {_shown(raw)}"]
-    found = []
-    for key, value in raw.items():
-        if key not in rules:
-            hint = nearest(str(key), rules) or f" Keys: {', '.join(rules)}."
-            found.append(f"{where}: unknown key {key!r}.{hint}")
-        elif value is None and not rules[key].required:
-            continue
-        elif not rules[key].accepts(value):
-            found.append(f"{where}.{key}: expected {rules[key].expected}, got {_shown(value)}")
-    found += [
-        f"{where}: the key {key!r} is missing; add {rule.expected}"
-        for key, rule in rules.items()
-        if rule.required and key not in raw
-    ]
-    return found
+def _keys(where: str, raw: Any, rules: dict[str, Rule]) -> list[str]:
+    return check_keys(where, raw, rules, null_is_absent=True)
 
 
 def _check_choices(where: str, raw: dict[str, Any]) -> list[str]:
     """Values that come from a table: task, learns, can; and the two parts of tiny."""
     found = []
     task, learns, can, tiny = (raw.get(k) for k in ("task", "learns", "can", "tiny"))
-    if _text(task) and task not in TASKS:
+    if is_text(task) and task not in TASKS:
         found.append(f"{where}.task: unknown task {task!r}.{nearest(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
-    if _text(learns) and learns not in LEARNS:
+    if is_text(learns) and learns not in LEARNS:
         found.append(f"{where}.learns: expected one of {', '.join(LEARNS)}, got {learns!r}")
     for value in can if _can(can) and can else ():
         if value not in CAPABILITIES:
@@ -204,22 +136,22 @@ def _check_choices(where: str, raw: dict[str, Any]) -> list[str]:
             found.append(f"{where}.can: unknown capability {value!r}.{hint}")
     for part, value in tiny.items() if isinstance(tiny, dict) else ():
         if part not in ("model", "data") or not isinstance(value, dict):
-            found.append(f"{where}.tiny: expected {{model: {{...}}, data: {{...}}}}, got {part!r}: {_shown(value)}")
+            found.append(f"{where}.tiny: expected {{model: {{...}}, data: {{...}}}}, got {part!r}: {shown(value)}")
     return found
 
 
 def _check_weights(entry: str, tag: Any, raw: Any) -> list[str]:
     where = f"{entry}: weights.{tag}"
-    found = [] if _matches(NAME)(tag) else [f"{where}: a tag is kebab-case (a-z, 0-9, '-'); rename it"]
-    found += _check_keys(where, raw, _WEIGHTS)
+    found = [] if matches(NAME)(tag) else [f"{where}: a tag is kebab-case (a-z, 0-9, '-'); rename it"]
+    found += _keys(where, raw, _WEIGHTS)
     if not isinstance(raw, dict):
         return found
     found += _check_choices(where, raw)
     file, sha256, hub = raw.get("file"), raw.get("sha256"), raw.get("hub") or {}
     if isinstance(file, str) and file != f"{entry}-{tag}.safetensors":
-        found.append(f"{where}.file: expected {entry}-{tag}.safetensors, got {_shown(file)}")
+        found.append(f"{where}.file: expected {entry}-{tag}.safetensors, got {shown(file)}")
     if isinstance(hub, dict) and hub:
-        found += _check_keys(f"{where}.hub", hub, _HUB)
+        found += _keys(f"{where}.hub", hub, _HUB)
         if (hub.get("repo") is None) != (hub.get("revision") is None):
             found.append(f"{where}.hub: repo and revision go together: give both, or null for both")
     published = isinstance(hub, dict) and hub.get("repo") is not None
@@ -245,14 +177,14 @@ def _check_weights(entry: str, tag: Any, raw: Any) -> list[str]:
 def problems_of(name: Any, raw: Any) -> list[str]:
     """Everything that is wrong with one entry, each line naming the entry, the key and the fix."""
     found = []
-    if not _matches(NAME)(name):
+    if not matches(NAME)(name):
         found.append(f"{name}: an id is kebab-case (a-z, 0-9, '-'), such as my-method; rename it")
-    found += _check_keys(str(name), raw, _ENTRY)
+    found += _keys(str(name), raw, _ENTRY)
     if not isinstance(raw, dict):
         return found
     found += _check_choices(str(name), raw)
     if isinstance(raw.get("paper"), dict):
-        found += _check_keys(f"{name}: paper", raw["paper"], _PAPER)
+        found += _keys(f"{name}: paper", raw["paper"], _PAPER)
     weights, default, aliases = raw.get("weights") or {}, raw.get("default"), raw.get("aliases") or {}
     if not isinstance(weights, dict) or not isinstance(aliases, dict):
         return found
@@ -263,7 +195,7 @@ def problems_of(name: Any, raw: Any) -> list[str]:
     if default is not None and default not in weights:
         found.append(f"{name}.default: no tag {default!r}.{nearest(str(default), weights)}")
     for alias, tag in aliases.items():
-        if not _matches(NAME)(alias):
+        if not matches(NAME)(alias):
             found.append(f"{name}.aliases: {alias!r} is not kebab-case; rename it")
         if tag not in weights:
             found.append(f"{name}.aliases.{alias}: no tag {tag!r}.{nearest(str(tag), weights)}")

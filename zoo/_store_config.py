@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BadInput, FormatTooNew, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
+from zoo._base_format import check_format
+from zoo.errors import BadInput, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
 from zoo.index import Entry, entries, resolve
 
-__all__ = ["FORMAT", "build", "check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
+__all__ = ["build", "check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
 
-FORMAT = 1
 _MAX_CONFIG = 1 << 20
 _KEYS = {
     "format": int,
@@ -75,12 +75,7 @@ def parse_config(data: bytes, where: object) -> dict[str, Any]:
         raise InvalidConfig(
             f"{where}: expected the key 'zoo' with an index id: this was not written by zoo.save or push."
         )
-    version = config.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise FormatTooNew(
-            f"{where}: written in format {version}, this zoo reads up to {FORMAT}. Update: "
-            "pip install -U lightning-method-zoo"
-        )
+    check_format(config.get("format"), where)
     _check_types(config, where)
     return config
 
@@ -92,7 +87,21 @@ def _check_types(config: dict[str, Any], where: object) -> None:
             raise InvalidConfig(f"{where}: unknown key {key!r}.{hint}")
         if type(value) is not _KEYS[key] and not (value is None and key in ("tag", "parent", "licence")):
             raise InvalidConfig(f"{where}: {key}: expected {_KEYS[key].__name__}, found {str(value)[:80]!r}.")
-    name = config["zoo"]
+    check_id(config["zoo"], where)
+    missing = [key for key in ("format", "init", "sha256") if key not in config]
+    if missing:
+        raise InvalidConfig(f"{where}: the key {missing[0]!r} is missing: this was not written by zoo.save or push.")
+    if not all(isinstance(v, str) for v in config["sha256"].values()):
+        raise InvalidConfig(f"{where}: sha256: expected file names and hashes.")
+
+
+def check_id(name: str, where: object) -> None:
+    """Judge an id that a file names.
+
+    Raises:
+        UnsafeFile: if it looks like a class or a path.
+        UnknownName: if it is not in the index.
+    """
     if ":" in name or "." in name or "/" in name:
         raise UnsafeFile(
             f"{where}: expected an id of the index, found {name[:80]!r}. "
@@ -103,11 +112,6 @@ def _check_types(config: dict[str, Any], where: object) -> None:
             f"{where}: made with the method {name!r}, which is not in this installation's index."
             f"{nearest(name, entries())} Install the package that has it, or update the zoo."
         )
-    missing = [key for key in ("format", "init", "sha256") if key not in config]
-    if missing:
-        raise InvalidConfig(f"{where}: the key {missing[0]!r} is missing: this was not written by zoo.save or push.")
-    if not all(isinstance(v, str) for v in config["sha256"].values()):
-        raise InvalidConfig(f"{where}: sha256: expected file names and hashes.")
 
 
 def parameters_of(cls: type) -> dict[str, inspect.Parameter]:

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from zoo._store_config import FORMAT, without_downloads
+from zoo._base_format import FORMAT
+from zoo._store_config import without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
 from zoo._store_push import ensure_tag, files_of, listing, load_back, send
+from zoo._store_reference import Reference, reference_of
 from zoo._store_tensors import check_sha256
+from zoo._version import versions
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
-from zoo.files import temporary, writing
-from zoo.index import Entry, Weights, bundled_path, index_path, read_index, refresh
+from zoo.files import temporary, write_whole, writing
+from zoo.index import Entry, Weights, index_path, read_index, refresh
 from zoo.index import Hub as Published
 
 __all__ = ["pin", "publish"]
 
 
 def publish(
-    wanted: list[tuple[Entry, Weights]], namespace: str, hub: Hub, *, private: bool = False, dry_run: bool = False
+    wanted: list[Reference], namespace: str, hub: Hub, *, private: bool = False, dry_run: bool = False
 ) -> list[Row]:
     """See `zoo.store.publish`."""
     rows = []
-    for entry, about in wanted:
-        name = f"{entry.id}:{about.tag}"
+    for reference in wanted:
+        name, (entry, about) = reference.name, reference.checkpoint
         if about.sha256 is None:
             continue
         repo = f"{namespace}/{entry.id}-{about.tag}"
@@ -38,31 +39,31 @@ def publish(
             rows.append(Row(name, repo, True, f"{here}, {about.bytes or 0:,} bytes"))
             continue
         try:
-            commit, why = _publish(entry.tag(about.tag), about, repo, hub, private=private)
+            commit, why = _publish(reference, about.sha256, repo, hub, private=private)
             pin(Path(entry.source), entry.id, about.tag, repo, commit)
             rows.append(Row(name, repo, True, f"{why} at {commit[:12]}"))
-        except ZooError as error:  # the others are not its hostages
+        except ZooError as error:  # one failure must not stop the rest
             rows.append(Row(name, repo, False, str(error)))
     refresh()
     return rows
 
 
-def _publish(entry: Entry, about: Weights, repo: str, hub: Hub, *, private: bool) -> tuple[str, str]:
+def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private: bool) -> tuple[str, str]:
     """Send one checkpoint unless the Hub has it already; returns its commit and what was done."""
+    entry, about = reference.checkpoint
     with temporary("zoo-publish-") as place:
         readme = _card(entry, about, repo)
         there = _already_there(hub, repo, about, readme)
-        tag = f"sha256-{str(about.sha256)[:12]}"
+        tag = f"sha256-{sha256[:12]}"
         if there is not None:
             if there != about.hub.revision:  # an earlier run stopped before it had named, checked and pinned it
-                ensure_tag(hub, repo, tag, there, str(about.sha256))
-                load_back(hub, repo, there, str(about.sha256))
+                ensure_tag(hub, repo, tag, there, sha256)
+                load_back(hub, repo, there, sha256)
             return there, "already there"
-        folder = _stage(entry, about, place, hub)
+        folder = _stage(reference, sha256, place, hub)
         files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry)
-        message = f"{entry.id}:{about.tag} {str(about.sha256)[:12]}"
-        commit = send(hub, repo, files, private=private, tag=tag, message=message)
-        load_back(hub, repo, commit, str(about.sha256))
+        commit = send(hub, repo, files, private=private, tag=tag, message=f"{reference.name} {sha256[:12]}")
+        load_back(hub, repo, commit, sha256)
         return commit, "published"
 
 
@@ -80,15 +81,14 @@ def _already_there(hub: Hub, repo: str, about: Weights, readme: str) -> str | No
     return None
 
 
-def _stage(entry: Entry, about: Weights, folder: Path, hub: Hub) -> Path:
+def _stage(reference: Reference, sha256: str, folder: Path, hub: Hub) -> Path:
     """Write the folder of a checkpoint around the very bytes that the index pins."""
     from zoo._store_build import assemble
-    from zoo._store_save import config_text, versions, write_golden
+    from zoo._store_save import config_text, write_golden
 
-    bundled = bundled_path(about, entry)
-    name = f"{entry.id}:{about.tag}"
-    source = bundled if bundled.is_file() else pull_path(name, Hub(hub.endpoint, hub.token))
-    check_sha256(source, str(about.sha256), size=about.bytes)
+    entry, about = reference.checkpoint
+    source = reference.bundled or pull_path(reference, Hub(hub.endpoint, hub.token))
+    check_sha256(source, sha256, size=about.bytes)
     with writing(folder):
         (folder / MODEL).write_bytes(source.read_bytes())
         config: dict[str, Any] = {
@@ -97,15 +97,15 @@ def _stage(entry: Entry, about: Weights, folder: Path, hub: Hub) -> Path:
             "tag": about.tag,
             "init": {**about.init, **without_downloads(entry.model_class(), about.init)},
             "facts": about.trained_on,
-            "sha256": {MODEL: about.sha256},
+            "sha256": {MODEL: sha256},
             "parent": None,
-            "versions": versions(),
+            "versions": versions("torch", "lightning"),
             "metrics": about.metrics,
             "licence": about.licence,
         }
         (folder / CONFIG).write_bytes(config_text(config))
         # reading it back checks the hash of what was copied
-        write_golden(assemble(find(folder, replace(hub, offline=True)), {}), folder / GOLDEN)
+        write_golden(assemble(find(reference_of(folder), replace(hub, offline=True)), {}), folder / GOLDEN)
     return folder
 
 
@@ -176,26 +176,12 @@ def _block(lines: list[str], start: int, end: int, key: str, indent: str | None 
 
 def _check_and_write(path: Path, text: str, name: str, tag: str, published: Published) -> None:
     """Replace the file if the only thing that changed in what it says is that pin."""
-    before = read_index(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with writing(path), os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        after = read_index(Path(temporary))
-        weights = before[name].weights
-        pinned = {**weights, tag: replace(weights[tag], hub=published)}
-        expected = {**before, name: replace(before[name], weights=pinned)}
-        if {k: replace(e, source="") for k, e in after.items()} != {
-            k: replace(e, source="") for k, e in expected.items()
-        }:
-            raise InvalidIndex(
-                f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
-                "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
-            )
-        os.chmod(temporary, path.stat().st_mode & 0o777)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    before, after = read_index(path), read_index(path, text=text)
+    weights = before[name].weights
+    pinned = {**weights, tag: replace(weights[tag], hub=published)}
+    if after != {**before, name: replace(before[name], weights=pinned)}:
+        raise InvalidIndex(
+            f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
+            "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
+        )
+    write_whole(path, text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoo._store_config import read_config
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find
 from zoo._store_hub import Hub, parse_address
+from zoo._store_reference import reference_of
 from zoo.errors import BadInput, CorruptFile, RepositoryChanged, RevisionNotFound
 from zoo.files import file_sha256, temporary
 from zoo.index import Hub as Published
@@ -34,7 +35,7 @@ def push(
     parse_address(f"hf://{repo}")
     with _folder_of(module) as folder:
         # a folder may be anybody's: only what loads is sent
-        found = find(folder, Hub(offline=True))
+        found = find(reference_of(folder), Hub(offline=True))
         config, _ = read_config(folder / CONFIG)
         if not (folder / GOLDEN).is_file():
             raise BadInput(f"{folder}: {GOLDEN} is missing. Load the folder and write it again with zoo.save().")
@@ -145,7 +146,7 @@ def load_back(hub: Hub, repo: str, commit: str, sha256: str) -> None:
 
     with temporary("zoo-check-") as place:
         fresh = Hub(hub.endpoint, hub.token, hub.offline, place)
-        found = find(f"hf://{repo}@{commit}", fresh)
+        found = find(reference_of(f"hf://{repo}", commit), fresh)
         if found.sha256 != sha256:
             raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {found.sha256}. Push again.")
         golden = fresh.download(repo, GOLDEN, commit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -16,21 +15,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo._base_format import FORMAT
 from zoo._store_build import assemble, notice_of
-from zoo._store_config import FORMAT, without_downloads
-from zoo._store_find import CONFIG, GOLDEN, MODEL, find, licences_of
+from zoo._store_config import without_downloads
+from zoo._store_find import CONFIG, GOLDEN, MODEL, find
 from zoo._store_hub import Hub
+from zoo._store_reference import licences_of, parent_of, reference_of
 from zoo._store_tensors import read_state, write_state
-from zoo._version import __version__
+from zoo._version import versions
 from zoo.base import is_plain
-from zoo.errors import BadInput, PrivateWeights, UnknownName
+from zoo.errors import BadInput, PrivateWeights
 from zoo.files import writing
-from zoo.index import Entry, entry_of, resolve
+from zoo.index import TASKS, Entry, entry_of
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
 
-__all__ = ["card", "golden_problems", "save", "versions", "write_golden"]
+__all__ = ["card", "golden_problems", "save", "write_golden"]
 
 _OURS = {CONFIG, MODEL, GOLDEN, "README.md", "images"}
 
@@ -38,7 +39,7 @@ _OURS = {CONFIG, MODEL, GOLDEN, "README.md", "images"}
 def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True, half: bool = False) -> Path:
     """See `zoo.store.save`."""
     if isinstance(module, (str, Path)):
-        weights = find(module, Hub())
+        weights = find(reference_of(module), Hub())
         module = assemble(weights, {})
         notice_of(weights)
     folder = folder.expanduser()
@@ -49,7 +50,7 @@ def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             config = _write_weights(module, entry, temporary, half=half)
-            again = assemble(find(temporary, Hub(offline=True)), {})
+            again = assemble(find(reference_of(temporary), Hub(offline=True)), {})
             # golden outputs come from what a stranger will load, so they hold for half precision, too
             write_golden(again, temporary / GOLDEN)
             if with_card:
@@ -99,7 +100,7 @@ def _write_weights(module: ZooModule, entry: Entry, folder: Path, *, half: bool)
         "facts": _facts(module),
         "sha256": {MODEL: sha256},
         "parent": module.parent,
-        "versions": versions(),
+        "versions": versions("torch", "lightning"),
         "metrics": _metrics(module),
         "licence": licences_of(module.parent)[0],
     }
@@ -124,18 +125,6 @@ def _metrics(module: ZooModule) -> dict[str, float]:
         return {}
     values = {k: float(v) for k, v in module._trainer.callback_metrics.items()}
     return {k: v for k, v in values.items() if math.isfinite(v)}
-
-
-def versions() -> dict[str, str]:
-    """Versions a checkpoint was written with."""
-    import lightning
-
-    return {
-        "zoo": __version__,
-        "torch": str(torch.__version__),
-        "lightning": str(lightning.__version__),
-        "python": platform.python_version(),
-    }
 
 
 def _sync(folder: Path) -> None:
@@ -219,13 +208,15 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
 def card(entry: Entry, config: dict[str, Any], name: str, address: str, licence: str | None = None) -> str:
     """A short README.md with the Hub's header: what it is, how to load it, what it was made from, how good it is."""
     parent, names, metrics = config.get("parent"), config["init"].get("class_names"), config.get("metrics")
-    head = {"library_name": "lightning-method-zoo", "pipeline_tag": entry.task, "tags": [entry.id, "pytorch-lightning"]}
+    head: dict[str, Any] = {"library_name": "lightning-method-zoo"}
+    head |= {"pipeline_tag": tag} if (tag := TASKS[entry.task].hub) else {}
+    head |= {"tags": list(dict.fromkeys([entry.id, entry.task, "pytorch-lightning"]))}
     licence = licence or config.get("licence")
     # the Hub knows SPDX ids in lower case; anything else must be called "other" with a name
     known = licence is not None and " " not in licence
     head |= {"license": licence.lower()} if licence and known else {}
     head |= {"license": "other", "license_name": _slug(licence)} if licence and not known else {}
-    head |= {"base_model": base} if (base := _repository_of(parent)) else {}
+    head |= {"base_model": origin.repo} if (origin := parent_of(parent)) and origin.repo else {}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# {name}", ""]
     lines += [entry.summary, ""]
     lines += [f"Classes: {', '.join(names)}", ""] if names else []
@@ -255,16 +246,3 @@ def _licence_lines(
     elif not data:
         lines.append("- data: not stated")
     return lines
-
-
-def _repository_of(parent: str | None) -> str | None:
-    """Hub repository of the weights that others descend from, where they are published."""
-    if parent is None:
-        return None
-    if parent.startswith("hf://"):
-        return parent.removeprefix("hf://").partition("@")[0]
-    try:
-        entry, tag = resolve(parent)
-    except UnknownName:
-        return None
-    return entry.weights[tag].hub.repo if tag else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo._index_recipes import read_sections
 from zoo.errors import InvalidConfig, UnknownName, ZooError, nearest
 
 __all__ = ["COMMANDS", "HEADER", "HELP", "FlagError", "Request", "explain", "read_config", "read_request"]
@@ -136,24 +137,15 @@ def _last(given: Sequence[str], otherwise: str | None) -> str | None:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML config file as a dict.
+    """Read a config file of the user as a dict.
 
     Raises:
         InvalidConfig: if there is no such file, or it is not a mapping.
     """
-    from zoo.index import load_yaml
-
     file = Path(path).expanduser()
     if not file.is_file():
         raise InvalidConfig(f"--config {path}: no such file. Give a YAML file with the sections model, data, trainer.")
-    found = load_yaml(file)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise InvalidConfig(
-            f"--config {path}: expected sections such as model, data, trainer; got {type(found).__name__}."
-        )
-    return found
+    return read_sections(file, f"--config {path}")
 
 
 def _headers(files: Sequence[str], command: str) -> dict[str, Any]:

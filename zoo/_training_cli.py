@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,8 +19,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo import _training_run as runs
 from zoo import _training_weights as weights
-from zoo._index_recipes import recipe_of
-from zoo._training_args import HEADER, Request, explain, read_config
+from zoo._index_recipes import read_recipe, recipe_of, section_of
+from zoo._store_checkpoint import arguments_of, read_checkpoint
+from zoo._training_args import HEADER, Request, explain
+from zoo._version import versions
 from zoo.errors import InvalidConfig, ZooError, nearest
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ZooCLI(LightningCLI):
     def __init__(self, request: Request, entry: Entry, tag: str | None, prog: str) -> None:
         self.request, self.entry, self.tag, self.prog = request, entry, tag, prog
         self.recipe_path = recipe_of(entry, tag)
-        self.recipe = read_config(self.recipe_path) if self.recipe_path else {}
+        self.recipe = read_recipe(entry, tag)
         self.facts: dict[str, Any] = {}
         self.source: weights.Source | None = None
         self.saved: runs.SaveConfig | None = None
@@ -165,13 +166,13 @@ class ZooCLI(LightningCLI):
             self._read_ckpt(path)
 
     def _read_ckpt(self, path: str) -> None:
-        checkpoint = weights.read_checkpoint(path)
+        checkpoint = read_checkpoint(path, tensors=False)
         self.resumed = True
         saved = checkpoint.get("zoo") or {}
         if saved.get("id") not in (None, self.entry.id):
             raise InvalidConfig(f"{path} holds {saved['id']}, not {self.entry.id}: give --zoo {saved['id']}.")
         model = self._own.model.as_dict()
-        lost = weights.apply_checkpoint(model, weights.hyper_parameters(checkpoint), explicit=self.request.explicit)
+        lost = weights.apply_checkpoint(model, arguments_of(checkpoint), explicit=self.request.explicit)
         self._set_model(model)
         for flag in lost:
             _say(f"note: --ckpt_path overrides {flag}; to start anew from these weights use --weights")
@@ -255,7 +256,7 @@ class ZooCLI(LightningCLI):
 
     def _apply_source(self, model: dict[str, Any], scoring: bool, decided: Iterable[str]) -> None:
         assert self.source is not None
-        recipe = {} if scoring else (self.recipe.get("model") or {})
+        recipe = {} if scoring else section_of(self.recipe, "model")
         notes = weights.apply_source(
             model,
             self.source,
@@ -275,7 +276,7 @@ class ZooCLI(LightningCLI):
         return f"{self.entry.id}:{self.tag}"
 
     def _check_method(self, source: weights.Source) -> None:
-        if source.id not in (None, self.entry.id):
+        if source.id != self.entry.id:
             raise InvalidConfig(
                 f"--weights {source.name} belongs to {source.id}, but the model is {self.entry.id}. "
                 f"Give weights of {self.entry.id}, or --zoo {source.id}."
@@ -285,7 +286,7 @@ class ZooCLI(LightningCLI):
         from zoo import store
 
         assert self.source is not None
-        report = store.load_into(self.model, self.source.name)
+        report = store.load_into(self.model, self.source.reference)
         _say(str(report))
 
     def _refuse_optimizer(self) -> None:
@@ -341,10 +342,8 @@ class ZooCLI(LightningCLI):
         header["facts"] = self.facts
         body = {k: v for k, v in found.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
         kept = {k: v for k, v in {**header, **body}.items() if v is not None}
-        from zoo._version import __version__
-
-        versions = f"# lightning-method-zoo {__version__}, python {sys.version.split()[0]}\n"
-        return versions + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
+        made_with = "# lightning-method-zoo {zoo}, python {python}\n".format_map(versions())
+        return made_with + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -20,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo._training_stages import RESULT
+from zoo.files import write_whole
 
 __all__ = [
     "BestAndLast",
@@ -147,9 +147,7 @@ class SaveConfig(Callback):
         while path.exists():
             path = place / f"config_{number}.yaml"
             number += 1
-        partial = path.with_suffix(".yaml.partial")
-        partial.write_text(self.dump(), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, self.dump())
         self.path = path
 
 
@@ -259,9 +257,7 @@ def write_result(command: str, trainer: Trainer, folder: Path | None, *, chosen_
         found["monitor"] = callback.monitor
     found["epochs"], found["steps"] = trainer.current_epoch, trainer.global_step
     found["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / RESULT)
+    write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
 
 
 def has_terminal() -> bool:

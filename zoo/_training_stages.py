@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._training_args import Request, read_config
+from zoo._index_recipes import section_of, stages_of
+from zoo._training_args import Request
 from zoo.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
         InvalidConfig: if a stage is missing and several processes were started together, or its training failed.
     """
     found: dict[str, str] = {}
-    for tag in recipe.get("after") or []:
+    for tag in stages_of(recipe):
         name = f"{entry.id}:{tag}"
         if tag not in entry.weights:
             raise InvalidConfig(f"The recipe of {request.zoo} comes after {name}, which is not in the index.")
@@ -65,7 +66,7 @@ def replaced(recipe: dict[str, Any], found: dict[str, str]) -> list[str]:
 
 def _references(recipe: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Section, key and value of the settings that are texts, `id:tag` among them."""
-    sections = [(name, recipe.get(name) or {}) for name in ("model", "data")]
+    sections = [(name, section_of(recipe, name)) for name in ("model", "data")]
     return [(name, key, v) for name, values in sections for key, v in values.items() if isinstance(v, str)]
 
 
@@ -96,8 +97,3 @@ def _train(name: str, request: Request) -> None:
         raise InvalidConfig(
             f"Training {name}, which {request.zoo} comes after, failed with exit code {done.returncode}."
         )
-
-
-def recipe_at(path: Path | None) -> dict[str, Any]:
-    """The recipe as a dict; empty without one."""
-    return read_config(path) if path is not None else {}

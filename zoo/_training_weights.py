@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from zoo.errors import InvalidConfig, RepositoryNotFound, ZooError
+from zoo._store_find import find
+from zoo._store_hub import Hub
+from zoo._store_reference import Reference, reference_of
+from zoo.errors import InvalidConfig, ZooError
 
 __all__ = [
     "Source",
@@ -16,7 +18,6 @@ __all__ = [
     "apply_facts",
     "apply_source",
     "describe_source",
-    "read_checkpoint",
     "shapes_differ",
 ]
 
@@ -27,53 +28,22 @@ class Source:
 
     Attributes:
         name: as given by the user.
-        id: index id of the method, if the source says so.
+        reference: the name, resolved.
+        id: index id of the method.
         init: constructor arguments.
     """
 
     name: str
-    id: str | None = None
+    reference: Reference
+    id: str
     init: dict[str, Any] = field(default_factory=dict)
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a `.ckpt` without executing anything; tensors stay on disk until they are used.
-
-    Raises:
-        RepositoryNotFound: if there is no such file.
-        InvalidConfig: if it is no checkpoint.
-    """
-    import torch
-
-    file = Path(path)
-    if not file.is_file():
-        raise RepositoryNotFound(f"No checkpoint {path}. Give the path of a .ckpt file, or `last` for the newest run.")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for files that are cut off or hold foreign objects
-        reason = str(error).strip().splitlines()
-        raise InvalidConfig(
-            f"{path} is not a readable checkpoint ({reason[0] if reason else type(error).__name__}). "
-            "Expected a .ckpt that Lightning wrote, with plain hyper-parameters."
-        ) from error
-    if not isinstance(found, dict) or "state_dict" not in found:
-        raise InvalidConfig(f"{path} has no `state_dict`: expected a .ckpt that Lightning wrote.")
-    return found
-
-
-def hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor arguments in a checkpoint, without Lightning's own keys."""
-    saved = checkpoint.get("hyper_parameters") or {}
-    return {str(k): v for k, v in saved.items() if not str(k).startswith("_")}
 
 
 def describe_source(name: str) -> Source:
     """Find out whose weights they are and what their module was built with; of tensors nothing is read."""
-    from zoo._store_find import find
-    from zoo._store_hub import Hub
-
-    found = find(name, Hub(), weights=False)
-    return Source(name, found.entry.id, dict(found.init))
+    reference = reference_of(name)
+    found = find(reference, Hub(), weights=False)
+    return Source(name, reference, found.entry.id, dict(found.init))
 
 
 def apply_source(

@@ -16,18 +16,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo._base_collective import gather, sum_over_ranks, world_size
+from zoo._base_format import FORMAT
 from zoo._base_optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo._base_rounds import AssignOptimizer
 from zoo._base_scores import RootMean, Scores
+from zoo._index_rules import is_plain
+from zoo._index_tasks import RESULTS
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from zoo.index import Weights
 
 __all__ = [
     "RESULTS",
@@ -49,35 +51,7 @@ __all__ = [
     "world_size",
 ]
 
-FORMAT = 1
-"""Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
-
 ROLES = ("head", "elastic", "training", "private")
-
-RESULTS: dict[str, tuple[str, ...]] = {
-    "image-classification": ("logits", "probs", "label", "name"),
-    "object-detection": ("boxes", "scores", "labels", "names"),
-    "image-segmentation": ("mask", "scores", "labels", "names"),
-    "image-to-image": ("image",),
-    "video-to-video": ("video",),
-    "time-series-classification": ("logits", "probs", "label", "name"),
-    "time-series-regression": ("value", "interval"),
-    "time-series-forecasting": ("value", "interval"),
-    "tabular-regression": ("value", "interval"),
-    "tabular-classification": ("logits", "probs", "label", "name"),
-    "trajectory-join": ("pairs", "durations", "intervals"),
-    "gradient-inversion": ("image", "label"),
-}
-"""Keys of a prediction per task. A method may add keys of its own, never another name for one of these."""
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is plain JSON: None, bool, number, string, or lists and string-keyed dicts of these."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return True
-    if isinstance(value, (list, tuple)):
-        return all(is_plain(v) for v in value)
-    return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
 
 
 class ZooModule(LightningModule):
@@ -334,12 +308,6 @@ class ZooModule(LightningModule):
         from zoo._base_export import export_onnx
 
         return export_onnx(self, path)
-
-    def push(self, repo_id: str, **options: Any) -> Weights:
-        """Share this module on the Hub: `zoo.push`, whose options these are."""
-        from zoo.store import push
-
-        return push(self, repo_id, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Let elastic buffers take their shape from what is loaded; everything else stays strict."""

@@ -34,7 +34,7 @@ from zoo.errors import (
     ZooError,
     nearest,
 )
-from zoo.files import file_sha256, writing
+from zoo.files import file_sha256, write_whole, writing
 
 __all__ = ["CATALOGUE", "DataSet", "Source", "fetch", "find", "problems_of", "sources_of"]
 
@@ -197,9 +197,7 @@ def _place(data: DataSet, out: Path, folder: Path) -> None:
             os.replace(out / path, folder / path)
         note = _receipt(data, folder)
         note.parent.mkdir(exist_ok=True)
-        temporary = note.with_suffix(".new")
-        temporary.write_text(json.dumps(hashes, indent=0) + "\n", encoding="utf-8")
-        os.replace(temporary, note)
+        write_whole(note, json.dumps(hashes, indent=0) + "\n")
 
 
 def _receipt(data: DataSet, folder: Path) -> Path:

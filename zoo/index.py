@@ -15,17 +15,21 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo._index_schema import CAPABILITIES, LEARNS, TASKS, problems_of
+from zoo._index_rules import raise_if_any
+from zoo._index_schema import CAPABILITIES, LEARNS, problems_of
+from zoo._index_tasks import KEYS, TASKS, Task
 from zoo._index_yaml import load_yaml
 from zoo.errors import BadInput, InvalidIndex, ShadowedPackage, UnknownName, ZooError, nearest
 from zoo.files import PACKAGE
 
 __all__ = [
     "CAPABILITIES",
+    "KEYS",
     "LEARNS",
     "TASKS",
     "Entry",
     "Hub",
+    "Task",
     "Weights",
     "bundled_path",
     "entries",
@@ -138,7 +142,7 @@ class Entry:
         raw = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("id", "source", "weights")}
         raw = {k: v for k, v in raw.items() if v not in (None, "")}
         raw["weights"] = {tag: _raw_weights(w) for tag, w in self.weights.items()}
-        _raise_if_any(self.source, problems_of(self.id, raw))
+        raise_if_any(self.source, problems_of(self.id, raw), "the index", InvalidIndex)
 
     def tag(self, tag: str | None = None) -> Entry:
         """This entry with the overrides of a tag (the default one, if None) applied.
@@ -170,13 +174,6 @@ def _raw_weights(weights: Weights) -> dict[str, Any]:
     raw = {f.name: getattr(weights, f.name) for f in fields(weights) if f.name not in ("tag", "hub")}
     raw = {k: v for k, v in raw.items() if v not in (None, "")}
     return raw | {"hub": {"repo": weights.hub.repo, "revision": weights.hub.revision}}
-
-
-def _raise_if_any(source: str, problems: list[str]) -> None:
-    if problems:
-        shown = "\n  ".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
-        noun = "problem" if len(problems) == 1 else "problems"
-        raise InvalidIndex(f"{source}: {len(problems)} {noun} in the index:\n  {shown}")
 
 
 def _import_class(path: str, where: str) -> Any:
@@ -242,7 +239,7 @@ def _parse(raw: Any, source: str, *, ordered: bool = False) -> dict[str, Entry]:
         late = next(b for a, b in pairwise(names) if b < a)
         before = next(n for n in names if n > late)
         problems.append(f"{late}: blocks are in alphabetical order; move it before {before}")
-    _raise_if_any(source, problems)
+    raise_if_any(source, problems, "the index", InvalidIndex)
     return {name: _entry(name, block, source) for name, block in raw.items()}
 
 
@@ -261,18 +258,20 @@ def _weights(tag: str, raw: dict[str, Any]) -> Weights:
     return Weights(**given)
 
 
-def read_index(path: Path, *, ordered: bool = False) -> dict[str, Entry]:
+def read_index(path: Path, *, text: str | None = None, ordered: bool = False) -> dict[str, Entry]:
     """Read and check one index file.
 
     Args:
         path: a YAML file.
+        text: what the file is to hold, to check it before it is written.
         ordered: also insist on alphabetical order.
 
     Raises:
         InvalidIndex: listing all problems.
         UnsafeFile: if the YAML is hostile.
     """
-    return _parse(load_yaml(path), str(path), ordered=ordered)
+    raw = load_yaml(path) if text is None else load_yaml(text, where=str(path))
+    return _parse(raw, str(path), ordered=ordered)
 
 
 def _third_parties() -> Iterator[tuple[str, Path]]:

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo._index_recipes import read_recipe, section_of
 from zoo._store_build import assemble, fill_from, notice_of
-from zoo._store_config import check_arguments, check_classes, parameters_of
+from zoo._store_config import check_arguments, check_classes
 from zoo._store_find import MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
+from zoo._store_reference import Reference, reference_of, references_of
 from zoo._store_tensors import check_sha256, read_state
-from zoo.errors import BadInput, ZooError, nearest
-from zoo.index import Entry, Weights, bundled_path, entries, load_yaml, recipe_path, resolve
+from zoo.errors import BadInput, ZooError
+from zoo.index import Weights, resolve
 
 if TYPE_CHECKING:
     from zoo._base_data import DataContract
@@ -62,7 +64,7 @@ def load(
         ZooError: a class of its own for each failure; the message says what to do.
     """
     hub = Hub(endpoint, token, offline)
-    found = find(name, hub, source=source, revision=revision, weights=weights)
+    found = find(reference_of(name, revision), hub, source=source, weights=weights)
     module = assemble(found, init, num_classes, class_names, map_location)
     notice_of(found)
     return module
@@ -70,7 +72,7 @@ def load(
 
 def load_into(
     module: ZooModule,
-    name: str | Path,
+    name: str | Path | Reference,
     *,
     source: str | None = None,
     revision: str | None = None,
@@ -84,7 +86,7 @@ def load_into(
 
     Args:
         module: of the same method as the weights.
-        name: as in `load`, and so are the others.
+        name: as in `load` (or resolved already), and so are the others.
         source: `hub` or `bundled`.
         revision: of the repository.
         endpoint: of the Hub.
@@ -95,7 +97,7 @@ def load_into(
         BadInput: if the weights belong to another method.
         KeyMismatch: (ShapeMismatch) if they do not fit; the module is unchanged.
     """
-    found = find(name, Hub(endpoint, token, offline), source=source, revision=revision)
+    found = find(reference_of(name, revision), Hub(endpoint, token, offline), source=source)
     cls = found.entry.model_class()
     if not isinstance(module, cls):
         raise BadInput(f"{found.name} holds weights of {cls.__name__}, the module is a {type(module).__name__}.")
@@ -150,7 +152,7 @@ def pull(
         NotOnHub: if they are not published.
         CorruptFile: if the Hub serves other bytes than the index pins.
     """
-    return pull_path(name, Hub(endpoint, token, offline), revision)
+    return pull_path(reference_of(name, revision), Hub(endpoint, token, offline))
 
 
 def verify(
@@ -169,32 +171,17 @@ def verify(
         token: for the Hub.
     """
     hub = Hub(endpoint, token)
-    return [row for entry, about in _selected(names) for row in _verify(entry, about, hub, remote)]
+    return [row for reference in references_of(names) for row in _verify(reference, hub, remote)]
 
 
-def _selected(names: str | Iterable[str] | None) -> list[tuple[Entry, Weights]]:
-    """The checkpoints that names stand for: an id stands for all its tags."""
-    wanted: list[tuple[Entry, Weights]] = []
-    for name in [names] if isinstance(names, str) else names or entries():
-        entry, tag = resolve(name)
-        tags = [tag] if ":" in name or name not in entries() else entry.weights
-        wanted += [(entry, entry.weights[t]) for t in tags if t]
-    return wanted
-
-
-def _verify(entry: Entry, about: Weights, hub: Hub, remote: bool) -> list[Row]:
-    name = f"{entry.id}:{about.tag}"
+def _verify(reference: Reference, hub: Hub, remote: bool) -> list[Row]:
+    name, (_, about) = reference.name, reference.checkpoint
     if about.sha256 is None:
         return [Row(name, "-", True, "not trained yet, only a recipe")]
-    repo, revision = about.hub.repo, about.hub.revision
-    places: list[tuple[str, Path | None]] = []
-    if about.file:
-        bundled = bundled_path(about, entry)
-        places.append(("bundled", bundled if bundled.is_file() else None))
-    if repo and revision:
-        places.append(("cache", hub.cached(repo, MODEL, revision)))
+    repo, revision = reference.repo, reference.revision
+    places = {"bundled": reference.bundled, "cache": hub.cached(repo, MODEL, revision) if repo and revision else None}
     rows = []
-    for where, path in places:
+    for where, path in places.items():
         if path is None:
             continue
         try:
@@ -206,22 +193,21 @@ def _verify(entry: Entry, about: Weights, hub: Hub, remote: bool) -> list[Row]:
         except ZooError as error:
             rows.append(Row(name, where, False, str(error)))
     if remote and repo and revision:
-        rows.append(_verify_remote(name, about, hub))
+        rows.append(_verify_remote(name, repo, revision, about.sha256, hub))
     if not rows:
         rows = [Row(name, "hub", True, "not downloaded")] if repo else [Row(name, "-", False, "no file anywhere")]
     return rows
 
 
-def _verify_remote(name: str, about: Weights, hub: Hub) -> Row:
-    repo, revision = str(about.hub.repo), about.hub.revision
+def _verify_remote(name: str, repo: str, revision: str, sha256: str, hub: Hub) -> Row:
     try:
         with hub.explained(repo, revision, "the Hub cache"):
             files = hub.api().model_info(repo, revision=revision, files_metadata=True).siblings or ()
     except ZooError as error:
         return Row(name, "hub", False, str(error))
     listed = {s.rfilename: s.lfs.sha256 for s in files if s.lfs}.get(MODEL)
-    if listed != about.sha256:
-        return Row(name, "hub", False, f"the Hub lists sha256 {listed}, the index {about.sha256}")
+    if listed != sha256:
+        return Row(name, "hub", False, f"the Hub lists sha256 {listed}, the index {sha256}")
     return Row(name, "hub", True, "the Hub lists the same sha256")
 
 
@@ -240,26 +226,13 @@ def datamodule(name: str, root: str | Path | None = None, **init: Any) -> DataCo
     entry, tag = resolve(name)
     cls = entry.tag(tag).data_class()
     check_arguments(cls, init, where=f"datamodule({name!r})", error=BadInput)
-    given = _recipe_data(entry, tag, cls)
+    given = section_of(read_recipe(entry, tag), "data", cls)
+    check_arguments(cls, given, where=f"the recipe of {name}: data", error=BadInput)
     if root is not None:
         given.pop("format", None)  # that of the recipe's own data
         given["root"] = str(root)
     built: DataContract = cls(**{**given, **init})
     return built
-
-
-def _recipe_data(entry: Entry, tag: str | None, cls: type) -> dict[str, Any]:
-    path = recipe_path(entry, tag) if tag else None
-    if path is None or not path.is_file():
-        return {}
-    section = (load_yaml(path) or {}).get("data") or {}
-    if "class_path" in section:
-        same = section["class_path"].rpartition(".")[2] == cls.__name__
-        section = (section.get("init_args") or {}) if same else {}
-    known = parameters_of(cls)
-    if unknown := [k for k in section if k not in known]:
-        raise BadInput(f"{path}: data: {cls.__name__} has no argument {unknown[0]!r}.{nearest(unknown[0], known)}")
-    return dict(section)
 
 
 def push(
@@ -322,4 +295,4 @@ def publish(
     """
     from zoo._store_publish import publish as send
 
-    return send(_selected(names), namespace, Hub(endpoint, token), private=private, dry_run=dry_run)
+    return send(references_of(names), namespace, Hub(endpoint, token), private=private, dry_run=dry_run)

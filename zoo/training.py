@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo import _training_stages as stages
-from zoo._index_recipes import recipe_of
+from zoo._index_recipes import read_recipe, stages_of
 from zoo._training_args import HELP, Request, read_request
 from zoo.errors import InvalidConfig, ZooError
 
@@ -78,8 +78,8 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
 
     entry, tag = index.resolve(request.zoo)
     request = _replace(request, zoo=f"{entry.id}:{tag}" if tag else entry.id)
-    recipe = stages.recipe_at(recipe_of(entry, tag))
-    if request.command == "fit" and recipe.get("after") and not request.help:
+    recipe = read_recipe(entry, tag)
+    if request.command == "fit" and stages_of(recipe) and not request.help:
         found = stages.prepare(request, entry, recipe)
         start = str(request.weights or recipe.get("weights"))
         request = _replace(

@@ -56,7 +56,7 @@ def test_push_command(
 
 
 def test_module_push(hub: LoopbackHub) -> None:
-    about = toys.trained().push("owner/mine", endpoint=hub.url, token=OWNER, licence="MIT")
+    about = zoo.push(toys.trained(), "owner/mine", endpoint=hub.url, token=OWNER, licence="MIT")
     assert about.hub.repo == "owner/mine"
     assert hub.state.repos["owner/mine"].branches["main"] == about.hub.revision
 

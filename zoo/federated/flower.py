@@ -108,13 +108,10 @@ def _main(grid: Grid, context: Context) -> None:
 
 def _recipe(name: str) -> dict[str, Any]:
     """Arguments of the method in the recipe of its tag."""
-    from zoo._index_yaml import load_yaml
-    from zoo.index import recipe_path, resolve
+    from zoo._index_recipes import read_recipe, section_of
+    from zoo.index import resolve
 
-    entry, tag = resolve(name)
-    path = recipe_path(entry, tag) if tag else None
-    section = (load_yaml(path) or {}).get("model") or {} if path is not None and path.is_file() else {}
-    return dict(section.get("init_args") or {}) if "class_path" in section else dict(section)
+    return section_of(read_recipe(*resolve(name)), "model")
 
 
 server = ServerApp()
