@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.nn.adversarial_losses import kl
 from zoo.nn.classifiers import create_classifier, laid_out
-from zoo.robustness._rslad_losses import kl
 from zoo.robustness.rslad import RSLAD
 
 STEPS, BATCH = 7, 128

@@ -10,12 +10,9 @@ from zoo._claims_plan import fingerprint, jobs_of
 from zoo._claims_schema import Claim
 from zoo.errors import require
 from zoo.index import Entry
+from zoo.pictures.palette import CURVES, GREY
 
 __all__ = ["curve_key", "curves_of", "draw_claims"]
-
-# mid tones, told apart also by people who confuse red and green, with contrast on white as on black
-_COLOURS = ("#2f80c8", "#d97706", "#3f9d6a", "#b05fb8", "#7f8c8d", "#c2544f")
-_GREY = "#808890"
 
 Points = list[tuple[float, float]]
 
@@ -85,23 +82,23 @@ def draw_curves(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for i, (arm, lines) in enumerate(curves.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = CURVES[i % len(CURVES)]
         for line in lines if len(lines) > 1 else []:
             axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=0.8)
         mean = _mean(lines)
         axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.8, label=arm)
     if mark is not None:
         last = max(x for lines in curves.values() for line in lines for x, _ in line)
-        axes.axvline(mark * last, color=_GREY, linewidth=0.8, linestyle=":")
+        axes.axvline(mark * last, color=GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
-    axes.set_xlabel(horizontal or across, color=_GREY)
-    axes.set_ylabel(vertical, color=_GREY)
-    axes.tick_params(colors=_GREY, labelsize=8)
+    axes.set_xlabel(horizontal or across, color=GREY)
+    axes.set_ylabel(vertical, color=GREY)
+    axes.tick_params(colors=GREY, labelsize=8)
     axes.margins(x=0.02)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_GREY)
+        spine.set_color(GREY)
     figure.savefig(path, transparent=True, metadata={"Software": None})
 
 

@@ -24,7 +24,7 @@ __all__ = ["class_paths", "code_hash", "modules_behind"]
 # messages, lazy names, the index and its checks, texts, exports and uploads: no number depends on them
 _ASIDE = re.compile(
     r"zoo"
-    r"|zoo\.(?:errors|text|files|safe_yaml|checks|_index_\w+|_licences|_base_export|_base_report|_base_share)"
+    r"|zoo\.(?:errors|text|files|safe_yaml|checks|_index_\w+|_licences|_base_export|_base_report)"
     r"|zoo\.(?:index|pictures)(?:\..+)?"
     r"|zoo\.base\.(?:export|report)"
     r"|.+[._](?:picture|pictures|draw|show)"  # files with these names draw

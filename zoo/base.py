@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
-from zoo._base_export import Exportable
+from zoo._base_collective import gather, sum_over_ranks, world_size
+from zoo._base_optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo._base_ranks import RoundStrategy, broadcast_only
 from zoo._base_report import LoadReport
 from zoo._base_resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
-from zoo._base_share import Shared
+from zoo._base_rounds import AssignOptimizer
+from zoo._base_scores import RootMean, Scores
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["RESULTS", "ROLES", "AssignOptimizer", "LoadReport", "RoundModule", "ZooModule", "is_plain"]
+    from zoo.index import Weights
+
+__all__ = [
+    "RESULTS",
+    "ROLES",
+    "AssignOptimizer",
+    "LoadReport",
+    "RootMean",
+    "RoundModule",
+    "Scores",
+    "ZooModule",
+    "average_gradients",
+    "decay_groups",
+    "every_step",
+    "gather",
+    "is_plain",
+    "sum_over_ranks",
+    "trained_steps",
+    "warmup_cosine",
+    "world_size",
+]
 
 FORMAT = 1
 """Version of what `.ckpt` and `config.json` hold; a reader refuses a higher one."""
@@ -58,21 +80,21 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and is_plain(v) for k, v in value.items())
 
 
-class ZooModule(Shared, Exportable, LightningModule):
+class ZooModule(LightningModule):
     """Base of all methods.
 
     A subclass has a constructor of plain JSON values, which this class saves as hyper-parameters, and implements
-    `forward`, `training_step`, `validation_step`, `test_step`, `predict_step`, `make_batch`, `example_input` and
+    `forward`, `training_step`, `evaluate_step`, `predict_step`, `make_batch`, `example_input` and
     `configure_optimizers`. `forward` takes what users have (pixels in [0, 1], physical units): normalisation is inside,
     so that exports and attacks see the same function.
     """
 
     parameter_roles: ClassVar[dict[str, str]] = {}
     """State-dict prefix -> role. `head`: depends on `num_classes`; `elastic`: takes its shape from the file;
-    `training`: only in `.ckpt` files; `private`: like training, and never shared."""
+    `training`: only in `.ckpt` files; `private`: like training, and never shared. See also `roles`."""
 
-    task: ClassVar[str] = ""
-    """A key of `RESULTS`."""
+    task: str = ""
+    """A key of `RESULTS`. A constructor may set it, where arguments decide."""
 
     monitor: tuple[str, str] = ("val/loss", "min")
     """Logged key that selects the best checkpoint, and `min` or `max`."""
@@ -161,7 +183,37 @@ class ZooModule(Shared, Exportable, LightningModule):
         """Draw one result of `predict` on its input, as a person would want to see it."""
         raise NotImplementedError(f"{type(self).__name__} must implement show()")
 
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Evaluate a batch of validation (`stage` is `val`) or test (`test`), in most methods by updating `scores`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement evaluate_step()")
+
     # What it gets -------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Evaluate a batch of validation."""
+        self.evaluate_step("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
+        """Evaluate a batch of the test."""
+        self.evaluate_step("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of validation."""
+        self.log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test."""
+        self.log_scores("test")
+
+    def log_scores(self, stage: str) -> dict[str, Any]:
+        """Log all metrics of `scores` as `val/NAME` or `test/NAME`, and return their values by name."""
+        scores = getattr(self, "scores", None)
+        return scores.log(self, stage) if isinstance(scores, Scores) else {}
+
+    def _reset_scores(self, stage: str) -> None:
+        scores = getattr(self, "scores", None)
+        if isinstance(scores, Scores):
+            scores.reset(stage)  # an evaluation that was interrupted left values behind
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -257,14 +309,37 @@ class ZooModule(Shared, Exportable, LightningModule):
                 module.training = False
         return self
 
+    def roles(self) -> dict[str, str]:
+        """State-dict prefix -> role; a subclass whose parts depend on its arguments overrides this."""
+        return dict(self.parameter_roles)
+
     def role_of(self, key: str) -> str | None:
         """The declared role of a state-dict key, by its longest matching prefix."""
-        found = [prefix for prefix in self.parameter_roles if _is_under(key, prefix)]
-        return self.parameter_roles[max(found, key=len)] if found else None
+        roles = self.roles()
+        prefixes = [prefix for prefix in roles if _is_under(key, prefix)]
+        return roles[max(prefixes, key=len)] if prefixes else None
 
     def published_state(self) -> dict[str, Tensor]:
         """The state dict without what only training needs: what safetensors files hold."""
         return {k: v for k, v in self.state_dict().items() if self.role_of(k) not in ("training", "private")}
+
+    def export_program(self, path: str | Path) -> Path:
+        """Write `forward` as a `torch.export` program with a dynamic batch size; values are scaled inside it."""
+        from zoo._base_export import export_program
+
+        return export_program(self, path)
+
+    def export_onnx(self, path: str | Path) -> Path:
+        """Write `forward` as ONNX with a dynamic batch size (needs the extra `export`)."""
+        from zoo._base_export import export_onnx
+
+        return export_onnx(self, path)
+
+    def push(self, repo_id: str, **options: Any) -> Weights:
+        """Share this module on the Hub: `zoo.push`, whose options these are."""
+        from zoo.store import push
+
+        return push(self, repo_id, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Let elastic buffers take their shape from what is loaded; everything else stays strict."""
@@ -341,11 +416,19 @@ class ZooModule(Shared, Exportable, LightningModule):
             self._resume = {}
 
     def on_validation_start(self) -> None:
-        """Restore it for a validation with which a resumed run begins; a subclass that overrides this calls it."""
+        """Forget old scores, and restore the random state for a validation with which a resumed run begins.
+
+        A subclass that overrides this calls it.
+        """
+        self._reset_scores("val")
         if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._restore()
             # Lightning leaves these as they were, one batch ahead, and would resume the same validation once more
             self.trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
+    def on_test_start(self) -> None:
+        """Forget old scores; a subclass that overrides this calls it."""
+        self._reset_scores("test")
 
     def on_validation_end(self) -> None:
         """Go on from the random state after it; a subclass that overrides this calls it."""
@@ -367,60 +450,11 @@ class ZooModule(Shared, Exportable, LightningModule):
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every rank, on every rank. All ranks must call it."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return [value]
-        found: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(found, value)
-        return found
+        return gather(value)
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Sum of `value` over the ranks. All ranks must call it."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            value = value.clone()
-            torch.distributed.all_reduce(value)
-        return value
-
-
-class AssignOptimizer(torch.optim.Optimizer):
-    """An optimiser whose step copies values that were computed elsewhere.
-
-    With it, methods without gradients advance `global_step`, so that checkpoints, early stopping and resume work.
-
-    Args:
-        module: its parameters and buffers can be assigned by their state-dict names.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        named = [*module.named_parameters(), *module.named_buffers()]
-        if not named:
-            raise InvalidConfig(f"{type(module).__name__} has neither parameters nor buffers for a round to update.")
-        self.targets = dict(named)
-        self.staged: dict[str, Tensor] = {}
-        super().__init__([tensor for _, tensor in named], {})
-
-    def assign(self, values: dict[str, Tensor]) -> None:
-        """Stage new values by state-dict name; the next `step()` copies them. Shapes may change.
-
-        Raises:
-            UnknownName: if a name is not in the module.
-        """
-        for name, value in values.items():
-            if name not in self.targets:
-                raise UnknownName(f"No parameter or buffer {name!r} to assign.{nearest(name, self.targets)}")
-            self.staged[name] = value
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Copy the staged values."""
-        result = closure() if closure is not None else None
-        for name, value in self.staged.items():
-            target = self.targets[name]
-            if target.shape == value.shape:
-                target.copy_(value)
-            else:
-                target.data = value.to(target.device, target.dtype)
-        self.staged = {}
-        return result
+        return sum_over_ranks(value)
 
 
 class RoundModule(ZooModule):
@@ -467,18 +501,6 @@ class RoundModule(ZooModule):
         strategy = self.trainer.strategy
         if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
-
-
-def trained_steps(trainer: Trainer) -> int:
-    """Optimiser steps of the whole run, for schedules.
-
-    Raises:
-        InvalidConfig: if neither epochs nor steps are limited.
-    """
-    steps = trainer.estimated_stepping_batches
-    if steps == float("inf") or steps < 0:
-        raise InvalidConfig("A learning-rate schedule needs a known end: set trainer.max_epochs or trainer.max_steps.")
-    return int(steps)
 
 
 def _is_under(key: str, prefix: str) -> bool:

@@ -44,7 +44,7 @@ def test_c02_classes(entry: Entry) -> None:
     assert issubclass(model, ZooModule)
     assert issubclass(data, ZooDataModule)
     assert model.task == entry.task
-    assert set(model.parameter_roles.values()) <= set(ROLES)
+    assert set(model.roles().values()) <= set(ROLES)
     assert (entry.learns in ("closed-form", "rounds")) <= issubclass(model, RoundModule)
     assert model.monitor[1] in ("min", "max")
     assert model.monitor[0].startswith("val/")

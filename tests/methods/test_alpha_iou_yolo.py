@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from zoo.detection.alpha_iou_yolo import AlphaIoUYOLO, DetectorNetwork, Targets, alpha_iou_loss, assign
 from zoo.errors import BadInput, InvalidConfig, UnknownName
+from zoo.nn.detector import best_boxes
 from zoo.nn.metrics import MAP
 
 
@@ -184,11 +185,10 @@ def test_forward_refuses_sizes_that_do_not_fit() -> None:
 
 
 def test_suppression_is_per_class_and_keeps_the_best() -> None:
-    module = small(num_classes=2)
     boxes = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [40, 40, 50, 50]]])
     scores = torch.tensor([[[0.9, 0.0], [0.8, 0.0], [0.0, 0.7], [0.6, 0.0]]])
     batch = {"scale": torch.ones(1), "pad": torch.zeros(1, 2), "size": torch.tensor([[64, 64]])}
-    (found,) = module._finish(boxes, scores, batch, threshold=0.1)
+    (found,) = best_boxes(boxes, scores, batch, threshold=0.1)
     assert found["labels"].tolist() == [0, 1, 0]
     assert found["scores"].tolist() == pytest.approx([0.9, 0.7, 0.6])
 

@@ -51,7 +51,7 @@ def test_moon_network() -> None:
     logits, z = projected.network.both(torch.rand(3, 1, 28, 28))
     assert logits.shape == (3, 10)
     assert z.shape == (3, 256)
-    assert projected.parameter_roles == {"network.head": "head"}
+    assert projected.roles() == {"network.head": "head"}
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

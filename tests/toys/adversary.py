@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from toys.common import TableModule
+from zoo.base import Scores
 
 
 class ToyAdversary(TableModule):
@@ -24,7 +24,7 @@ class ToyAdversary(TableModule):
         self.features, self.lr = features, lr
         self.body = nn.Linear(features, 1)
         self.critic = nn.Linear(features, 1)
-        self.errors = nn.ModuleDict({k: MeanMetric() for k in ("val_loss", "test_loss")})
+        self.scores = Scores()
 
     def forward(self, row: Tensor) -> Tensor:
         """Value (n,)."""
@@ -43,17 +43,9 @@ class ToyAdversary(TableModule):
             optimizer.step()
         self.log("train/loss", residual.square().mean(), batch_size=len(batch["index"]))
 
-    def _log(self, stage: str, batch: dict[str, Any]) -> None:
-        self.errors[f"{stage}_loss"]((self(batch["row"]) - batch["value"]) ** 2)
-        self.log(f"{stage}/loss", self.errors[f"{stage}_loss"], batch_size=len(batch["index"]))
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log val/loss."""
-        self._log("val", batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log test/loss."""
-        self._log("test", batch)
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Squared error of each row."""
+        self.scores.update_loss(stage, (self(batch["row"]) - batch["value"]) ** 2, len(batch["index"]))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         """Value and interval."""

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from zoo.base import ZooModule
+from zoo.base import Scores, ZooModule
 from zoo.errors import BadInput
 
 
@@ -45,27 +44,16 @@ class TableModule(ZooModule):
 
 
 class ClassMetrics:
-    """Mixin: losses and accuracy of `val` and `test`, kept as metrics so that unequal ranks are weighted rightly."""
+    """Mixin: loss and accuracy of `val` and `test`, and results of a classifier."""
 
     def make_metrics(self, num_classes: int) -> None:
-        self.losses = torch.nn.ModuleDict({k: MeanMetric() for k in ("val_loss", "test_loss")})
-        self.scores = torch.nn.ModuleDict(
-            {k: MulticlassAccuracy(num_classes, average="micro") for k in ("val_acc", "test_acc")}
-        )
+        self.scores = Scores(accuracy=MulticlassAccuracy(num_classes, average="micro"))
 
-    def log_classes(self, stage: str, batch: dict[str, Any]) -> None:
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
         logits = self(batch["row"])  # type: ignore[operator]
-        count = len(batch["index"])
-        self.losses[f"{stage}_loss"](torch.nn.functional.cross_entropy(logits, batch["label"]), weight=count)
-        self.scores[f"{stage}_acc"](logits, batch["label"])
-        self.log(f"{stage}/loss", self.losses[f"{stage}_loss"], batch_size=count)  # type: ignore[attr-defined]
-        self.log(f"{stage}/accuracy", self.scores[f"{stage}_acc"], batch_size=count)  # type: ignore[attr-defined]
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.log_classes("val", batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.log_classes("test", batch)
+        loss = torch.nn.functional.cross_entropy(logits, batch["label"])
+        self.scores.update_loss(stage, loss, len(batch["index"]))
+        self.scores.update(stage, "accuracy", logits, batch["label"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         logits = self(batch["row"])  # type: ignore[operator]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from toys.common import TableModule
-from zoo.base import RoundModule
+from zoo.base import RoundModule, Scores
 
 
 class ToyRidge(RoundModule, TableModule):
@@ -22,7 +22,7 @@ class ToyRidge(RoundModule, TableModule):
         super().__init__()
         self.features, self.penalty = features, penalty
         self.register_buffer("weight", torch.zeros(features + 1, dtype=torch.float64))
-        self.errors = torch.nn.ModuleDict({k: MeanMetric() for k in ("val_mse", "test_mse")})
+        self.scores = Scores(loss=None, mse=MeanMetric())
         self._clear()
 
     def _clear(self) -> None:
@@ -54,17 +54,9 @@ class ToyRidge(RoundModule, TableModule):
         """Go on from there."""
         self.gram, self.moment = state["gram"], state["moment"]
 
-    def _log(self, stage: str, batch: dict[str, Any]) -> None:
-        self.errors[f"{stage}_mse"]((self(batch["row"]) - batch["value"]) ** 2)
-        self.log(f"{stage}/mse", self.errors[f"{stage}_mse"], batch_size=len(batch["index"]))
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log val/mse."""
-        self._log("val", batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log test/mse."""
-        self._log("test", batch)
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Squared error of each row."""
+        self.scores.update(stage, "mse", (self(batch["row"]) - batch["value"]) ** 2)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         """Value and a (meaningless) interval around it."""

@@ -350,15 +350,3 @@ def decode(raw: Tensor, points: Tensor, strides: Tensor) -> Tensor:
     with torch.autocast(raw.device.type, enabled=False):
         distances = F.softplus(raw.float()) * strides[:, None]
         return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
-
-
-def check_images(images: Tensor) -> None:
-    """Refuse what the network cannot take.
-
-    Raises:
-        BadInput: if images are not (B, 3, H, W) with sides that are multiples of 32.
-    """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise BadInput(f"images must be (B, 3, H, W), got {tuple(images.shape)}.")
-    if images.shape[2] % 32 or images.shape[3] % 32:
-        raise BadInput(f"image sides must be multiples of 32, got {tuple(images.shape[2:])}; predict() pads by itself.")

@@ -19,15 +19,13 @@ Clients take one local epoch with an optimiser whose momentum persists over roun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BadInput, nearest
 from zoo.federated._clients_transforms import create_transform
-from zoo.federated._ewwa_fl_picture import draw_contributions
 from zoo.federated._image_learner import FederatedClassifier
 from zoo.federated.clients import LocalTraining, create_client
 from zoo.federated.rules import RoundContext, Rule, create_rule
-from zoo.nn.classifiers import create_classifier, head_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,8 +72,6 @@ class EWWAFL(FederatedClassifier):
         client_processes: see `FederatedLearner.federate`.
     """
 
-    parameter_roles: ClassVar[dict[str, str]] = {"network.linear": "head"}
-
     def __init__(
         self,
         num_classes: int = 10,
@@ -105,12 +101,9 @@ class EWWAFL(FederatedClassifier):
         client_processes: int | None = None,
     ) -> None:
         super().__init__()
-        self.prepare_images()
-        model = create_classifier(network, num_classes, channels, img_size=img_size)
-        self.parameter_roles = {f"network.{head_of(model)}": "head"}  # type: ignore[misc]
         self.contributions: list[dict[str, Any]] = []
         self.federate(
-            model,
+            self.network,
             self._rule(),
             create_client("plain"),
             LocalTraining(
@@ -162,6 +155,8 @@ class EWWAFL(FederatedClassifier):
         Raises:
             BadInput: if there were no rounds yet.
         """
+        from zoo.federated._ewwa_fl_picture import draw_contributions
+
         return draw_contributions(self.contributions)
 
     def on_fit_start(self) -> None:

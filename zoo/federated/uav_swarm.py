@@ -18,18 +18,18 @@ slow are arguments of the data module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import BadInput, nearest
+from zoo import checks
 from zoo.federated._clients_transforms import create_transform
 from zoo.federated._image_learner import FederatedClassifier
 from zoo.federated._uav_swarm_network import ProjectedClassifier, features_of
 from zoo.federated.clients import LocalTraining, create_client
 from zoo.federated.rules import create_rule
-from zoo.nn.classifiers import create_classifier, head_of
+from zoo.nn.classifiers import head_of
 
 __all__ = ["ALGORITHMS", "UAVSwarm"]
 
@@ -67,8 +67,6 @@ class UAVSwarm(FederatedClassifier):
         client_processes: see `FederatedLearner.federate`.
     """
 
-    parameter_roles: ClassVar[dict[str, str]] = {"network.linear": "head", "network.head": "head"}
-
     def __init__(
         self,
         num_classes: int = 10,
@@ -97,24 +95,18 @@ class UAVSwarm(FederatedClassifier):
         client_processes: int | None = None,
     ) -> None:
         super().__init__()
-        if algorithm not in ALGORITHMS:
-            known = ", ".join(ALGORITHMS)
-            raise BadInput(f"algorithm: expected {known}; got {algorithm!r}.{nearest(algorithm, ALGORITHMS)}")
-        self.prepare_images()
-        model = create_classifier(network, num_classes, channels, img_size=img_size)
+        checks.one_of("algorithm", algorithm, ALGORITHMS)
         client, options = "plain", dict(rule_options or {})
         given = {} if mu is None else {"mu": mu}
         if algorithm == "fedprox":
             client = "fedprox"
         elif algorithm == "moon":
             client, given = "moon", {**given, "temperature": temperature}
-            model = ProjectedClassifier(model, projection, num_classes)
         elif eta is not None and algorithm != "fedavg":
             options["eta"] = eta
         server = algorithm if algorithm in ("fedadam", "fedadagrad", "fedyogi") else "fedavg"
-        self.parameter_roles = {f"network.{head_of(model)}": "head"}  # type: ignore[misc]
         self.federate(
-            model,
+            self.network,
             create_rule(rule or server, **options),
             create_client(client, **(given if client != "plain" else {})),
             LocalTraining(
@@ -123,6 +115,13 @@ class UAVSwarm(FederatedClassifier):
             transforms=[create_transform(t) for t in transforms or []],
             client_processes=client_processes,
         )
+
+    def make_network(self) -> nn.Module:
+        """The named classifier; for moon with a projection between features and classes."""
+        network = super().make_network()
+        if self.hparams["algorithm"] != "moon":
+            return network
+        return ProjectedClassifier(network, self.hparams["projection"], self.hparams["num_classes"])
 
     def local_step(self, network: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy of a client's batch, and the representation (n, projection) for moon."""

@@ -1,38 +1,106 @@
-"""What classifiers of images share: from what people have to a batch, results under their usual names, and a picture.
-
-A subclass has the hyper-parameters num_classes, class_names, channels and img_size, and a `forward` that takes images
-in [0, 1] and returns logits.
-"""
+"""What classifiers of images share: the network and its checks, evaluation, inputs of `predict`, results, a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
 
-from zoo.base import ZooModule
+from zoo import checks
+from zoo.base import Scores, ZooModule
 from zoo.errors import BadInput
+from zoo.nn.classifiers import Normalize, create_classifier, head_of, laid_out, layout_of
 from zoo.nn.images import fit_square, to_pixels
 
-__all__ = ["ImageClassifier", "draw_probabilities"]
+if TYPE_CHECKING:
+    from PIL import Image
 
-SIDE, LINE = 224, 22
+__all__ = ["ImageClassifier"]
 
 
 class ImageClassifier(ZooModule):
-    """Prediction for a classifier of square images."""
+    """Base of classifiers of square images with one label each.
+
+    A subclass has the hyper-parameters `num_classes`, `class_names`, `channels`, `img_size` and `network`, and, if it
+    wants them, `pretrained`, `mean`, `std` (a normalisation inside the network) and `channels_last`. Its constructor
+    begins with `super().__init__()`, which builds and checks; it then implements `training_step` and
+    `configure_optimizers`. Logged: `val/` and `test/` loss (cross-entropy) and accuracy.
+    """
 
     task = "image-classification"
+    monitor = ("val/accuracy", "max")
+    logged = ("loss", "accuracy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        options = self.hparams
+        checks.class_names(options.get("class_names"), options["num_classes"])
+        mean, std = options.get("mean"), options.get("std")
+        checks.per_channel(mean, std, options["channels"])
+        self.network = self.make_network()
+        self.normalize = Normalize(mean, std) if mean is not None else nn.Identity()
+        self.layout: torch.memory_format | None = None
+        if "channels_last" in options:
+            self.layout = layout_of(self.network, options["channels_last"])
+            self.network.to(memory_format=self.layout)
+        self.scores = Scores(accuracy=self.accuracy())
+
+    def make_network(self) -> nn.Module:
+        """Build what maps normalised images (N, C, H, W) to logits (N, K); by default the classifier of that name."""
+        options = self.hparams
+        return create_classifier(
+            options["network"],
+            options["num_classes"],
+            options["channels"],
+            pretrained=bool(options.get("pretrained", False)),
+            img_size=options["img_size"],
+        )
+
+    def accuracy(self) -> MulticlassAccuracy:
+        """Share of images whose label is right."""
+        return MulticlassAccuracy(self.hparams["num_classes"], average="micro")
+
+    def roles(self) -> dict[str, str]:
+        """The layer of the network that depends on the number of classes is the head."""
+        return {**super().roles(), f"network.{head_of(self.network)}": "head"}
+
+    # Network ------------------------------------------------------------------------------------------------------
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, K) of images float (N, C, H, W) in [0, 1]."""
+        channels = int(self.hparams["channels"])
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise BadInput(f"forward takes images (N, {channels}, H, W) in [0, 1], got {tuple(image.shape)}.")
+        return self.logits_of(self.network, image)
+
+    def logits_of(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Logits (N, K) of a network of this kind, whichever its weights, on images (N, C, H, W) in [0, 1]."""
+        return network(self.normalize(self.lay_out(image)))  # type: ignore[no-any-return]
+
+    def lay_out(self, image: Tensor) -> Tensor:
+        """Images in the memory layout of the network; the values stay."""
+        return image if self.layout is None else laid_out(image, self.layout)
 
     def example_input(self) -> tuple[Tensor, ...]:
         """Two images: a ramp to the right, and one downwards."""
         side = int(self.hparams["img_size"])
         ramp = torch.linspace(0, 1, side, device=self.device).expand(self.hparams["channels"], side, side)
         return (torch.stack([ramp, ramp.mT]).contiguous(),)
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Score loss and accuracy."""
+        logits = self(batch["image"]).float()
+        self.scores.update_loss(stage, F.cross_entropy(logits, batch["label"]), len(batch["index"]))
+        self.scores.update(stage, "accuracy", logits, batch["label"])
+
+    # Prediction ---------------------------------------------------------------------------------------------------
 
     @staticmethod
     def split_inputs(inputs: Any) -> list[Any]:
@@ -44,6 +112,9 @@ class ImageClassifier(ZooModule):
         """Paths, PIL images, arrays (H, W[, 3]) or tensors (C, H, W) as the network's input.
 
         Float tensors that already have its shape are taken as they are, so that a perturbation is not rounded away.
+
+        Raises:
+            BadInput: if an item is no image, or its values are out of range.
         """
         side, channels = int(self.hparams["img_size"]), int(self.hparams["channels"])
         images = []
@@ -73,35 +144,8 @@ class ImageClassifier(ZooModule):
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
         """The input, enlarged, with the probabilities of its three likeliest classes."""
+        from zoo.pictures.probabilities import draw_probabilities
+
         image = self.make_batch([inputs])["image"][0]
         pixels = np.rint(image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         return draw_probabilities(pixels, result["probs"].cpu().numpy(), self.class_names)
-
-
-def draw_probabilities(pixels: np.ndarray, probs: np.ndarray, names: Sequence[str], top: int = 3) -> Image.Image:
-    """Draw a picture above bars of its most probable classes.
-
-    Args:
-        pixels: uint8 (H, W, 1) or (H, W, 3).
-        probs: (K,).
-        names: K names.
-        top: number of bars.
-
-    Returns:
-        RGB, 224 pixels wide.
-    """
-    grey = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    small = Image.fromarray(grey).convert("RGB")
-    scale = Image.Resampling.NEAREST if max(small.size) < SIDE else Image.Resampling.BILINEAR
-    order = np.argsort(-probs, kind="stable")[:top]
-    canvas = Image.new("RGB", (SIDE, SIDE + LINE * len(order) + 4), (250, 250, 250))
-    canvas.paste(small.resize((SIDE, SIDE), scale), (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
-    for row, label in enumerate(order.tolist()):
-        y = SIDE + 4 + row * LINE
-        value = float(probs[label])
-        draw.rectangle((0, y, round(SIDE * value), y + LINE - 5), fill=(120, 170, 220))
-        draw.text((6, y), names[label], fill=(20, 20, 20), font=font)
-        draw.text((SIDE - 6, y), f"{100 * value:.0f} %", fill=(20, 20, 20), font=font, anchor="ra")
-    return canvas

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from zoo.base import gather
 
 __all__ = ["COCO_THRESHOLDS", "MAP"]
 
@@ -21,10 +22,14 @@ class MAP:
 
     Args:
         backend: `faster_coco_eval` or `pycocotools`.
+
+    Attributes:
+        class_names: name the values of single classes; None leaves these out.
     """
 
     def __init__(self, backend: str = "faster_coco_eval") -> None:
         self.backend = backend
+        self.class_names: Sequence[str] | None = None
         self.seen: list[tuple[int, dict[str, Tensor], dict[str, Tensor]]] = []
 
     def reset(self) -> None:
@@ -47,7 +52,7 @@ class MAP:
     def compute(self, class_names: Sequence[str] | None = None) -> dict[str, float]:
         """Return `map`, `map_50`, `map_75`, `map_75_95`, `map_small|medium|large`, `mar_100` and `map/<class>`.
 
-        `class_names` names the per-class values; None leaves these out.
+        `class_names` names the values of single classes, if given in place of the attribute.
         Values are in [0, 1], or -1 where there is no such object. All ranks must call it and get the same values.
         """
         from torchmetrics.detection import MeanAveragePrecision
@@ -62,18 +67,11 @@ class MAP:
             sync_on_compute=False,
         )
         metric.warn_on_many_detections = False
-        seen = sorted(self._gathered(), key=lambda item: item[0])
+        seen = sorted((item for part in gather(self.seen) for item in part), key=lambda item: item[0])
         if not seen:
             return {"map": -1.0, "map_50": -1.0, "map_75": -1.0, "map_75_95": -1.0}
         metric.update([p for _, p, _ in seen], [t for _, _, t in seen])
-        return _values(metric.compute(), class_names)
-
-    def _gathered(self) -> list[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self.seen
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, self.seen)
-        return [item for part in parts for item in part]
+        return _values(metric.compute(), class_names or self.class_names)
 
 
 def _values(found: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, float]:

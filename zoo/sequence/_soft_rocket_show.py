@@ -5,9 +5,10 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from zoo.pictures.palette import colour_of
+
 __all__ = ["draw_series"]
 
-_COLOURS = ("#2f80c8", "#d97706", "#3f9d6a", "#b05fb8", "#7f8c8d", "#c2544f")
 _SIZE = (440, 240)
 _MARGIN = 16
 
@@ -24,5 +25,5 @@ def draw_series(series: Tensor, title: str) -> Image.Image:
         scale = (bottom - top) / (high - low if high > low else 1.0)
         step = (width - 2 * _MARGIN) / max(1, len(channel) - 1)
         line = [(_MARGIN + i * step, bottom - (float(v) - low) * scale) for i, v in enumerate(channel)]
-        draw.line(line, fill=_COLOURS[number % len(_COLOURS)], width=2, joint="curve")
+        draw.line(line, fill=colour_of(number), width=2, joint="curve")
     return picture

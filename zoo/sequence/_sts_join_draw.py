@@ -10,12 +10,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from zoo.pictures.palette import CURVES
 from zoo.sequence._sts_join_index import STSIndex
 
 __all__ = ["draw_join"]
 
-# mid tones on a light ground, told apart also by people who confuse red and green
-_GROUND, _GREY, _QUERY, _PARTNER, _TOGETHER = "#fbfbf9", "#d3d6d8", "#2f80c8", "#7f8c8d", "#d9480f"
+_GROUND, _GREY, _TOGETHER = "#fbfbf9", "#d3d6d8", "#d9480f"
+_QUERY, _PARTNER = CURVES[0], CURVES[4]
 _SIDE, _EDGE, _SCALE = 420, 26, 3
 
 

@@ -104,7 +104,7 @@ class SoftRocket(RoundModule):
             raise BadInput("Hard pooling has no gradient: tune_epochs needs pooling soft or straight-through.")
         self.outputs = num_classes or targets
         if not num_classes:
-            self.task = "time-series-regression"  # type: ignore[misc]
+            self.task = "time-series-regression"
         self.rocket = Rocket(
             num_kernels, length, channels, kernel_seed, pooling, sharpness, shift, trainable=tune_epochs > 0
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from zoo.robustness._rslad_losses import kl
+from zoo.nn.adversarial_losses import kl
 from zoo.studies import Outcome, study
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# distinguishable for colour-blind readers (Okabe and Ito), dark enough for white text on most
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B5EA7", "#B8860B", "#3B8EA5", "#A23B3B", "#4F772D", "#5C5C5C")
+from zoo.pictures.palette import CLASSES, colour_of
+
+__all__ = ["draw_boxes"]
 
 
 def draw_boxes(
@@ -36,7 +37,7 @@ def draw_boxes(
     font = ImageFont.load_default(size=max(11, min(22, side // 48)))
     # weak detections first, so that the strongest lie on top
     for box, label, text in reversed(list(zip(boxes.tolist(), labels, texts, strict=True))):
-        colour = COLOURS[int(label) % len(COLOURS)]
+        colour = colour_of(int(label), CLASSES)
         x1, y1, x2, y2 = (v * factor for v in box)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

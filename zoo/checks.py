@@ -1,0 +1,81 @@
+"""Checks of arguments: each raises `BadInput` that names the argument, what is allowed and what was given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from zoo.errors import BadInput, nearest
+
+__all__ = ["above", "at_least", "class_names", "one_of", "per_channel", "share_of_one"]
+
+
+def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Check that a value is one of those allowed.
+
+    Args:
+        name: of the argument, as the user writes it.
+        value: what was given.
+        allowed: every legal value, in the order in which the message lists them.
+
+    Raises:
+        BadInput: otherwise, with the nearest legal value.
+    """
+    if value not in allowed:
+        names = ", ".join(str(a) for a in allowed)
+        raise BadInput(f"{name}: expected one of {names}; got {value!r}.{nearest(value, [str(a) for a in allowed])}")
+
+
+def at_least(name: str, value: float, lowest: float) -> None:
+    """Check that a number is not below `lowest`.
+
+    Raises:
+        BadInput: otherwise, also for NaN.
+    """
+    if not value >= lowest:
+        raise BadInput(f"{name} must be at least {lowest}, got {value}.")
+
+
+def above(name: str, value: float, bound: float) -> None:
+    """Check that a number is above `bound`.
+
+    Raises:
+        BadInput: otherwise, also for NaN.
+    """
+    if not value > bound:
+        wanted = "positive" if bound == 0 else f"above {bound}"
+        raise BadInput(f"{name} must be {wanted}, got {value}.")
+
+
+def share_of_one(name: str, value: float, *, ends: bool = True) -> None:
+    """Check that a number lies in [0, 1], or in (0, 1) without the ends.
+
+    Raises:
+        BadInput: otherwise, also for NaN.
+    """
+    if not (0 <= value <= 1 if ends else 0 < value < 1):
+        raise BadInput(f"{name} must be in {'[0, 1]' if ends else '(0, 1)'}, got {value}.")
+
+
+def class_names(names: Sequence[str] | None, num_classes: int) -> None:
+    """Check that there is one name for each class, or no name at all.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    if names is not None and len(names) != num_classes:
+        raise BadInput(f"{len(names)} class_names were given for {num_classes} classes.")
+
+
+def per_channel(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
+    """Check a normalisation: one mean and one positive deviation for each channel, or neither.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    if mean is None and std is None:
+        return
+    if mean is None or std is None or len(mean) != channels or len(std) != channels:
+        raise BadInput(f"mean and std need one value for each of the {channels} channels, or both be left out.")
+    for value in std:
+        above("std", value, 0)
