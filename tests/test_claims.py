@@ -359,6 +359,21 @@ def test_results_are_whole_or_absent_and_drift_is_seen(entry: index.Entry) -> No
         read_results(path)
 
 
+def test_a_results_file_has_one_run_a_line(entry: index.Entry) -> None:
+    claims_of_toy = write_claims(entry, PAIR)
+    path = claims.card_folder(entry) / "results.json"
+    runs = runs_with(entry, claims_of_toy[0], {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]})
+    content = write_results(path, entry, claims_of_toy, dict(reversed(runs.items())))
+    lines = path.read_text().splitlines()
+    for name, item in {**content["claims"], **content["runs"]}.items():
+        (line,) = (line for line in lines if line.startswith(f'  "{name}": '))
+        assert json.loads("{" + line.rstrip(",") + "}") == {name: item}
+    assert json.loads(path.read_text()) == content
+    assert list(content["runs"]) == sorted(runs)  # whatever the order they came in
+    path.write_text(json.dumps(content, indent=1))  # as earlier versions wrote it
+    assert read_results(path) == content
+
+
 # What the repository publishes ------------------------------------------------------------------------------------
 
 

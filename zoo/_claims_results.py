@@ -1,10 +1,11 @@
 """`results.json`: raw values of every run, and what they say about each claim. Written whole or not at all.
 
     {"format": 1, "zoo": id,
-     "runs": {fingerprint: {"spec", "metrics", "curves", "epochs", "minutes", "code", "commit", "versions", ...}},
-     "claims": {id: {"verdict", "reason", "comparisons", "values", "minutes", "command"}}}
+     "claims": {id: {"verdict", "reason", "comparisons", "values", "minutes", "command"}},
+     "runs": {fingerprint: {"spec", "metrics", "curves", "epochs", "minutes", "code", "commit", "versions", ...}}}
 
-The claims' part is computed from the runs' part; nothing in the file is written by hand.
+The claims' part is computed from the runs' part; nothing in the file is written by hand. Each claim and each run is
+one line, in a fixed order, so that a new run shows in a diff as one line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +95,27 @@ def write_results(path: Path, entry: Entry, claims: Iterable[Claim], runs: Mappi
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        # a point of a curve on one line
-        file.write(re.sub(r"\[\s+([^\s\[\]{}\"]+),\s+([^\s\[\]{}\"]+)\s+\]", r"[\1, \2]", text) + "\n")
+        file.write(results_text(content))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
     return content
+
+
+def results_text(content: Mapping[str, Any]) -> str:
+    """The text of a results file: valid JSON, one claim or run a line."""
+
+    def dumped(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    parts = []
+    for key, value in content.items():
+        if key in ("claims", "runs"):
+            lines = ",\n".join(f"  {dumped(name)}: {dumped(item)}" for name, item in value.items())
+            parts.append(f" {dumped(key)}: {{\n{lines}\n }}" if lines else f" {dumped(key)}: {{}}")
+        else:
+            parts.append(f" {dumped(key)}: {dumped(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def round_values(value: Any) -> Any:
