@@ -234,6 +234,23 @@ def test_a_key_covers_recipe_settings_seed_and_code_but_no_texts(
     assert not keys() & first
 
 
+def test_a_recipe_is_parsed_once_until_its_file_changes(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    read = _claims_plan.read_config
+    monkeypatch.setattr(_claims_plan, "read_config", lambda path: parsed.append(path) or read(path))
+    recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
+    recipe.write_text(recipe.read_text() + "# not in any cache yet\n")
+    found = write_claims(entry, PAIR)
+    before = _claims_plan.jobs_of(entry, found[0])
+    _claims_plan.plan(entry, found)
+    assert parsed == [recipe]
+    recipe.write_text(recipe.read_text().replace("5e-2", "6e-2"))  # as long as before
+    assert _claims_plan.jobs_of(entry, found[0]) != before
+    assert parsed == [recipe, recipe]
+
+
 def test_the_code_hash_ignores_texts_and_sees_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "hashed_toy"
     package.mkdir()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from zoo import index
@@ -75,8 +77,19 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _recipe(entry: Entry, tag: str) -> dict[str, Any]:
-    return read_config(index.recipe_path(entry, tag))
+def _recipe(entry: Entry, tag: str) -> Mapping[str, Any]:
+    """What a recipe says; parsed again only when its file has changed, since every arm and seed asks for it."""
+    path = index.recipe_path(entry, tag)
+    try:
+        about = path.stat()
+    except OSError:
+        return read_config(path)  # whose error names the file
+    return _parsed_recipe(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=256)
+def _parsed_recipe(path: Path, changed: int, size: int) -> Mapping[str, Any]:
+    return read_config(path)
 
 
 def recipe_hash(entry: Entry, tag: str) -> str:
