@@ -202,11 +202,13 @@ def seeds_of(claim: Claim, seeds: Sequence[int] | None = None) -> list[int | Non
     return [seed for seed in claim.seeds if seeds is None or seed in seeds]
 
 
-def measures_of(claim: Claim) -> list[str]:
-    """Commands that give a claim's metric."""
-    first = claim.metric.partition("/")[0]
+def measures_of(claim: Claim, arm: str | None = None) -> list[str]:
+    """Commands that give a claim's metric, and what its premises ask of an arm."""
     # a value on the curve was logged while training
-    return [STAGES[first]] if first in STAGES and claim.at is None else []
+    asked = [claim.metric] if claim.at is None else []
+    asked += [p.metric for p in claim.premise if arm in (p.arm, p.other)]
+    firsts = [metric.partition("/")[0] for metric in asked]
+    return list(dict.fromkeys(STAGES[first] for first in firsts if first in STAGES))
 
 
 def jobs_of(
@@ -234,7 +236,7 @@ def plan(
         whole = max(1, len(claim.arms) * len(seeds_of(claim)))
         for seed in chosen:
             for arm in claim.arms.values():
-                measures = () if arm.study else measures_of(claim)
+                measures = () if arm.study else measures_of(claim, arm.name)
                 minutes = 1.0 if quick else (claim.minutes or 0) / whole
                 label = f"{claim.id}: {arm.name}" + (f", seed {seed}" if seed is not None else "")
                 planner.add(spec_of(entry, arm, seed), label, measures, minutes)

@@ -14,28 +14,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo._claims_judge import Comparison, Condition, Judgement, Look, judge
 from zoo._claims_plan import Job, fingerprint, plan
-from zoo._claims_results import Comparison, Judgement, judge, read_results, summary, write_results
-from zoo._claims_schema import Arm, Branch, Claim, InvalidClaims, read_claims
-from zoo._claims_stats import EXPECTATIONS, Interval, decide, interval, student
+from zoo._claims_results import after_holm, judged, read_results, write_results
+from zoo._claims_schema import Arm, Branch, Claim, InvalidClaims, Premise, read_claims
+from zoo._claims_stats import EXPECTATIONS, LOOKS, Interval, decide, holm, interval, student
 from zoo.errors import BadInput, UnknownName, nearest
 from zoo.index import Entry, index_path, resolve
 
 __all__ = [
     "EXPECTATIONS",
+    "LOOKS",
     "VERDICTS",
     "Arm",
     "Branch",
     "Claim",
     "Comparison",
+    "Condition",
     "Interval",
     "InvalidClaims",
     "Judgement",
+    "Look",
     "Plan",
+    "Premise",
+    "after_holm",
     "card_folder",
     "claims_of",
     "decide",
     "drifted",
+    "holm",
     "interval",
     "judge",
     "make_plan",
@@ -46,7 +53,7 @@ __all__ = [
     "student",
 ]
 
-VERDICTS = ("holds", "opposite", "undecided", "not run")
+VERDICTS = ("holds", "opposite", "undecided", "premise not met", "not run")
 RUNS = Path("runs") / "reproduce"
 
 
@@ -72,17 +79,19 @@ def results_of(entry: Entry) -> dict[str, Any]:
 
 def drifted(entry: Entry) -> list[str]:
     """Claims whose stored verdict or numbers are not what the stored raw values give; none, if all is well."""
-    found, claims = results_of(entry), claims_of(entry)
-    stored: dict[str, Any] = found.get("claims", {})
-    problems = [f"{entry.id}: results.json has a claim {name!r} that claims.yaml has not" for name in stored]
-    problems = [p for p, name in zip(problems, stored, strict=True) if name not in {c.id for c in claims}]
-    for claim in claims if stored else []:
-        fresh = summary(claim, judge(entry, claim, found["runs"]))
-        old = {k: v for k, v in stored.get(claim.id, {}).items() if k != "command"}
-        if fresh != old:
-            problems.append(
-                f"{entry.id}: {claim.id}: results.json says {old.get('verdict')}, its runs {fresh['verdict']}"
-            )
+    results, claims = results_of(entry), claims_of(entry)
+    stored: dict[str, Any] = results.get("claims", {})
+    known = {claim.id for claim in claims}
+    problems = [
+        f"{entry.id}: results.json has a claim {n!r} that claims.yaml has not" for n in stored if n not in known
+    ]
+    fresh = judged(entry, claims, results["runs"]) if stored else {}
+    for name, about in fresh.items():
+        old = {k: v for k, v in stored.get(name, {}).items() if k != "command"}
+        if about != old:
+            said, says = old.get("verdict"), about["verdict"]
+            what = "its numbers are not those of its runs" if said == says else f"says {said}, its runs {says}"
+            problems.append(f"{entry.id}: {name}: results.json {what}; run: zoo card {entry.id}")
     return problems
 
 
