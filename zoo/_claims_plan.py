@@ -195,11 +195,18 @@ class _Planner:
         return float(_recipe(self.entry, tag).get("minutes") or 0)
 
 
-def seeds_of(claim: Claim, seeds: Sequence[int] | None = None) -> list[int | None]:
-    """Seeds to run: those asked for among the claim's, or one run without a seed for an exact claim."""
+def seeds_of(claim: Claim, seeds: Sequence[int] | None = None, look: int | None = None) -> list[int | None]:
+    """Seeds to run; one run without a seed for an exact claim.
+
+    Args:
+        claim: whose seeds.
+        seeds: only these among them.
+        look: only those up to this look, from 1, of a claim that adds seeds.
+    """
     if claim.exact:
         return [None]
-    return [seed for seed in claim.seeds if seeds is None or seed in seeds]
+    until = claim.looks[min(look, len(claim.looks)) - 1] if claim.looks and look else None
+    return [seed for seed in claim.seeds[:until] if seeds is None or seed in seeds]
 
 
 def measures_of(claim: Claim, arm: str | None = None) -> list[str]:
@@ -220,7 +227,12 @@ def jobs_of(
 
 
 def plan(
-    entry: Entry, claims: Sequence[Claim], seeds: Sequence[int] | None = None, *, quick: bool = False
+    entry: Entry,
+    claims: Sequence[Claim],
+    seeds: Sequence[int] | None = None,
+    *,
+    quick: bool = False,
+    look: int | None = None,
 ) -> list[Job]:
     """Runs of some claims, in the order to do them: seed by seed, so that a claim interrupted has whole pairs.
 
@@ -229,10 +241,11 @@ def plan(
         claims: of that method.
         seeds: only these among each claim's seeds.
         quick: smoke runs of the first seed.
+        look: only what claims that add seeds need up to this look.
     """
     planner = _Planner(entry, quick)
     for claim in claims:
-        chosen = seeds_of(claim, seeds)[: 1 if quick else None]
+        chosen = seeds_of(claim, seeds, look)[: 1 if quick else None]
         whole = max(1, len(claim.arms) * len(seeds_of(claim)))
         for seed in chosen:
             for arm in claim.arms.values():
