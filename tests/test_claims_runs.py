@@ -316,8 +316,20 @@ def test_a_checkout_says_when_its_runs_contradict_what_is_published(
     assert cli.main(["reproduce", "toy-net"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^opposite +fast-wins", shown, re.MULTILINE)
-    assert "results.json: holds" in shown  # the same code had measured it: the published runs stay
+    assert "    results.json: holds" in shown  # the same code had measured it: the published runs stay
     assert json.loads(path.read_text())["claims"]["fast-wins"]["verdict"] == "holds"
+
+
+def test_the_first_measurement_says_what_is_left_after_holm(
+    stubbed: index.Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = ("0.5", "0.625", "0.75")
+    write_claims(stubbed, "".join(PAIR.replace("0.5", rate).replace("fast", f"n{i}") for i, rate in enumerate(rates)))
+    scores = {f"{rate}:{seed}": 0.25 + gain for rate in rates for seed, gain in enumerate((0.03, 0.05, 0.07))}
+    (tmp_path / "luck").write_text(json.dumps(scores | {f"0.25:{seed}": 0.25 for seed in range(3)}))
+    assert cli.main(["reproduce", "toy-net"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("results.json: holds  (undecided after Holm)") == 3
 
 
 @pytest.mark.parametrize(

@@ -129,17 +129,21 @@ def _verdicts(plan: Plan, report: Report) -> list[str]:
         for here, there, how in side_by_side(published, fresh):
             beside = f"; published {_interval(there)}; {how}" if there else ""
             lines.append(f"    {here['against']}: {_interval(here)}{beside}")
-        if published is not None and published["verdict"] != "not run":
-            lines.append(f"    published: {published['verdict']}{_details(published)}")
-        stored = (report.results or {}).get("claims", {}).get(claim.id, {})
-        if stored.get("verdict") not in (None, fresh["verdict"]):
-            lines.append(f"    {Path(report.path or '').name}: {stored['verdict']}{_details(stored)}")
+        said = [] if published is None or published["verdict"] == "not run" else [f"published: {_said(published)}"]
+        stored = (report.results or {}).get("claims", {}).get(claim.id)
+        if stored is not None and (stored["verdict"] != fresh["verdict"] or not (report.apart or said)):
+            said.append(f"{Path(report.path or '').name}: {_said(stored)}")
+        lines += [f"    {line}" for line in said]
     return lines
 
 
 def _interval(about: dict[str, Any]) -> str:
     spread = "" if about["low"] is None or about["n"] == 0 else f" [{about['low']:.4g}, {about['high']:.4g}]"
     return f"{about['mean']:+.4g}{spread}"
+
+
+def _said(about: dict[str, Any]) -> str:
+    return f"{about['verdict']}{_details(about)}"
 
 
 def _details(about: dict[str, Any]) -> str:

@@ -270,6 +270,7 @@ class Report:
         fresh: claim -> what the runs of this folder say by themselves.
         results: content of the results file; None for a smoke run.
         path: of that file.
+        apart: whether it is a reader's own.
     """
 
     failed: list[str]
@@ -277,6 +278,7 @@ class Report:
     fresh: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, Any] | None = None
     path: Path | None = None
+    apart: bool = False
 
 
 class _Evidence:
@@ -370,4 +372,4 @@ def reproduce(
         broken |= {job.key for job in jobs} - evidence.done
         claims = evidence.undecided(claims)
     evidence.write()
-    return Report(failed, published, evidence.alone(), evidence.content, path)
+    return Report(failed, published, evidence.alone(), evidence.content, path, fresh)
