@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo import index
 from zoo._card_header import header
+from zoo._claims_results import after_holm
 from zoo._claims_schema import Claim
 from zoo._index_recipes import read_recipe, section_of
 from zoo.index import Entry, Weights
@@ -125,58 +126,105 @@ def _weights(entry: Entry) -> list[str]:
     lines = table(("name", "parameters", "size", "measured", "sha256", "licence"), rows)
     others = [f"`{w.tag}`" for w in entry.weights.values() if not w.sha256]
     if others:
-        lines += [f"Recipes without published weights: {', '.join(others)}.", ""]
+        listed = f"{', '.join(others)}."
+        word = "recipe" if len(others) == 1 else "recipes"
+        lines += folded(f"{len(others)} {word} without published weights", [listed, ""], when=len(others) > _LONG)
     return lines
 
 
+_LONG = 5
+"""Rows of a table that is still read at a glance."""
+
+
+def folded(title: str, lines: list[str], *, when: bool = True) -> list[str]:
+    """Lines behind a title that opens them, if they are long; else below the title."""
+    if not when:
+        return [f"{title}: {lines[0]}", *lines[1:]]
+    return ["<details>", f"<summary>{title}</summary>", "", *lines, "</details>", ""]
+
+
 def _training(entry: Entry) -> list[str]:
-    rows = []
+    shown: list[tuple[Any, ...]] = []
+    hidden: list[tuple[Any, ...]] = []
     for tag, weights in entry.weights.items():
-        if not (recipe := read_recipe(entry, tag)):
-            continue
-        trainer, data = recipe.get("trainer") or {}, section_of(recipe, "data")
-        devices = trainer.get("devices", 1) if trainer.get("accelerator") == "gpu" else "CPU"
-        cost = f"{recipe['minutes']} min" if recipe.get("minutes") else "-"
-        batch = data.get("batch_size", "-")
-        about = str(recipe.get("description", "")).rstrip(".")
-        tolerance = "-" if weights.tolerance is None else json.dumps(weights.tolerance)
-        place = f"{devices} GPUs" if devices != "CPU" else "CPU"
-        rows.append(
-            (f"`zoo train {entry.id}:{tag}`", about, trainer.get("max_epochs", "-"), batch, place, cost, tolerance)
-        )
-    lines = table(("command", "what", "epochs", "batch", "on", "cost", "a re-run may differ by"), rows)
-    return [*lines, "Costs are wall-clock minutes on two CPU cores.", ""] if lines else ["No recipe.", ""]
+        if recipe := read_recipe(entry, tag):
+            row = _recipe_row(entry, tag, weights, recipe)
+            (shown if weights.sha256 or tag == entry.default else hidden).append(row)
+    if not shown and not hidden:
+        return ["No recipe.", ""]
+    head = ("command", "what", "epochs", "batch", "on", "cost", "a re-run may differ by")
+    if len(shown) + len(hidden) <= _LONG:
+        lines = table(head, [*shown, *hidden])
+    else:
+        lines = table(head, shown)
+        lines += folded(f"{len(hidden)} more recipes", table(head, hidden)) if hidden else []
+    return [*lines, "Costs are wall-clock minutes on two CPU cores.", ""]
+
+
+def _recipe_row(entry: Entry, tag: str, weights: Weights, recipe: dict[str, Any]) -> tuple[Any, ...]:
+    trainer, data = recipe.get("trainer") or {}, section_of(recipe, "data")
+    devices = trainer.get("devices", 1) if trainer.get("accelerator") == "gpu" else "CPU"
+    cost = f"{recipe['minutes']} min" if recipe.get("minutes") else "-"
+    about = str(recipe.get("description", "")).rstrip(".")
+    tolerance = "-" if weights.tolerance is None else json.dumps(weights.tolerance)
+    place = f"{devices} GPUs" if devices != "CPU" else "CPU"
+    epochs, batch = trainer.get("max_epochs", "-"), data.get("batch_size", "-")
+    return f"`zoo train {entry.id}:{tag}`", about, epochs, batch, place, cost, tolerance
 
 
 # Claims -----------------------------------------------------------------------------------------------------------
 
-_HOW = """\
-Each row is a promise with the runs that decide it: every arm is trained with the same seeds, data and order, in a
-process of its own. With the differences `d` of paired seeds, their mean `m`, standard deviation `s` and number `n`, the
-95 % interval is `m ± t s / √n`, `t` being the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom.
-A promise **holds** if the whole interval lies on its side of the threshold, the **opposite** was found if the whole
-interval lies on the other side, and it is **undecided** otherwise. Exact claims depend on no chance. Raw values,
-versions, hardware and code hashes are in [results.json](results.json), the settings of all arms in
-[claims.yaml](claims.yaml)."""
+_WHERE = """\
+How verdicts are reached stands in [claims.md](../../docs/claims.md). Raw values, versions, hardware and code hashes are
+in [results.json](results.json), the settings of all arms in [claims.yaml](claims.yaml)."""
 
 
 def _claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[str]:
     if not claims:
         return ["None yet.", ""]
     found = results.get("claims", {})
-    rows = [(c.promise, c.paper.get("value", "-"), _measured(c, found), _verdict(c, found)) for c in claims]
-    lines = [_HOW, "", *table(("promise", "the paper", "measured", "verdict"), rows)]
+    rows = [
+        (c.promise, c.paper.get("value", "-"), _wanted(c), _measured(c, found), _verdict(c, found), _holm(c, found))
+        for c in claims
+    ]
+    lines = [_WHERE, "", *table(("promise", "the paper", "wanted", "measured", "verdict", "after Holm"), rows)]
     lines += ["```bash", f"zoo reproduce {entry.id} --dry-run          # the plan and its cost"]
-    lines += [f"zoo reproduce {entry.id} --claim CLAIM", "```", ""]
+    lines += [f"zoo reproduce {entry.id} --claim CLAIM --fresh  # your own runs beside the published ones", "```", ""]
     for claim in claims:
         lines += _detail(claim, found.get(claim.id), folder)
     return lines
 
 
+def _wanted(claim: Claim) -> str:
+    """What would be called holds, with the margin that decides."""
+    margin = number(claim.margin)
+    if claim.expect in ("higher", "lower"):
+        return claim.expect + (f" by more than {margin}" if claim.margin else "")
+    if claim.expect == "not-worse":
+        return f"not {'lower' if claim.better == 'higher' else 'higher'} by {margin} or more"
+    if claim.expect == "within":
+        return f"within {margin}" + (f" of {number(claim.value)}" if claim.value is not None else "")
+    return f"{claim.expect.replace('-', ' ')} {number(claim.value)}" + (f", give or take {margin}" * bool(claim.margin))
+
+
 def _verdict(claim: Claim, found: dict[str, Any]) -> str:
+    """In bold, with what belongs to it: why, at which look, what could have been seen."""
     about = found.get(claim.id, {"verdict": "not run", "reason": claim.reason or "not run yet"})
-    reason = f" ({about['reason']})" if about.get("reason") else ""
-    return f"**{about['verdict']}**{reason}"
+    parts = [about["reason"]] if about.get("reason") else []
+    if look := about.get("look"):
+        parts.append(f"look {look['number']} of {look['of']}, {look['seeds']} seeds")
+    if about.get("detectable") is not None:
+        parts.append(f"could have seen {number(about['detectable'])}")
+    return f"**{about['verdict']}**" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def _holm(claim: Claim, found: dict[str, Any]) -> str:
+    """What is left of a verdict among all of the card's, with its adjusted p-value."""
+    about = found.get(claim.id, {})
+    stands = after_holm(about)
+    if stands is None:
+        return "-"
+    return f"{stands} (p {'< 0.0001' if about['p_holm'] < 1e-4 else number(round(about['p_holm'], 4))})"
 
 
 def number(value: float | None) -> str:
@@ -192,15 +240,16 @@ def _measured(claim: Claim, found: dict[str, Any]) -> str:
     for c in about.get("comparisons", []):
         if c["against"] == "value":
             ours = _means(about["values"])[claim.of_role("ours")[0].name]
-            parts.append(
-                f"{claim.metric} {number(ours)}, promised {claim.expect.replace('-', ' ')} {number(claim.value)}"
-            )
+            seeds = f", {c['n']} seeds" if c["n"] else ""
+            parts.append(f"{number(ours)} {claim.metric}{seeds}")
             continue
         spread = (
             "" if c["n"] == 0 or c["low"] is None else f" [{number(c['low'])}, {number(c['high'])}], {c['n']} seeds"
         )
         against = "" if c["against"] in ("baseline", "contrast") else f" against {c['against']}"
         parts.append(f"{'+' if c['mean'] > 0 else ''}{number(c['mean'])} {claim.metric}{against}{spread}")
+    if parts and claim.judge:
+        parts[-1] += f" (scored by {claim.judge})"
     return "; ".join(parts) or "-"
 
 
@@ -233,7 +282,18 @@ def _detail(claim: Claim, about: dict[str, Any] | None, folder: Path) -> list[st
     ]
     source = claim.paper.get("source")
     lines += [f"The paper: {claim.paper.get('value', '-')} ({source}).", ""] if source else []
+    lines += _premises(about)
     return [*lines, *table(head, rows), *_picture(folder, f"claim-{claim.id}", f"Curves of {claim.id}")]
+
+
+def _premises(about: dict[str, Any]) -> list[str]:
+    """What had to be so, as measured."""
+    lines = []
+    for p in about.get("premises", []):
+        measured = "no finite value" if p["measured"] is None else number(p["measured"])
+        met = "met" if p["met"] else "**not met**"
+        lines.append(f"- Premise {met}: {p['says']} (`{p['metric']}` {measured}, wanted {p['wanted']}).")
+    return [*lines, ""] if lines else []
 
 
 # Data and citation ------------------------------------------------------------------------------------------------

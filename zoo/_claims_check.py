@@ -50,7 +50,10 @@ def check_names(entry: Entry, claims: Sequence[Claim], where: str) -> None:
                     seen[tag] = _constructors(entry.tag(tag))
                 problems += _check_settings(seen[tag], settings, at)
             assert arm.recipe is not None
-            problems += _check_metric(seen[arm.recipe]["model"], claim)
+            model = seen[arm.recipe]["model"]
+            problems += _check_metric(model, f"{claim.id}.metric", claim.metric, curve=claim.at is not None)
+            for metric, at in _premises(claim, arm):
+                problems += _check_metric(model, at, metric)
     raise_if_any(where, list(dict.fromkeys(problems)))
 
 
@@ -105,19 +108,25 @@ def _check_weights(value: Any, where: str) -> list[str]:
     return []
 
 
-def _check_metric(model: Any, claim: Claim) -> list[str]:
+def _premises(claim: Claim, arm: Arm) -> list[tuple[str, str]]:
+    """Metrics that premises ask of an arm, and where each stands in the file."""
+    asked = [(p, f"{claim.id}.premise[{place}].metric") for place, p in enumerate(claim.premise, 1)]
+    return [(p.metric, where) for p, where in asked if arm.name in (p.arm, p.other)]
+
+
+def _check_metric(model: Any, where: str, metric: str, *, curve: bool = False) -> list[str]:
     """A metric is `test/NAME` or `val/NAME`, and NAME is one that the class says it logs, where it says so."""
-    first, _, name = claim.metric.partition("/")
+    first, _, name = metric.partition("/")
     if first not in ("test", "val", "train") or not name:
-        near = nearest(claim.metric, [f"{s}/{n}" for s in ("test", "val") for n in model.logged])
-        return [f"{claim.id}.metric: expected test/NAME or val/NAME, got {claim.metric!r}.{near}"]
-    if claim.at is not None and first == "test":
-        return [f"{claim.id}.metric: {claim.metric} has no curve; with at: use val/{name}"]
+        near = nearest(metric, [f"{s}/{n}" for s in ("test", "val") for n in model.logged])
+        return [f"{where}: expected test/NAME or val/NAME, got {metric!r}.{near}"]
+    if curve and first == "test":
+        return [f"{where}: {metric} has no curve; with at: use val/{name}"]
     if first == "train" or not model.logged or _known(name, model.logged):
         return []
     known = [f"{first}/{n}" for n in model.logged]
-    near = nearest(claim.metric, known)
-    return [f"{claim.id}.metric: {model.__name__} logs no {claim.metric!r}.{near} It logs: {', '.join(known)}"]
+    near = nearest(metric, known)
+    return [f"{where}: {model.__name__} logs no {metric!r}.{near} It logs: {', '.join(known)}"]
 
 
 def _known(name: str, patterns: Iterable[str]) -> bool:
@@ -137,7 +146,7 @@ def _check_study(entry: Entry, claim: Claim, arm: Arm, where: str) -> list[str]:
         for name in arm.set
         if name not in known
     ]
-    if claim.metric not in function.metrics:
-        near = nearest(claim.metric, function.metrics)
-        found.append(f"{claim.id}.metric: {arm.study} returns no {claim.metric!r}.{near}")
+    for metric, at in [(claim.metric, f"{claim.id}.metric"), *_premises(claim, arm)]:
+        if metric not in function.metrics:
+            found.append(f"{at}: {arm.study} returns no {metric!r}.{nearest(metric, function.metrics)}")
     return found

@@ -182,18 +182,27 @@ class _Planner:
         return float(_recipe(self.entry, tag).get("minutes") or 0)
 
 
-def seeds_of(claim: Claim, seeds: Sequence[int] | None = None) -> list[int | None]:
-    """Seeds to run: those asked for among the claim's, or one run without a seed for an exact claim."""
+def seeds_of(claim: Claim, seeds: Sequence[int] | None = None, look: int | None = None) -> list[int | None]:
+    """Seeds to run; one run without a seed for an exact claim.
+
+    Args:
+        claim: whose seeds.
+        seeds: only these among them.
+        look: only those up to this look, from 1, of a claim that adds seeds.
+    """
     if claim.exact:
         return [None]
-    return [seed for seed in claim.seeds if seeds is None or seed in seeds]
+    until = claim.looks[min(look, len(claim.looks)) - 1] if claim.looks and look else None
+    return [seed for seed in claim.seeds[:until] if seeds is None or seed in seeds]
 
 
-def measures_of(claim: Claim) -> list[str]:
-    """Commands that give a claim's metric."""
-    first = claim.metric.partition("/")[0]
+def measures_of(claim: Claim, arm: str | None = None) -> list[str]:
+    """Commands that give a claim's metric, and what its premises ask of an arm."""
     # a value on the curve was logged while training
-    return [STAGES[first]] if first in STAGES and claim.at is None else []
+    asked = [claim.metric] if claim.at is None else []
+    asked += [p.metric for p in claim.premise if arm in (p.arm, p.other)]
+    firsts = [metric.partition("/")[0] for metric in asked]
+    return list(dict.fromkeys(STAGES[first] for first in firsts if first in STAGES))
 
 
 def jobs_of(
@@ -205,7 +214,12 @@ def jobs_of(
 
 
 def plan(
-    entry: Entry, claims: Sequence[Claim], seeds: Sequence[int] | None = None, *, quick: bool = False
+    entry: Entry,
+    claims: Sequence[Claim],
+    seeds: Sequence[int] | None = None,
+    *,
+    quick: bool = False,
+    look: int | None = None,
 ) -> list[Job]:
     """Runs of some claims, in the order to do them: seed by seed, so that a claim interrupted has whole pairs.
 
@@ -214,14 +228,15 @@ def plan(
         claims: of that method.
         seeds: only these among each claim's seeds.
         quick: smoke runs of the first seed.
+        look: only what claims that add seeds need up to this look.
     """
     planner = _Planner(entry, quick)
     for claim in claims:
-        chosen = seeds_of(claim, seeds)[: 1 if quick else None]
+        chosen = seeds_of(claim, seeds, look)[: 1 if quick else None]
         whole = max(1, len(claim.arms) * len(seeds_of(claim)))
         for seed in chosen:
             for arm in claim.arms.values():
-                measures = () if arm.study else measures_of(claim)
+                measures = () if arm.study else measures_of(claim, arm.name)
                 minutes = 1.0 if quick else (claim.minutes or 0) / whole
                 label = f"{claim.id}: {arm.name}" + (f", seed {seed}" if seed is not None else "")
                 planner.add(spec_of(entry, arm, seed), label, measures, minutes)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ def carry_out(
     parallel: int = 1,
     on_done: Callable[[Job], None] = lambda job: None,
     pause: float = 0.1,
+    done: Iterable[str] = (),
+    broken: Iterable[str] = (),
 ) -> list[str]:
     """Do the runs that are not done yet.
 
@@ -97,12 +99,17 @@ def carry_out(
         parallel: processes at once.
         on_done: called after each run, also for those done before.
         pause: seconds between looks at the processes.
+        done: keys of runs that an earlier call has done.
+        broken: keys of runs that an earlier call could not do; what needs them is not started.
 
     Returns:
         One message for each run that failed or could not start.
     """
     with alone(place.folder), Display(len(jobs)) as display:
-        return _Queue(place, jobs, parallel, on_done, display).work(pause)
+        queue = _Queue(place, jobs, parallel, on_done, display)
+        queue.done |= set(done)
+        queue.broken |= set(broken)
+        return queue.work(pause)
 
 
 class _Queue:
@@ -113,6 +120,7 @@ class _Queue:
         self.waiting = list(jobs)
         self.active: list[Step] = []
         self.done: set[str] = set()
+        self.broken: set[str] = set()
         self.failed: dict[str, str] = {}
 
     def work(self, pause: float) -> list[str]:
@@ -130,8 +138,7 @@ class _Queue:
     def _start(self) -> bool:
         """Start what can start; True if something is left or was done."""
         for job in list(self.waiting):
-            broken = next((key for key in job.needs if key in self.failed), None)
-            if broken is not None:
+            if any(key in self.failed or key in self.broken for key in job.needs):
                 self.waiting.remove(job)
                 self.failed[job.key] = f"{job.label}: not started, because a run it needs has failed."
             elif is_done(self.place, job):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._claims_stats import EXPECTATIONS
+from zoo._claims_stats import EXPECTATIONS, LOOKS, looks_up_to
 from zoo._index_rules import Rule, check_keys, is_plain
 from zoo._index_rules import is_number as _number
 from zoo._index_rules import is_text as _text
@@ -19,10 +19,13 @@ from zoo.errors import ZooError, nearest
 if TYPE_CHECKING:
     from zoo.index import Entry
 
-__all__ = ["ROLES", "Arm", "Branch", "Claim", "InvalidClaims", "read_claims"]
+__all__ = ["RELATIONS", "ROLES", "Arm", "Branch", "Claim", "InvalidClaims", "Premise", "read_claims"]
 
 ROLES = ("ours", "baseline", "control", "shown")
 """What an arm is for: `ours` is compared with each `baseline` and each `control`; `shown` is only reported."""
+
+RELATIONS = ("at-least", "at-most", "above", "below")
+"""What a premise may ask of an arm; the last two also against another arm."""
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
 _METRIC = re.compile(r"[A-Za-z_][\w.-]*(?:/[\w.@-]+)*")
@@ -69,6 +72,34 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Premise:
+    """What a promise presupposes; where it fails, the runs say nothing about the promise.
+
+    Attributes:
+        arm: whose runs are asked.
+        metric: one of theirs.
+        relation: one of `RELATIONS`.
+        bound: a number, or the name of another arm for `above` and `below`.
+        says: the condition in words.
+        by: how far above or below the other arm.
+        each: every run must meet it, not only their mean.
+    """
+
+    arm: str
+    metric: str
+    relation: str
+    bound: float | str
+    says: str
+    by: float = 0.0
+    each: bool = False
+
+    @property
+    def other(self) -> str | None:
+        """The arm to compare with, if it is no number."""
+        return self.bound if isinstance(self.bound, str) else None
+
+
+@dataclass(frozen=True)
 class Claim:
     """One promise and how it is measured.
 
@@ -84,12 +115,15 @@ class Claim:
         better: `higher` or `lower`, what `not-worse` means.
         at: share of the epochs, above 0.
         seeds: of each arm; none for an exact claim.
+        looks: numbers of seeds after which it is judged, if seeds are added until it is decided; else empty.
         minutes: of all runs together.
         needs: data sets that must be given (`--root NAME=DIR`).
         contrast: factor of each arm, instead of ours minus baseline.
         reason: why it has not been run.
         note: a remark for the reader.
         across: what the curves of its study are drawn against, where their name does not say it.
+        premise: what must be so for the runs to say anything.
+        judge: whose code scores it, where that is not the zoo's.
     """
 
     id: str
@@ -109,11 +143,19 @@ class Claim:
     reason: str = ""
     note: str = ""
     across: str = ""
+    premise: tuple[Premise, ...] = ()
+    judge: str = ""
+    looks: tuple[int, ...] = ()
 
     @property
     def exact(self) -> bool:
         """Whether chance plays no part."""
         return not self.seeds
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """Numbers of seeds after which it is judged; a list of seeds is one look, an exact claim has none."""
+        return self.looks or ((len(self.seeds),) if self.seeds else ())
 
     def of_role(self, *roles: str) -> list[Arm]:
         """Arms with one of these roles, in the file's order."""
@@ -121,6 +163,8 @@ class Claim:
 
 
 def _seeds(value: Any) -> bool:
+    if type(value) is int:
+        return 2 <= value <= LOOKS[-1]
     whole = isinstance(value, list) and all(type(v) is int and 0 <= v < 2**32 for v in value)
     return whole and len(set(value)) == len(value)
 
@@ -145,7 +189,11 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "value": ("a number", _number, False),
     "better": ("higher or lower", lambda v: v in ("higher", "lower"), False),
     "at": ("a share of the epochs, above 0 and at most 1", lambda v: _number(v) and 0 < v <= 1, False),
-    "seeds": ("a list of different whole numbers", _seeds, False),
+    "seeds": (
+        f"a list of different whole numbers, or one from 2 to {LOOKS[-1]}, the largest number of seeds",
+        _seeds,
+        False,
+    ),
     "minutes": ("a number of at least 0", lambda v: _number(v) and v >= 0, False),
     "needs": ("a list of names of data sets", _texts, False),
     "contrast": (
@@ -156,6 +204,21 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "reason": ("text", _text, False),
     "note": ("text", _text, False),
     "across": ("text", _text, False),
+    "premise": (
+        "a list of conditions, such as {arm: baseline, metric: test/accuracy, at-least: 0.8, says: ...}",
+        lambda v: isinstance(v, list) and bool(v),
+        False,
+    ),
+    "judge": ("the name of the code that scores it, such as autoattack", _text, False),
+}
+_PREMISE: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
+    "arm": ("the name of an arm", _text, True),
+    "metric": ("a metric of that arm", _matches(_METRIC), False),
+    **dict.fromkeys(("at-least", "at-most"), ("a number", _number, False)),
+    **dict.fromkeys(("above", "below"), ("a number or an arm's name", lambda v: _number(v) or _text(v), False)),
+    "by": ("a number of at least 0", lambda v: _number(v) and v >= 0, False),
+    "each": ("true or false", lambda v: isinstance(v, bool), False),
+    "says": ("a sentence", _text, True),
 }
 _ARM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "recipe": ("a tag of the method", _text, False),
@@ -228,6 +291,24 @@ def _check_comparison(where: str, raw: dict[str, Any], roles: dict[str, str]) ->
     return found
 
 
+def _check_premise(where: str, raw: Any, arms: Iterable[str]) -> list[str]:
+    found = _check_keys(where, raw, _PREMISE)
+    if not isinstance(raw, dict):
+        return found
+    asked = [name for name in RELATIONS if name in raw]
+    if len(asked) != 1:
+        found.append(f"{where}: expected one of {', '.join(RELATIONS)}, got {', '.join(asked) or 'none'}")
+    found += _one_of(f"{where}.arm", raw.get("arm"), arms)
+    others = [name for name in ("above", "below") if isinstance(raw.get(name), str)]
+    for name in others:
+        found += _one_of(f"{where}.{name}", raw[name], arms)
+        if raw[name] == raw.get("arm"):
+            found.append(f"{where}.{name}: {raw[name]!r} would be compared with itself")
+    if "by" in raw and not others:
+        found.append(f"{where}.by: only between two arms; write the number that is meant instead")
+    return found
+
+
 def _check_claim(number: int, raw: Any, tags: Iterable[str]) -> list[str]:
     where = str(raw.get("id", f"claim {number}")) if isinstance(raw, dict) else f"claim {number}"
     found = _check_keys(where, raw, _CLAIM)
@@ -243,10 +324,13 @@ def _check_claim(number: int, raw: Any, tags: Iterable[str]) -> list[str]:
         if not _matches(_NAME)(name):
             found.append(f"{where}.arms: {name!r} is no kebab-case name")
         found += _check_arm(f"{where}.arms.{name}", arm, tags, needs or [])
+    premises = raw.get("premise")
+    for place, premise in enumerate(premises if isinstance(premises, list) else [], 1):
+        found += _check_premise(f"{where}.premise[{place}]", premise, [str(name) for name in arms])
     found += _check_comparison(where, raw, {str(k): _role(str(k), v) for k, v in arms.items()})
     trained = any(isinstance(a, dict) and "recipe" in a for a in arms.values())
     if trained and not raw.get("seeds"):
-        found.append(f"{where}.seeds: training depends on chance; list the seeds, such as [0, 1, 2]")
+        found.append(f"{where}.seeds: training depends on chance; give the largest number, such as 20, or a list")
     return found
 
 
@@ -295,6 +379,15 @@ def _claim(raw: dict[str, Any]) -> Claim:
         branch = Branch(start["recipe"], {**common, **start.get("set", {})}) if start else None
         settings = {**({} if "study" in arm else common), **arm.get("set", {})}
         arms[name] = Arm(name, _role(name, arm), arm.get("recipe"), arm.get("study"), settings, branch)
-    for key in ("seeds", "needs"):
-        given[key] = tuple(given.get(key) or ())
-    return Claim(arms=arms, **given)
+    seeds = given.pop("seeds", None) or ()
+    looks = looks_up_to(seeds) if isinstance(seeds, int) else ()
+    given["seeds"] = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    given["needs"] = tuple(given.get("needs") or ())
+    premise = tuple(_premise(block, given["metric"]) for block in given.pop("premise", ()))
+    return Claim(arms=arms, looks=looks, premise=premise, **given)
+
+
+def _premise(raw: dict[str, Any], metric: str) -> Premise:
+    relation = next(name for name in RELATIONS if name in raw)
+    given = {"metric": metric, **{key: value for key, value in raw.items() if key != relation}}
+    return Premise(relation=relation, bound=raw[relation], **given)

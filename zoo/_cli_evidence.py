@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo._claims_compare import side_by_side
+from zoo._claims_results import after_holm
+from zoo._claims_stats import coverage_of
 from zoo.errors import BadInput
 
 if TYPE_CHECKING:
-    from zoo.claims import Plan
+    from zoo.claims import Claim, Plan, Report
 
 __all__ = ["add_card", "add_reproduce", "run_card", "run_reproduce"]
 
@@ -19,9 +22,12 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo reproduce`."""
     parser.add_argument("name", help="id of a method")
     parser.add_argument("--claim", action="append", metavar="ID", help="only this claim; may be given several times")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these of its seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these of its seeds, as one look")
+    parser.add_argument(
+        "--looks", type=_positive, metavar="N", help="at most so many looks; seeds are added between them"
+    )
     parser.add_argument("--root", action="append", default=[], metavar="NAME=DIR", help="folder of a data set it needs")
-    parser.add_argument("--missing", action="store_true", help="only claims whose runs are not all in results.json")
+    parser.add_argument("--missing", action="store_true", help="only claims without a verdict, or with looks left")
     parser.add_argument("--quick", action="store_true", help="smoke run in minutes; its numbers are never kept")
     parser.add_argument("--dry-run", action="store_true", help="only show the plan and its cost")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (1)")
@@ -29,6 +35,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", default="runs/reproduce", metavar="DIR", help="where runs are kept (runs/reproduce)"
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="in a checkout: keep the results apart from model_cards, as in a package"
+    )
+    parser.add_argument("--out", metavar="DIR", help="the same, and write the results there instead of --folder")
 
 
 def _positive(text: str) -> int:
@@ -38,30 +48,31 @@ def _positive(text: str) -> int:
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
-    """Show the plan, carry it out, and print the verdicts; 1 if a run failed."""
+    """Show the plan, carry it out, and print this machine's verdicts beside the published ones; 1 if a run failed."""
     from zoo import claims
 
     roots = dict(_root(text) for text in options.root)
-    kind = {"quick": options.quick, "missing": options.missing}
+    kind = {"quick": options.quick, "missing": options.missing, "looks": options.looks}
     plan = claims.make_plan(options.name, options.claim, options.seeds, roots, **kind)
     folder = Path(options.folder)
     print("\n".join(_describe(plan, folder, options.jobs)), flush=True)
     if options.dry_run:
         return 0
-    before = claims.results_of(plan.entry).get("claims", {})
+    apart: dict[str, Any] = {"fresh": options.fresh, "out": Path(options.out) if options.out else None}
     try:
-        results, failed = claims.reproduce(plan, folder=folder, threads=options.threads, parallel=options.jobs)
+        report = claims.reproduce(plan, folder=folder, threads=options.threads, parallel=options.jobs, **apart)
     except KeyboardInterrupt:
         print("stopped; finished runs are kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    for message in failed:
+    for message in report.failed:
         print(f"error: {message}", file=sys.stderr)
-    if results is None:
-        print("smoke run: nothing was recorded" + (f", {len(failed)} failed" if failed else ", everything works"))
-        return 1 if failed else 0
-    print("\n".join(_verdicts(plan, results["claims"], before)))
-    print(f"written to {claims.results_path(plan, folder.resolve())}")
-    return 1 if failed else 0
+    if report.results is None:
+        failed = f", {len(report.failed)} failed" if report.failed else ", everything works"
+        print(f"smoke run: nothing was recorded{failed}")
+        return 1 if report.failed else 0
+    print("\n".join(_verdicts(plan, report)))
+    print(f"written to {report.path}")
+    return 1 if report.failed else 0
 
 
 def _root(text: str) -> tuple[str, str]:
@@ -72,37 +83,81 @@ def _root(text: str) -> tuple[str, str]:
 
 
 def _describe(plan: Plan, folder: Path, jobs: int) -> list[str]:
-    """The plan and what it costs."""
+    """The plan and what it costs: at least, up to the first look, and at most."""
     from zoo._claims_run import is_done
     from zoo._claims_steps import Place
 
     place = Place(plan.entry, folder.resolve(), plan.roots)
     done = {job.key: is_done(place, job) for job in plan.jobs}
-    left = sum(job.minutes for job in plan.jobs if not done[job.key])
+    looks: dict[str, int] = {}
+    for number in range(plan.rounds, 0, -1):
+        looks |= dict.fromkeys((job.key for job in plan.jobs_at(number)), number)
+    most = sum(job.minutes for job in plan.jobs if not done[job.key])
+    least = sum(job.minutes for job in plan.jobs if not done[job.key] and looks.get(job.key, 1) == 1)
     lines = [f"{plan.entry.id}: {len(plan.claims)} claims, {len(plan.jobs)} runs, {sum(done.values())} of them done"]
-    lines += [f"  claim {c.id}: {c.promise}" for c in plan.claims]
+    for claim in plan.claims:
+        lines.append(f"  claim {claim.id}: {claim.promise}")
+        if claim.looks and plan.rounds > 1:
+            lines.append("    " + _looks(claim))
     lines += [f"  left out: {name} {why}" for name, why in plan.left_out.items()]
     for job in plan.jobs:
         cost = "done" if done[job.key] else f"{job.minutes:.1f} min" if job.minutes else "-"
-        lines.append(f"  {cost:>9}  {job.label}")
-    lines.append(f"about {left:.0f} minutes of computing" + (f", {jobs} at a time" if jobs > 1 else ""))
+        look = looks.get(job.key, 1)
+        lines.append(f"  {cost:>9}  {job.label}" + (f"  (look {look})" if look > 1 else ""))
+    text = f"{most:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
+    lines.append(f"about {text} minutes of computing" + (f", {jobs} at a time" if jobs > 1 else ""))
     return lines
 
 
-def _verdicts(plan: Plan, found: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """One line per claim; what was published, where that differs."""
+def _looks(claim: Claim) -> str:
+    """When it is judged, and what it has cost by then."""
+    share = (claim.minutes or 0) / len(claim.seeds)
+    costs = [f"{look} seeds ({look * share:.0f} min)" if claim.minutes else f"{look} seeds" for look in claim.looks]
+    return f"judged after {', '.join(costs)}; each interval is one of {100 * coverage_of(len(claim.looks)):.2f} %"
+
+
+def _verdicts(plan: Plan, report: Report) -> list[str]:
+    """What this machine's runs say by themselves, beside what was published; the file, where it says another thing."""
     lines = [""]
     for claim in plan.claims:
-        now = found[claim.id]
-        text = f"{now['verdict']:<9}  {claim.id}"
-        for c in now["comparisons"]:
-            spread = "" if c["low"] is None or c["n"] == 0 else f" [{c['low']:.4g}, {c['high']:.4g}]"
-            text += f"  {c['against']}: {c['mean']:+.4g}{spread}"
-        text += f"  ({now['reason']})" if now["reason"] else ""
-        old = before.get(claim.id, {}).get("verdict", "not run")
-        text += f"  before: {old}" if old not in ("not run", now["verdict"]) else ""
-        lines.append(text)
+        fresh, published = report.fresh[claim.id], report.published.get(claim.id)
+        lines.append(f"{fresh['verdict']:<15}  {claim.id}{_details(fresh)}")
+        for condition in fresh.get("premises", []):
+            met = "met" if condition["met"] else "NOT MET"
+            measured = "no finite value" if condition["measured"] is None else f"{condition['measured']:.4g}"
+            lines.append(f"    premise {met}: {condition['says']} ({condition['metric']} {measured})")
+        for here, there, how in side_by_side(published, fresh):
+            beside = f"; published {_interval(there)}; {how}" if there else ""
+            lines.append(f"    {here['against']}: {_interval(here)}{beside}")
+        said = [] if published is None or published["verdict"] == "not run" else [f"published: {_said(published)}"]
+        stored = (report.results or {}).get("claims", {}).get(claim.id)
+        if stored is not None and (stored["verdict"] != fresh["verdict"] or not (report.apart or said)):
+            said.append(f"{Path(report.path or '').name}: {_said(stored)}")
+        lines += [f"    {line}" for line in said]
     return lines
+
+
+def _interval(about: dict[str, Any]) -> str:
+    spread = "" if about["low"] is None or about["n"] == 0 else f" [{about['low']:.4g}, {about['high']:.4g}]"
+    return f"{about['mean']:+.4g}{spread}"
+
+
+def _said(about: dict[str, Any]) -> str:
+    return f"{about['verdict']}{_details(about)}"
+
+
+def _details(about: dict[str, Any]) -> str:
+    """Why, at which look, what could have been seen, and what is left of it after Holm."""
+    parts = [about["reason"]] if about.get("reason") else []
+    if look := about.get("look"):
+        parts.append(f"look {look['number']} of {look['of']}, {look['seeds']} seeds")
+    if about.get("next_seeds"):
+        parts.append(f"the next look is at {about['next_seeds']} seeds")
+    if about.get("detectable") is not None:
+        parts.append(f"could have seen {about['detectable']:.4g}")
+    if (stands := after_holm(about)) is not None and stands != about["verdict"]:
+        parts.append(f"{stands} after Holm")
+    return f"  ({'; '.join(parts)})" if parts else ""
 
 
 def add_card(parser: argparse.ArgumentParser) -> None:

@@ -61,7 +61,7 @@ def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private:
                 load_back(hub, repo, there, sha256)
             return there, "already there"
         folder = _stage(reference, sha256, place, hub)
-        files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry)
+        files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry) | _eval_results(entry, about)
         commit = send(hub, repo, files, private=private, tag=tag, message=f"{reference.name} {sha256[:12]}")
         load_back(hub, repo, commit, sha256)
         return commit, "published"
@@ -129,6 +129,13 @@ def _card(entry: Entry, about: Weights, repo: str) -> str:
 def _pictures(entry: Entry) -> dict[str, bytes | Path]:
     folder = _cards(entry)
     return {k: v for k, v in files_of(folder).items() if k.startswith("images/")} if folder else {}
+
+
+def _eval_results(entry: Entry, about: Weights) -> dict[str, bytes | Path]:
+    """This tag's numbers in the Hub's own format, where `zoo card` wrote them."""
+    folder = _cards(entry)
+    path = folder / ".eval_results" / f"{about.tag}.yaml" if folder else None
+    return {f".eval_results/{path.name}": path} if path is not None and path.is_file() else {}
 
 
 # The index file ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo import claims as evidence
 from zoo import index
+from zoo._card_eval import FOLDER, eval_results
 from zoo._card_text import BLOCKS, card_text, hand_written, metrics_text, table
 from zoo.errors import BadInput
 from zoo.files import PACKAGE, write_whole
@@ -38,15 +39,27 @@ def render(entry: Entry) -> str:
 
 
 def write(entry: Entry) -> list[Path]:
-    """Write a card, after bringing the verdicts in results.json up to date; returns the files that changed.
+    """Write a card and its `.eval_results`, after bringing results.json up to date; returns the files that changed.
 
     Raises:
         BadInput: if the zoo is installed, not checked out.
     """
     if PACKAGE in evidence.card_folder(entry).resolve().parents:
         raise BadInput("Cards are written in a checkout of the zoo; this one is installed. Clone the repository.")
-    judged = evidence.rejudge(entry)
-    return judged + _replace(evidence.card_folder(entry) / "README.md", render(entry))
+    folder = evidence.card_folder(entry)
+    written = evidence.rejudge(entry) + _replace(folder / "README.md", render(entry))
+    wanted = eval_results(entry)
+    for name, text in wanted.items():
+        written += _replace(folder / FOLDER / name, text)
+    for path in _stale(folder / FOLDER, wanted):
+        path.unlink()
+        written.append(path)
+    return written
+
+
+def _stale(folder: Path, wanted: Iterable[str]) -> list[Path]:
+    """Results of weights that are not published any more."""
+    return sorted(path for path in folder.glob("*.yaml") if path.name not in set(wanted))
 
 
 def check(entry: Entry) -> list[str]:
@@ -56,6 +69,11 @@ def check(entry: Entry) -> list[str]:
     problems = [f"{entry.id}: {problem.partition(': ')[2]}" for problem in evidence.drifted(entry)]
     if not path.is_file() or path.read_text(encoding="utf-8") != fresh:
         problems.append(f"{entry.id}: README.md is out of date; run: zoo card {entry.id}")
+    wanted = eval_results(entry)
+    folder = path.parent / FOLDER
+    old = {name: (folder / name).read_text(encoding="utf-8") for name in wanted if (folder / name).is_file()}
+    if old != wanted or _stale(folder, wanted):
+        problems.append(f"{entry.id}: {FOLDER} is out of date; run: zoo card {entry.id}")
     missing = [
         name for name in BLOCKS if not hand_written(fresh).get(name) or f"*To be written:* {BLOCKS[name]}" in fresh
     ]
@@ -88,9 +106,10 @@ def _row(entry: Entry) -> tuple[str, ...]:
     ready.sort(key=lambda w: w.tag != entry.default)
     claims = evidence.claims_of(entry)
     found = evidence.results_of(entry).get("claims", {})
-    held = sum(found.get(c.id, {}).get("verdict") == "holds" for c in claims)
-    run = sum(found.get(c.id, {}).get("verdict", "not run") != "not run" for c in claims)
-    score = f"{held} of {run} run" + (f", {len(claims) - run} not run" if run < len(claims) else "") if claims else "-"
+    held = sum(_said(found, c.id) == "holds" for c in claims)
+    untested = {name: sum(_said(found, c.id) == name for c in claims) for name in ("premise not met", "not run")}
+    rest = [f"{count} {name}" for name, count in untested.items() if count]
+    score = ", ".join([f"{held} of {len(claims) - sum(untested.values())} run", *rest]) if claims else "-"
     return (
         f"[{entry.id}](model_cards/{entry.id}/README.md)",
         entry.summary,
@@ -102,6 +121,10 @@ def _row(entry: Entry) -> tuple[str, ...]:
         score,
         ", ".join(sorted({w.licence for w in ready})) or entry.licence,
     )
+
+
+def _said(found: dict[str, Any], name: str) -> str:
+    return str(found.get(name, {}).get("verdict", "not run"))
 
 
 def _readme() -> tuple[Path, str, str]:
