@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import close_part
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table
-from zoo.sequence._sts_join_join import Found, join, merge_runs
+from zoo.sequence._sts_join_join import JoinResult, join
+from zoo.sequence._sts_join_stretches import merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]
 
@@ -265,7 +266,7 @@ class JoinServer:
     """Holds reports, finds candidates, relays questions; `received` is everything that ever reached it.
 
     Attributes:
-        delta, eps, min_run: of the join, see `Plan`.
+        delta, eps, min_run: of the join, see `JoinPlan`.
         two_way: let the indexed client share its raw points and the querying one answer, instead of the reverse.
         exact: ask about accepted pairs as well, so that every duration is exact.
     """
@@ -295,13 +296,13 @@ class JoinServer:
         )
         self.index = STSIndex().fill(table)
 
-    def candidates(self, reports: Sequence[Report]) -> Found:
+    def candidates(self, reports: Sequence[Report]) -> JoinResult:
         """Pairs that may belong to the result."""
         if self.index is None:
             raise BadInput("The server has no index yet: call register() first.")
         self.received += reports
         slack = float(self.index.error) + max((r.error for r in reports), default=0.0)
-        return join(_stack(reports), self.index, Plan(self.delta, self.eps, slack, self.min_run))
+        return join(_stack(reports), self.index, JoinPlan(self.delta, self.eps, slack, self.min_run))
 
     def run(
         self, queries: Mapping[int, TrajectoryClient], tracks: Mapping[int, TrajectoryClient] | None = None
@@ -337,12 +338,12 @@ class JoinServer:
             stats,
         )
 
-    def ask(self, found: Found, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
+    def ask(self, found: JoinResult, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
         """Exact seconds of candidate k, from its two clients."""
         track = self.numbers[int(found.track[k])]
         return self._refine(self._request(found, k, query.number, track), query, tracks[track])
 
-    def _request(self, found: Found, k: int, query: int, track: int) -> RefineRequest:
+    def _request(self, found: JoinResult, k: int, query: int, track: int) -> RefineRequest:
         part = slice(int(found.offsets[k]), int(found.offsets[k + 1]))
         windows = torch.stack([found.start[part], found.end[part]], 1) / WINDOW
         windows = torch.stack([windows[:, 0].floor(), windows[:, 1].ceil()], 1) * WINDOW

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.sequence._sts_join_candidates import GUARD
 from zoo.sequence._sts_join_cdds import cdds
-from zoo.sequence._sts_join_join import GUARD
 
 __all__ = ["all_durations", "sts_join_bruteforce"]
 

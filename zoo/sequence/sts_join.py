@@ -24,13 +24,13 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.sequence._sts_join_draw import draw_join
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of
 from zoo.sequence._sts_join_inputs import JoinResults, one_input, origin_of, part_of, tracks_of, why_nothing
-from zoo.sequence._sts_join_join import Found, finish, join, partial_join, share_of
+from zoo.sequence._sts_join_join import JoinResult, finish, join, partial_join, share_of
 from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
 
 __all__ = [
@@ -81,7 +81,7 @@ class STSJoin(RoundModule):
         origin: list[float] | None = None,
     ) -> None:
         super().__init__()
-        Plan(delta, eps, 0.0, min_run)  # refuses what makes no sense
+        JoinPlan(delta, eps, 0.0, min_run)  # refuses what makes no sense
         for name, value in (("tolerance", tolerance), ("radius", radius)):
             if not 0 <= value < float("inf"):
                 raise BadInput(f"{name} must be at least 0 metres, got {value}.")
@@ -184,11 +184,11 @@ class STSJoin(RoundModule):
 
     # Joining ------------------------------------------------------------------------------------------------------
 
-    def plan(self, **changes: Any) -> Plan:
+    def plan(self, **changes: Any) -> JoinPlan:
         """The join that the hyper-parameters ask for, with changes; slack is the index's own error."""
         hp = self.hparams
         usual = {"delta": hp["delta"], "eps": hp["eps"], "min_run": hp["min_run"], "slack": float(self.table.error)}
-        return Plan(**{**usual, **{k: v for k, v in changes.items() if v is not None}})
+        return JoinPlan(**{**usual, **{k: v for k, v in changes.items() if v is not None}})
 
     def forward(self, xyt: Tensor) -> Tensor:
         """Seconds within delta of tracks and all N tracks of the index, (B, N); upper bounds if it is obfuscated.
@@ -246,7 +246,7 @@ class STSJoin(RoundModule):
         plan = self.plan(delta=delta, eps=eps, min_run=min_run)
         return self._answer(join(motions, self.table, plan), motions, plan, batch)
 
-    def _answer(self, found: Found, motions: Motions, plan: Plan, batch: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, found: JoinResult, motions: Motions, plan: JoinPlan, batch: dict[str, Any]) -> dict[str, Any]:
         found, seconds, certain = self._settled(found, motions, plan)
         known, ids = self.table.track_names, self.table.ids
         numbers = torch.stack([batch["traj_id"].to(ids.device)[found.query], ids[found.track]], 1)
@@ -264,7 +264,7 @@ class STSJoin(RoundModule):
             "stats": [{k: int(v[i]) for k, v in found.counts.items()} for i in range(motions.count)],
         }
 
-    def _settled(self, found: Found, motions: Motions, plan: Plan) -> tuple[Found, Tensor, Tensor]:
+    def _settled(self, found: JoinResult, motions: Motions, plan: JoinPlan) -> tuple[JoinResult, Tensor, Tensor]:
         """Ask the clients, if they are at hand, about all pairs of an obfuscated index."""
         if plan.slack == 0 or not self.clients:
             return found, found.upper, found.lower >= plan.eps - GUARD
@@ -334,7 +334,7 @@ class STSJoin(RoundModule):
         origin = self.hparams["origin"]
         return JoinResults([one_input([whole], own=True)], None if origin is None else origin[2])
 
-    def join_over_ranks(self, query: Motions, plan: Plan | None = None) -> Found:
+    def join_over_ranks(self, query: Motions, plan: JoinPlan | None = None) -> JoinResult:
         """A join whose time axis is shared among the ranks, with one gather; all ranks call it and get everything.
 
         Each rank looks at its own time bins only. Integer sums make the result equal to one process bit for bit.
@@ -344,7 +344,7 @@ class STSJoin(RoundModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         parts = self.gather(partial_join(query, self.table, share_of(plan, self.table, rank, world)))
-        return finish(parts, plan, len(self.table), query.count)
+        return finish(parts, plan, len(self.table))
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 

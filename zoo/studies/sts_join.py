@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of, positions
@@ -83,7 +83,7 @@ def exactness(source: str = "walkers", root: str | None = None, settings: int = 
         delta, eps = typical * float(10 ** draw.uniform(-0.7, 0.5)), float(10 ** draw.uniform(0, 2.8))
         truth = _upper_durations(xyt, length, delta)
         options = {"width": float(10 ** draw.uniform(1.2, 2.3)), "cell": typical * float(draw.uniform(1, 8))}
-        plan = Plan(delta, eps, same=True, chunk=int(draw.integers(500, 200_000)), rounds=int(draw.integers(1, 5)))
+        plan = JoinPlan(delta, eps, same=True, chunk=int(draw.integers(500, 200_000)), rounds=int(draw.integers(1, 5)))
         found = join(motions, index_of(motions, delta, **options), plan)
         ours = torch.zeros_like(truth)
         ours[found.query, found.track] = found.upper
@@ -130,9 +130,9 @@ def obfuscation(
     server = JoinServer(delta, eps)
     server.register(reports)
     assert server.index is not None
-    true = join(motions, index_of(motions, delta), Plan(delta, eps, same=True))
+    true = join(motions, index_of(motions, delta), JoinPlan(delta, eps, same=True))
     known = {(int(q), int(t)): float(s) for q, t, s in zip(true.query, true.track, true.upper, strict=True)}
-    found = join(server.index.motions, server.index, Plan(delta, eps, 2 * (tolerance + radius), same=True))
+    found = join(server.index.motions, server.index, JoinPlan(delta, eps, 2 * (tolerance + radius), same=True))
     sure = found.lower >= eps - GUARD
     pairs = list(zip(found.query.tolist(), found.track.tolist(), strict=True))
     exact = {p: server.ask(found, k, clients[p[0]], clients) for k, p in enumerate(pairs)}
@@ -210,7 +210,7 @@ def pruning(count: int = 1000, box_gap: bool = True, backward: bool = True, roun
     motions = motions_of(xyt, torch.full((count,), xyt.shape[1]), 120.0)
     index = index_of(motions, 100.0)
     begin = time.process_time()
-    found = join(motions, index, Plan(100.0, 60.0, same=True, box_gap=box_gap, backward=backward, rounds=rounds))
+    found = join(motions, index, JoinPlan(100.0, 60.0, same=True, box_gap=box_gap, backward=backward, rounds=rounds))
     seconds = time.process_time() - begin
     return Outcome({"solved": float(found.counts["solved"].sum()), "seconds": seconds})
 
@@ -223,7 +223,7 @@ def timed_join(count: int, side: float, seed: int = 0) -> dict[str, float]:
     for _ in range(3 if count <= 2000 else 1):
         begin = time.process_time()
         motions = motions_of(xyt, length, 120.0)
-        found = join(motions, index_of(motions, 100.0), Plan(100.0, 30.0, same=True))
+        found = join(motions, index_of(motions, 100.0), JoinPlan(100.0, 30.0, same=True))
         best = min(best, time.process_time() - begin)
     sizes = {"segments": float(len(motions.segments)), "pairs": float(len(found.query))}
     return {
