@@ -24,12 +24,13 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
+from zoo.inputs.tracks import origin_of, pad_tracks, tracks_of
 from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.sequence._sts_join_draw import draw_join
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of
-from zoo.sequence._sts_join_inputs import JoinResults, one_input, origin_of, part_of, tracks_of, why_nothing
+from zoo.sequence._sts_join_inputs import JoinResults, in_plane, one_input, part_of, why_nothing
 from zoo.sequence._sts_join_join import JoinResult, finish, join, partial_join, share_of
 from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
 
@@ -146,13 +147,12 @@ class STSJoin(RoundModule):
         Raises:
             BadInput: if a track is no motion.
         """
-        from datamodules.tracks import pad_tracks
-
         given = {**self.init_args, "width": None, "cell": None, **settings}
-        items = self.split_inputs(tracks)
+        inputs = {f"track {i}": item for i, item in enumerate(self.split_inputs(tracks))}
+        read = {name: tracks_of(item, name) for name, item in inputs.items()}
         if "origin" not in settings:  # files and tables bring their own plane
-            given["origin"] = origin_of(items)
-        named = [t for i, item in enumerate(items) for t in tracks_of(item, given["origin"], f"track {i}")]
+            given["origin"] = origin_of(read.values())
+        named = [t for name, part in read.items() for t in in_plane(part, given["origin"], name)]
         made = type(self)(**given)
         xyt, length = pad_tracks([xyt for _, xyt in named])
         part = (torch.arange(len(named)), xyt, length, [name for name, _ in named])
@@ -278,9 +278,9 @@ class STSJoin(RoundModule):
 
     def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
         """All tracks of the inputs, padded: arrays (L, 3) of x, y, t, tables, or files; see `tracks_of`."""
-        from datamodules.tracks import pad_tracks
-
-        named = [t for i, item in enumerate(items) for t in tracks_of(item, self.hparams["origin"], f"input {i}")]
+        origin = self.hparams["origin"]
+        inputs = {f"input {i}": item for i, item in enumerate(items)}
+        named = [t for name, item in inputs.items() for t in in_plane(tracks_of(item, name), origin, name)]
         xyt, length = pad_tracks([xyt for _, xyt in named])
         number = torch.zeros(len(named), dtype=torch.int64)
         return {"index": torch.arange(len(named)), "traj_id": number, "xyt": xyt, "length": length,
@@ -408,5 +408,5 @@ class STSJoin(RoundModule):
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
         """Draw the tracks of an input, their partners, and the pieces on which they were together."""
-        named = tracks_of(inputs, self.hparams["origin"], "input")
+        named = in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input")
         return draw_join([xyt for _, xyt in named], result, self.table)
