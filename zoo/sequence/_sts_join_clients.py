@@ -186,9 +186,9 @@ class TrajectoryClient:
 
     def share(self, request: RefineRequest) -> Tensor:
         """Raw segments that reach into the windows, for the other client only, (n, 6)."""
-        found = self._near(request)
-        self.sent += 24 * (len(found) + len(request.windows))
-        return found
+        near = self._near(request)
+        self.sent += 24 * (len(near) + len(request.windows))
+        return near
 
     def _near(self, request: RefineRequest) -> Tensor:
         rows = self._raw.segments
@@ -236,12 +236,12 @@ def clients_of(
     """
     order = motions.owner.argsort(stable=True)
     parts = torch.split(order, torch.bincount(motions.owner, minlength=motions.count).tolist())
-    found = {}
+    clients = {}
     for i, rows in enumerate(parts):
         one = Motions(motions.segments[rows], torch.zeros_like(rows), motions.run[rows], 1)
         number = i if ids is None else int(ids[i])
-        found[number] = TrajectoryClient(number, one, tolerance, radius, key)
-    return found
+        clients[number] = TrajectoryClient(number, one, tolerance, radius, key)
+    return clients
 
 
 @dataclass
@@ -314,22 +314,22 @@ class JoinServer:
             tracks: the clients behind the index, by number; without them only bounds can be given.
         """
         asked = list(queries)
-        found = self.candidates([queries[n].obfuscate() for n in asked])
-        sure = found.lower >= self.eps - GUARD
+        result = self.candidates([queries[n].obfuscate() for n in asked])
+        sure = result.lower >= self.eps - GUARD
         pairs, seconds, exact = [], [], []
         refined = 0
-        for k in range(len(found.query)):
-            q, t = asked[int(found.query[k])], self.numbers[int(found.track[k])]
-            value, known = float(found.lower[k]), False
+        for k in range(len(result.query)):
+            q, t = asked[int(result.query[k])], self.numbers[int(result.track[k])]
+            value, known = float(result.lower[k]), False
             if tracks is not None and (self.exact or not sure[k]):
                 refined += 1
-                value, known = self.ask(found, k, queries[q], tracks), True
+                value, known = self.ask(result, k, queries[q], tracks), True
                 if value < self.eps - GUARD or value <= 0:
                     continue
             pairs.append([q, t])
             seconds.append(value)
             exact.append(known)
-        stats = {"candidates": len(found.query), "accepted": int(sure.sum()), "refined": refined}
+        stats = {"candidates": len(result.query), "accepted": int(sure.sum()), "refined": refined}
         stats["bytes"] = sum(c.sent for c in queries.values()) + sum(c.sent for c in (tracks or {}).values())
         return Joined(
             torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
@@ -338,14 +338,14 @@ class JoinServer:
             stats,
         )
 
-    def ask(self, found: JoinResult, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
+    def ask(self, result: JoinResult, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
         """Exact seconds of candidate k, from its two clients."""
-        track = self.numbers[int(found.track[k])]
-        return self._refine(self._request(found, k, query.number, track), query, tracks[track])
+        track = self.numbers[int(result.track[k])]
+        return self._refine(self._request(result, k, query.number, track), query, tracks[track])
 
-    def _request(self, found: JoinResult, k: int, query: int, track: int) -> RefineRequest:
-        part = slice(int(found.offsets[k]), int(found.offsets[k + 1]))
-        windows = torch.stack([found.start[part], found.end[part]], 1) / WINDOW
+    def _request(self, result: JoinResult, k: int, query: int, track: int) -> RefineRequest:
+        part = slice(int(result.offsets[k]), int(result.offsets[k + 1]))
+        windows = torch.stack([result.start[part], result.end[part]], 1) / WINDOW
         windows = torch.stack([windows[:, 0].floor(), windows[:, 1].ceil()], 1) * WINDOW
         return RefineRequest(query, track, windows, self.delta, self.min_run)
 

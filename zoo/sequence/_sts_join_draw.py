@@ -14,7 +14,7 @@ from zoo.sequence._sts_join_index import STSIndex
 
 __all__ = ["draw_join"]
 
-# mid tones on a light ground, told apart also by people who confuse red and green
+# mid tones on a light ground, distinct also for people who confuse red and green
 _GROUND, _GREY, _QUERY, _PARTNER, _TOGETHER = "#fbfbf9", "#d3d6d8", "#2f80c8", "#7f8c8d", "#d9480f"
 _SIDE, _EDGE, _SCALE = 420, 26, 3
 
@@ -25,7 +25,7 @@ def draw_join(queries: Sequence[Tensor], result: dict[str, Any], index: STSIndex
     Args:
         queries: tracks (L, 3).
         result: of `predict` for them.
-        index: that it was found in.
+        index: in which the partners are.
     """
     points = np.concatenate([q[:, :2].numpy() for q in queries])
     low, high = points.min(0), points.max(0)

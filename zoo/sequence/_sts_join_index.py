@@ -269,8 +269,8 @@ def empty_table() -> dict[str, Tensor]:
     shapes = {"segments": (0, 6), "owner": (0,), "ids": (0,), "names": (0,), "pieces": (0, 4), "boxes": (0, 4)}
     shapes |= {"times": (0, 2), "keys": (0,), "under": (0,)}
     kinds = {"owner": whole, "ids": whole, "names": torch.uint8, "pieces": whole, "keys": whole, "under": whole}
-    found = {name: torch.zeros(shape, dtype=kinds.get(name, real)) for name, shape in shapes.items()}
-    return found | {"grid": torch.tensor([60.0, 100.0, 0, 0, 0], dtype=real), "error": torch.zeros(1, dtype=real)}
+    table = {name: torch.zeros(shape, dtype=kinds.get(name, real)) for name, shape in shapes.items()}
+    return table | {"grid": torch.tensor([60.0, 100.0, 0, 0, 0], dtype=real), "error": torch.zeros(1, dtype=real)}
 
 
 def _key(bins: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -327,7 +327,7 @@ def make_table(
         reach: distance that joins will mostly ask for, metres; others are answered as rightly, less quickly.
         error: how far the motions may be from the true ones, metres.
         width: of a time bin, seconds; chosen from the data if None.
-        cell: side of a cell, metres; likewise.
+        cell: side of a cell, metres; chosen from the data if None.
 
     Raises:
         BadInput: if cells or bins are too small for the extent of the data.
