@@ -27,11 +27,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
-from zoo.sequence._sts_join_cdds import close_part
+from zoo.sequence._sts_join_candidates import GUARD, TICKS, JoinPlan
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table
 from zoo.sequence._sts_join_join import JoinResult, join
-from zoo.sequence._sts_join_stretches import merge_runs
+from zoo.sequence._sts_join_stretches import CloseStretches, Stretches, merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]
 
@@ -203,21 +202,16 @@ class TrajectoryClient:
 
 
 def _close_time(a: Tensor, b: Tensor, delta: float, min_run: float) -> float:
-    """CDDS of two lists of segments."""
+    """CDDS of two lists of segments, in seconds."""
     start, end = torch.maximum(a[:, None, 0], b[None, :, 0]), torch.minimum(a[:, None, 1], b[None, :, 1])
     i, j = (end > start).nonzero().unbind(1)
-    start, end, a, b = start[i, j], end[i, j], a[i], b[j]
-    d = []
-    for time in (start, end):
-        u, w = (time - a[:, 0]) / (a[:, 1] - a[:, 0]), (time - b[:, 0]) / (b[:, 1] - b[:, 0])
-        d.append(torch.lerp(a[:, 2:4], a[:, 4:6], u[:, None]) - torch.lerp(b[:, 2:4], b[:, 4:6], w[:, None]))
-    (x, y), (gx, gy) = d[0].T, (d[1] - d[0]).T
-    low, high = close_part(x, y, gx, gy, delta)
-    used = high > low
-    start, length, low, high = start[used], (end - start)[used], low[used], high[used]
+    pair = torch.zeros_like(i)
+    stretches = Stretches.between(a[i], b[j], start[i, j], end[i, j], pair, pair)
+    close = CloseStretches.of(stretches, JoinPlan(delta, 0.0))
     if min_run <= 0:
-        return float(((high - low) * length).sum())
-    _, begin, stop = merge_runs(torch.zeros(len(start), dtype=torch.int64), start + low * length, start + high * length)
+        return float(close.upper.sum()) / TICKS
+    used = close.upper > 0
+    _, begin, stop = merge_runs(pair[used], close.start[used], close.end[used])
     runs = stop - begin
     return float(runs[runs >= min_run - GUARD].sum())
 
