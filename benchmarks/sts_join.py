@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from zoo.sequence._sts_join_candidates import Plan
+from zoo.sequence._sts_join_candidates import JoinPlan
 from zoo.sequence._sts_join_cdds import cdds
 from zoo.sequence._sts_join_index import motions_of
 from zoo.sequence._sts_join_join import join
@@ -48,7 +48,7 @@ Pairs = set[tuple[int, int]]
 
 def ours(xyt: torch.Tensor) -> Pairs:
     motions = motions_of(xyt, torch.full((len(xyt),), xyt.shape[1]), 120.0)
-    found = join(motions, index_of(motions, DELTA), Plan(DELTA, EPS, same=True))
+    found = join(motions, index_of(motions, DELTA), JoinPlan(DELTA, EPS, same=True))
     return set(zip(found.query.tolist(), found.track.tolist(), strict=True))
 
 
@@ -151,7 +151,7 @@ def one(count: int, side: float) -> dict[str, float]:
     for _ in range(5 if count <= 2000 else 1):
         begin = time.process_time()
         motions = motions_of(xyt, length, 120.0)
-        found = join(motions, index_of(motions, DELTA), Plan(DELTA, EPS, same=True))
+        found = join(motions, index_of(motions, DELTA), JoinPlan(DELTA, EPS, same=True))
         best = min(best, time.process_time() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {

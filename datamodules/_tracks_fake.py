@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules._tracks_table import Projection
 from datamodules.worlds.commuters import CityConfig, traveller
+from zoo.inputs.tracks import Projection
 
 __all__ = ["write_fake"]
 

@@ -5,7 +5,6 @@ The training tracks are the ones to index; those of `val`, `test` and `predict` 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,12 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules._tracks_fake import write_fake
-from datamodules._tracks_formats import FORMATS, detect, names_of, read_files
-from datamodules._tracks_table import Projection, Track, tidy
 from datamodules.base import ZooDataModule
 from datamodules.worlds.commuters import CityConfig, traveller
 from zoo.errors import BadData, BadInput, nearest
+from zoo.inputs.tracks import FORMATS, Projection, Track, names_of, pad_tracks, plane_of, read_tracks
 
 __all__ = ["TracksDataModule", "TracksDataset", "pad_tracks"]
-
-_log = logging.getLogger(__name__)
-
-_FAR = 250_000.0  # metres north or south of the centre beyond which the plane distorts by more than 4 %
-
-
-def pad_tracks(tracks: Sequence[np.ndarray | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tracks (L_i, 3) as one tensor: xyt (N, L, 3) float64, zeros behind each track's end, and length (N,) int64."""
-    length = torch.tensor([len(t) for t in tracks], dtype=torch.int64)
-    xyt = torch.zeros(len(tracks), int(length.max()) if len(tracks) else 0, 3, dtype=torch.float64)
-    for row, track in zip(xyt, tracks, strict=True):
-        row[: len(track)] = torch.as_tensor(track, dtype=torch.float64)
-    return xyt, length
 
 
 class TracksDataset(Dataset[dict[str, Any]]):
@@ -124,49 +109,13 @@ class TracksDataModule(ZooDataModule):
         """
         if self._tracks is None:
             assert self.root is not None
-            kind = self._format or detect(self.root)
-            if not self.root.exists():
-                raise BadInput(f"{self.root}: there is no such folder. Give one with track files.")
-            found = read_files(self.root, kind, self._columns, self._files, self._limit)
-            self._tracks = self._tidied(found)
+            options = (self._format, self._columns, self._files, self._limit, self._every)
+            self._tracks, self.cleaned = read_tracks(self.root, *options)
         return self._tracks
-
-    def _tidied(self, found: Sequence[Track]) -> list[Track]:
-        kept = []
-        for track in found:
-            fresh, done = tidy(track)
-            for key, count in done.items():
-                self.cleaned[key] += count
-            if fresh is not None and self._every:
-                fresh = _thin(fresh, self._every)
-            if fresh is not None:
-                kept.append(fresh)
-        if any(self.cleaned.values()):
-            _log.info("%s: %s", self.root, ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in self.cleaned.items()))
-        if not kept:
-            raise BadData(f"{self.root}: no track has two points. Give tracks that move.")
-        for name, values in (("degrees", {t.geographic for t in kept}), ("dates", {t.dated for t in kept})):
-            if len(values) > 1:
-                odd = next(t for t in kept if getattr(t, "geographic" if name == "degrees" else "dated"))
-                raise BadData(f"{odd.where}: track {odd.name} is in {name}, others are not. Give all in one unit.")
-        return kept
 
     def projection(self) -> Projection | None:
         """The plane; None for tracks in metres."""
-        if self.root is None or not self.tracks()[0].geographic:
-            return None
-        given = Projection.of(self._origin)
-        if given is None:
-            given = Projection.around(self.tracks())
-            far = max(float(np.abs(given.metres(t.positions)[:, 1]).max()) for t in self.tracks())
-            if far > _FAR:
-                _log.warning(
-                    "%s: tracks reach %.0f km from the centre; distances there are wrong by several per cent. Join "
-                    "regions one by one, each with its own origin.",
-                    self.root,
-                    far / 1000,
-                )
-        return given
+        return None if self.root is None else plane_of(self.tracks(), self._origin, self.root)
 
     def read_facts(self) -> dict[str, Any]:
         """`origin` of the plane; None for metres."""
@@ -219,12 +168,3 @@ class TracksDataModule(ZooDataModule):
         if kind not in FORMATS:
             raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {kind!r}.{nearest(kind, FORMATS)}")
         return write_fake(Path(folder), kind, tracks)
-
-
-def _thin(track: Track, every: float) -> Track | None:
-    """The first point of each `every` seconds; None if fewer than two remain."""
-    _, first = np.unique(track.times // every, return_index=True)
-    if len(first) < 2:
-        return None
-    positions, times = track.positions[first], track.times[first]
-    return Track(track.name, positions, times, track.geographic, track.dated, track.where)

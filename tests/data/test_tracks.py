@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules._tracks_formats import FORMATS, from_columns
-from datamodules._tracks_table import Projection, seconds_of
 from datamodules.tracks import TracksDataModule, pad_tracks
 from datamodules.worlds.commuters import CityConfig, traveller
 from zoo.errors import BadData, BadInput, ZooError
+from zoo.inputs.tracks import FORMATS, Projection, from_columns, seconds_of
 from zoo.sequence._sts_join_cdds import cdds
 
 

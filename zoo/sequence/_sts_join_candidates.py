@@ -10,9 +10,9 @@ from torch import Tensor
 
 from zoo.errors import BadInput
 from zoo.sequence._sts_join_cdds import check_delta
-from zoo.sequence._sts_join_index import Motions, Pieces, STSIndex, cut, expand, place
+from zoo.sequence._sts_join_index import Motions, Pieces, STSIndex, cell_of_key, cut_at_bins, expand_ranges
 
-__all__ = ["GUARD", "SLACK", "TICKS", "Block", "Plan", "blocks", "candidates", "query_pieces", "take"]
+__all__ = ["GUARD", "SLACK", "TICKS", "Block", "JoinPlan", "blocks", "candidates", "query_pieces", "rows"]
 
 TICKS = float(1 << 36)
 """Parts of a second in which durations are added."""
@@ -24,7 +24,7 @@ SLACK = 1e-6  # metres added to every box test, far above the rounding of a posi
 
 
 @dataclass(frozen=True)
-class Plan:
+class JoinPlan:
     """What to join, and how.
 
     Attributes:
@@ -32,12 +32,13 @@ class Plan:
         eps: seconds, at least 0.
         slack: metres by which the distance of two reported motions may differ from the true one (2E).
         min_run: seconds; only contiguous runs of at least this length count.
-        same: the queries are the index's own tracks: each pair is found once, with the smaller number first.
+        same: the queries are the index's own tracks: each pair is reported once, with the smaller number first.
         bins: first and last time bin (inclusive) of this share of the work; all if None.
         chunk: candidates worked on at once; bounds the memory.
         rounds: parts of the time axis after each of which hopeless pairs are dropped.
         membership: durations do not matter, so pairs that certainly belong are dropped as well.
-        box_gap, backward: pruning rules, to be switched off in comparisons only.
+        box_gap: drop candidates whose boxes are too far apart; off in comparisons only.
+        backward: drop pairs whose remaining common time cannot bring them to eps; off in comparisons only.
     """
 
     delta: float
@@ -71,39 +72,64 @@ class Plan:
         """Ticks that a pair must reach; at least one, since touching is no time."""
         return max(1, round((self.eps - GUARD) * TICKS))
 
+    @property
+    def reach(self) -> float:
+        """Metres within which boxes must be for their motions to matter."""
+        return self.delta + self.slack + SLACK
 
-def query_pieces(query: Motions, index: STSIndex, plan: Plan) -> Pieces:
-    width, start = float(index.grid[0]), float(index.grid[2])
+
+def rows(values: Tensor, which: Tensor) -> Tensor:
+    """Rows by number; several times faster than indexing with brackets."""
+    return values.index_select(0, which)
+
+
+def query_pieces(query: Motions, index: STSIndex, plan: JoinPlan) -> Pieces:
+    """The queries cut at the index's time bins, as far as the plan's bins and the index's time reach."""
     if plan.same:
         pieces = index.all_pieces()
+    elif not len(index.times):
+        return Pieces(index.pieces, index.boxes, index.times)
     else:
-        if not len(index.times):
-            return Pieces(index.pieces, index.boxes, index.times)
         begin, end = float(index.times[:, 0].min()), float(index.times[:, 1].max())
         # segments at other times need no pieces, of which there could be very many
         kept = ((query.segments[:, 1] > begin) & (query.segments[:, 0] < end)).nonzero()[:, 0]
-        near = Motions(query.segments[kept], query.owner[kept], query.run[kept], query.count)
-        pieces = cut(near, width, start)
-        back = torch.cat([kept, kept.new_zeros(1)])
-        table = pieces.rows.clone()
-        table[:, 1] = back[pieces.rows[:, 1]]
-        table[:, 2] = table[:, 1] + pieces.rows[:, 2] - pieces.rows[:, 1]
-        pieces = Pieces(table, pieces.boxes, pieces.times)
+        inside = Motions(query.segments[kept], query.owner[kept], query.run[kept], query.count)
+        cut = cut_at_bins(inside, float(index.grid[0]), float(index.grid[2]))
+        number = torch.cat([kept, kept.new_zeros(1)])  # of each kept segment among all
+        table = cut.table.clone()
+        table[:, 1] = number[cut.table[:, 1]]
+        table[:, 2] = table[:, 1] + cut.table[:, 2] - cut.table[:, 1]
+        pieces = Pieces(table, cut.boxes, cut.times)
     if plan.bins is not None:
-        bins = pieces.rows[:, 0]
+        bins = pieces.table[:, 0]
         pieces = pieces[(bins >= plan.bins[0]) & (bins <= plan.bins[1])]
     return pieces
 
 
 @dataclass
 class Block:
-    """Some queries with all that may be near them: ranges of keys, still to be expanded."""
+    """Consecutive queries with all that may be near them: ranges of keys, still to be expanded.
+
+    Attributes:
+        pieces: of these queries, and possibly of further ones.
+        owner: (len(pieces),) query of each piece.
+        corner: (len(pieces), 2) first column and row of the cells that each piece, grown by reach, touches.
+        index_corner: (M, 2) first column and row of the cells of each piece of the index.
+        query_times: t0 and t1 of all segments of the queries, (S,) each.
+        index_times: t0 and t1 of all segments of the index.
+        entry: (n,) piece to which each range belongs, rising.
+        begin: (n,) first key of the range.
+        count: (n,) keys in it.
+        first: number of the first query.
+        tracks: number of queries.
+    """
 
     pieces: Pieces
     owner: Tensor
-    cells: Tensor
-    own: Tensor
-    spans: list[Tensor]
+    corner: Tensor
+    index_corner: Tensor
+    query_times: tuple[Tensor, Tensor]
+    index_times: tuple[Tensor, Tensor]
     entry: Tensor
     begin: Tensor
     count: Tensor
@@ -111,26 +137,29 @@ class Block:
     tracks: int
 
 
-def blocks(pieces: Pieces, query: Motions, index: STSIndex, plan: Plan) -> Iterator[Block]:
+def blocks(pieces: Pieces, query: Motions, index: STSIndex, plan: JoinPlan) -> Iterator[Block]:
     """Queries in blocks of about `chunk` candidates; a query is never split, so that its sums are whole."""
-    if not len(pieces.rows) or not len(index.keys):
+    if not len(pieces.table) or not len(index.keys):
         return
-    owner = pieces.rows[:, 3].contiguous()
-    reach = plan.delta + plan.slack + SLACK
-    own = index.cells(index.boxes)[:, :2].contiguous()
-    spans = [v.contiguous() for rows in (query.segments, index.segments) for v in (rows[:, 0], rows[:, 1])]
-    for part in _pages(owner, torch.ones_like(owner), plan.chunk, len(index)):
-        some = pieces[part]
-        entry, begin, end, cells = index.lookup(some, reach)
+    owner = pieces.table[:, 3].contiguous()
+    index_corner = index.cells(index.boxes)[:, :2].contiguous()
+    query_times, index_times = _times_of(query.segments), _times_of(index.segments)
+    for page in _pages(owner, torch.ones_like(owner), plan.chunk, len(index)):
+        some = pieces[page]
+        entry, begin, end, cells = index.lookup(some, plan.reach)
+        corner = cells[:, :2].contiguous()
         # the same again, now that the number of candidates is known
-        for inner in _pages(take(owner[part], entry), end - begin, plan.chunk, len(index)):
-            mine = take(owner[part], entry[inner])
-            if len(mine):
-                first, last = int(mine[0]), int(mine[-1])
-                count = (end - begin)[inner]
-                corner = cells[:, :2].contiguous()
-                at, since = entry[inner], begin[inner]
-                yield Block(some, owner[part], corner, own, spans, at, since, count, first, last - first + 1)
+        for inner in _pages(rows(owner[page], entry), end - begin, plan.chunk, len(index)):
+            queries = rows(owner[page], entry[inner])
+            first, last = int(queries[0]), int(queries[-1])
+            yield Block(
+                some, owner[page], corner, index_corner, query_times, index_times,
+                entry[inner], begin[inner], (end - begin)[inner], first, last - first + 1,
+            )  # fmt: skip
+
+
+def _times_of(segments: Tensor) -> tuple[Tensor, Tensor]:
+    return segments[:, 0].contiguous(), segments[:, 1].contiguous()
 
 
 def _pages(owner: Tensor, weight: Tensor, limit: int, tracks: int) -> Iterator[slice]:
@@ -141,47 +170,41 @@ def _pages(owner: Tensor, weight: Tensor, limit: int, tracks: int) -> Iterator[s
     ends = sizes.cumsum(0)
     weights = torch.cat([weight.new_zeros(1), weight.cumsum(0)])[ends]
     most = max(1, (1 << 22) // max(tracks, 1))  # owners whose table of totals stays small
-    place_, row = 0, 0
-    total = 0
-    while place_ < len(numbers):
+    at, row, total = 0, 0, 0
+    while at < len(numbers):
         stop = int(torch.searchsorted(weights, total + limit, right=True))
-        stop = min(max(stop, place_ + 1), len(numbers))
-        stop = min(stop, max(int(torch.searchsorted(numbers, numbers[place_] + most)), place_ + 1))
+        stop = min(max(stop, at + 1), len(numbers))
+        stop = min(stop, max(int(torch.searchsorted(numbers, numbers[at] + most)), at + 1))
         yield slice(row, int(ends[stop - 1]))
-        place_, row, total = stop, int(ends[stop - 1]), int(weights[stop - 1])
+        at, row, total = stop, int(ends[stop - 1]), int(weights[stop - 1])
 
 
-def candidates(block: Block, index: STSIndex, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
+def candidates(block: Block, index: STSIndex, plan: JoinPlan) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of a query's piece and an indexed piece that share a cell, each once, in portions."""
-    reach = plan.delta + plan.slack + SLACK
     weights = block.count.cumsum(0)
     row = 0
     while row < len(block.count):  # several portions only where one query has too many candidates by itself
         done = int(weights[row - 1]) if row else 0
         stop = max(row + 1, int(torch.searchsorted(weights, done + 4 * plan.chunk, right=True)))
-        group, number = expand(block.count[row:stop])
-        at = number.add_(take(block.begin[row:stop], group))
-        mine, other = take(block.entry[row:stop], group), take(index.under, at)
+        group, number = expand_ranges(block.count[row:stop])
+        key = number.add_(rows(block.begin[row:stop], group))
+        ours, theirs = rows(block.entry[row:stop], group), rows(index.under, key)
         if plan.same:
-            some = (take(block.owner, mine) < take(index.pieces[:, 3], other)).nonzero()[:, 0]
-            mine, other, at = take(mine, some), take(other, some), take(at, some)
+            later = (rows(block.owner, ours) < rows(index.pieces[:, 3], theirs)).nonzero()[:, 0]
+            ours, theirs, key = rows(ours, later), rows(theirs, later), rows(key, later)
         # a pair in several cells is taken in the one where both ranges of cells begin
-        (left, top), (x, y) = take(block.cells, mine).unbind(1), take(block.own, other).unbind(1)
-        column, line = place(take(index.keys, at))
-        keep = (column == torch.maximum(left, x)).logical_and_(line == torch.maximum(top, y))
+        (left, top), (x, y) = rows(block.corner, ours).unbind(1), rows(block.index_corner, theirs).unbind(1)
+        column, line = cell_of_key(rows(index.keys, key))
+        kept = (column == torch.maximum(left, x)).logical_and_(line == torch.maximum(top, y))
         if plan.box_gap:
-            keep.logical_and_(_gap(take(block.pieces.boxes, mine), take(index.boxes, other)) <= reach * reach)
-        some = keep.nonzero()[:, 0]
-        yield take(mine, some), take(other, some)
+            gap = _squared_gap(rows(block.pieces.boxes, ours), rows(index.boxes, theirs))
+            kept.logical_and_(gap <= plan.reach * plan.reach)
+        near = kept.nonzero()[:, 0]
+        yield rows(ours, near), rows(theirs, near)
         row = stop
 
 
-def take(values: Tensor, which: Tensor) -> Tensor:
-    """Rows by number; several times faster than indexing with brackets."""
-    return values.index_select(0, which)
-
-
-def _gap(a: Tensor, b: Tensor) -> Tensor:
+def _squared_gap(a: Tensor, b: Tensor) -> Tensor:
     """Squared distance of boxes, (n,)."""
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.unbind(1), b.unbind(1)
     x = torch.maximum(ax0 - bx1, bx0 - ax1).clamp_min_(0)

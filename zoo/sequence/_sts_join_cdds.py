@@ -34,10 +34,10 @@ def close_part(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, delta: float) -> tu
     """The part of [0, 1] in which `|d0 + u g| <= delta`; without `where`, which is slow on processors.
 
     Args:
-        x: of the difference d0 of the positions at u = 0, metres.
-        y: likewise.
-        gx: of its change g until u = 1, metres.
-        gy: likewise.
+        x: first coordinate of d0, the difference of the positions at u = 0, metres.
+        y: second coordinate of d0.
+        gx: first coordinate of g, the change of the difference until u = 1, metres.
+        gy: second coordinate of g.
         delta: metres; where it is not positive, nothing is close.
 
     Returns:
@@ -119,7 +119,7 @@ def _events(
     or across a gap, get the length 0.
 
     Returns:
-        start (B, L - 1), seconds (B, L - 1), and x, y, gx, gy, each likewise: the difference at the start, its change.
+        start, seconds, and x, y, gx, gy, (B, L - 1) each: the difference at the start, and its change.
     """
     (times, (start, end, x, y, vx, vy)), (other_times, columns) = ours, other
     # the other motion's segment in which each of our points falls; -1 before its first point
@@ -162,8 +162,8 @@ def cdds(
         a: (B, La, 3) float64: x and y in metres, t in seconds, rising within the length; padding may hold anything.
         b: (B, Lb, 3).
         delta: metres, above 0.
-        length_a: points of each motion, (B,); all if None.
-        length_b: likewise.
+        length_a: points of each first motion, (B,); all if None.
+        length_b: points of each second motion, (B,); all if None.
         gap: seconds; a step longer than that is no motion.
 
     Returns:
@@ -179,13 +179,13 @@ def cdds(
         raise BadInput("A motion needs at least 2 points.")
     a, b = a.double(), b.double()
     rows = max(1, _ROWS // (a.shape[1] + b.shape[1]))
-    found = []
+    seconds = []
     for i in range(0, len(a), rows):
         part = slice(i, i + rows)
         first, second = (None if v is None else v[part] for v in (length_a, length_b))
         stretches = _stretches(a[part], b[part], delta, first, second, gap)
-        found.append(torch.stack([length.sum(1) for _, length in stretches]).sum(0))
-    return torch.cat(found) if found else a.new_zeros(0)
+        seconds.append(torch.stack([length.sum(1) for _, length in stretches]).sum(0))
+    return torch.cat(seconds) if seconds else a.new_zeros(0)
 
 
 def cdds_intervals(a: Tensor, b: Tensor, delta: float, gap: float = float("inf")) -> Tensor:
@@ -206,13 +206,13 @@ def cdds_intervals(a: Tensor, b: Tensor, delta: float, gap: float = float("inf")
     kept = length > 0
     start, end = start[kept], start[kept] + length[kept]
     order = start.argsort()
-    found: list[list[float]] = []
+    merged: list[list[float]] = []
     for s, e in zip(start[order].tolist(), end[order].tolist(), strict=True):
-        if found and s <= found[-1][1] + 1e-9:
-            found[-1][1] = max(e, found[-1][1])
+        if merged and s <= merged[-1][1] + 1e-9:
+            merged[-1][1] = max(e, merged[-1][1])
         else:
-            found.append([s, e])
-    return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
+            merged.append([s, e])
+    return torch.tensor(merged, dtype=torch.float64).reshape(-1, 2)
 
 
 class CDDS(nn.Module):

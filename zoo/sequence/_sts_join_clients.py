@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.sequence._sts_join_candidates import GUARD, Plan
-from zoo.sequence._sts_join_cdds import close_part
+from zoo.sequence._sts_join_candidates import GUARD, TICKS, JoinPlan
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table
-from zoo.sequence._sts_join_join import Found, join, merge_runs
+from zoo.sequence._sts_join_join import JoinResult, join
+from zoo.sequence._sts_join_stretches import CloseStretches, Stretches, merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]
 
@@ -185,9 +185,9 @@ class TrajectoryClient:
 
     def share(self, request: RefineRequest) -> Tensor:
         """Raw segments that reach into the windows, for the other client only, (n, 6)."""
-        found = self._near(request)
-        self.sent += 24 * (len(found) + len(request.windows))
-        return found
+        near = self._near(request)
+        self.sent += 24 * (len(near) + len(request.windows))
+        return near
 
     def _near(self, request: RefineRequest) -> Tensor:
         rows = self._raw.segments
@@ -202,21 +202,16 @@ class TrajectoryClient:
 
 
 def _close_time(a: Tensor, b: Tensor, delta: float, min_run: float) -> float:
-    """CDDS of two lists of segments."""
+    """CDDS of two lists of segments, in seconds."""
     start, end = torch.maximum(a[:, None, 0], b[None, :, 0]), torch.minimum(a[:, None, 1], b[None, :, 1])
     i, j = (end > start).nonzero().unbind(1)
-    start, end, a, b = start[i, j], end[i, j], a[i], b[j]
-    d = []
-    for time in (start, end):
-        u, w = (time - a[:, 0]) / (a[:, 1] - a[:, 0]), (time - b[:, 0]) / (b[:, 1] - b[:, 0])
-        d.append(torch.lerp(a[:, 2:4], a[:, 4:6], u[:, None]) - torch.lerp(b[:, 2:4], b[:, 4:6], w[:, None]))
-    (x, y), (gx, gy) = d[0].T, (d[1] - d[0]).T
-    low, high = close_part(x, y, gx, gy, delta)
-    used = high > low
-    start, length, low, high = start[used], (end - start)[used], low[used], high[used]
+    pair = torch.zeros_like(i)
+    stretches = Stretches.between(a[i], b[j], start[i, j], end[i, j], pair, pair)
+    close = CloseStretches.of(stretches, JoinPlan(delta, 0.0))
     if min_run <= 0:
-        return float(((high - low) * length).sum())
-    _, begin, stop = merge_runs(torch.zeros(len(start), dtype=torch.int64), start + low * length, start + high * length)
+        return float(close.upper.sum()) / TICKS
+    used = close.upper > 0
+    _, begin, stop = merge_runs(pair[used], close.start[used], close.end[used])
     runs = stop - begin
     return float(runs[runs >= min_run - GUARD].sum())
 
@@ -235,12 +230,12 @@ def clients_of(
     """
     order = motions.owner.argsort(stable=True)
     parts = torch.split(order, torch.bincount(motions.owner, minlength=motions.count).tolist())
-    found = {}
+    clients = {}
     for i, rows in enumerate(parts):
         one = Motions(motions.segments[rows], torch.zeros_like(rows), motions.run[rows], 1)
         number = i if ids is None else int(ids[i])
-        found[number] = TrajectoryClient(number, one, tolerance, radius, key)
-    return found
+        clients[number] = TrajectoryClient(number, one, tolerance, radius, key)
+    return clients
 
 
 @dataclass
@@ -265,7 +260,7 @@ class JoinServer:
     """Holds reports, finds candidates, relays questions; `received` is everything that ever reached it.
 
     Attributes:
-        delta, eps, min_run: of the join, see `Plan`.
+        delta, eps, min_run: of the join, see `JoinPlan`.
         two_way: let the indexed client share its raw points and the querying one answer, instead of the reverse.
         exact: ask about accepted pairs as well, so that every duration is exact.
     """
@@ -295,13 +290,13 @@ class JoinServer:
         )
         self.index = STSIndex().fill(table)
 
-    def candidates(self, reports: Sequence[Report]) -> Found:
+    def candidates(self, reports: Sequence[Report]) -> JoinResult:
         """Pairs that may belong to the result."""
         if self.index is None:
             raise BadInput("The server has no index yet: call register() first.")
         self.received += reports
         slack = float(self.index.error) + max((r.error for r in reports), default=0.0)
-        return join(_stack(reports), self.index, Plan(self.delta, self.eps, slack, self.min_run))
+        return join(_stack(reports), self.index, JoinPlan(self.delta, self.eps, slack, self.min_run))
 
     def run(
         self, queries: Mapping[int, TrajectoryClient], tracks: Mapping[int, TrajectoryClient] | None = None
@@ -313,22 +308,22 @@ class JoinServer:
             tracks: the clients behind the index, by number; without them only bounds can be given.
         """
         asked = list(queries)
-        found = self.candidates([queries[n].obfuscate() for n in asked])
-        sure = found.lower >= self.eps - GUARD
+        result = self.candidates([queries[n].obfuscate() for n in asked])
+        sure = result.lower >= self.eps - GUARD
         pairs, seconds, exact = [], [], []
         refined = 0
-        for k in range(len(found.query)):
-            q, t = asked[int(found.query[k])], self.numbers[int(found.track[k])]
-            value, known = float(found.lower[k]), False
+        for k in range(len(result.query)):
+            q, t = asked[int(result.query[k])], self.numbers[int(result.track[k])]
+            value, known = float(result.lower[k]), False
             if tracks is not None and (self.exact or not sure[k]):
                 refined += 1
-                value, known = self.ask(found, k, queries[q], tracks), True
+                value, known = self.ask(result, k, queries[q], tracks), True
                 if value < self.eps - GUARD or value <= 0:
                     continue
             pairs.append([q, t])
             seconds.append(value)
             exact.append(known)
-        stats = {"candidates": len(found.query), "accepted": int(sure.sum()), "refined": refined}
+        stats = {"candidates": len(result.query), "accepted": int(sure.sum()), "refined": refined}
         stats["bytes"] = sum(c.sent for c in queries.values()) + sum(c.sent for c in (tracks or {}).values())
         return Joined(
             torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
@@ -337,14 +332,14 @@ class JoinServer:
             stats,
         )
 
-    def ask(self, found: Found, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
+    def ask(self, result: JoinResult, k: int, query: TrajectoryClient, tracks: Mapping[int, TrajectoryClient]) -> float:
         """Exact seconds of candidate k, from its two clients."""
-        track = self.numbers[int(found.track[k])]
-        return self._refine(self._request(found, k, query.number, track), query, tracks[track])
+        track = self.numbers[int(result.track[k])]
+        return self._refine(self._request(result, k, query.number, track), query, tracks[track])
 
-    def _request(self, found: Found, k: int, query: int, track: int) -> RefineRequest:
-        part = slice(int(found.offsets[k]), int(found.offsets[k + 1]))
-        windows = torch.stack([found.start[part], found.end[part]], 1) / WINDOW
+    def _request(self, result: JoinResult, k: int, query: int, track: int) -> RefineRequest:
+        part = slice(int(result.offsets[k]), int(result.offsets[k + 1]))
+        windows = torch.stack([result.start[part], result.end[part]], 1) / WINDOW
         windows = torch.stack([windows[:, 0].floor(), windows[:, 1].ceil()], 1) * WINDOW
         return RefineRequest(query, track, windows, self.delta, self.min_run)
 

@@ -15,6 +15,7 @@ from zoo.sequence._sts_join_index import STSIndex
 
 __all__ = ["draw_join"]
 
+# mid tones on a light ground, distinct also for people who confuse red and green
 _GROUND, _GREY, _TOGETHER = "#fbfbf9", "#d3d6d8", "#d9480f"
 _QUERY, _PARTNER = CURVES[0], CURVES[4]
 _SIDE, _EDGE, _SCALE = 420, 26, 3
@@ -26,7 +27,7 @@ def draw_join(queries: Sequence[Tensor], result: dict[str, Any], index: STSIndex
     Args:
         queries: tracks (L, 3).
         result: of `predict` for them.
-        index: that it was found in.
+        index: in which the partners are.
     """
     points = np.concatenate([q[:, :2].numpy() for q in queries])
     low, high = points.min(0), points.max(0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,17 @@ from torch import Tensor, nn
 from zoo.errors import BadInput, UnsafeFile
 from zoo.sequence._sts_join_cdds import check_motion
 
-__all__ = ["Motions", "Pieces", "STSIndex", "motions_of"]
+__all__ = [
+    "Motions",
+    "Pieces",
+    "STSIndex",
+    "cell_of_key",
+    "cut_at_bins",
+    "expand_ranges",
+    "make_table",
+    "motions_of",
+    "positions",
+]
 
 _AXIS, _TIME = 20, 23  # bits of a key for a cell row or column, and for a time bin
 _MOST_CELLS = 64  # of the average piece; more means that cells are far too small
@@ -83,20 +92,20 @@ class Pieces:
     """Motions cut at the borders of time bins.
 
     Attributes:
-        rows: (M, 4) int64: bin, first segment, end of the segments (exclusive), track.
+        table: (M, 4) int64: bin, first segment, end of the segments (exclusive), track.
         boxes: (M, 4) float64: least x, least y, largest x, largest y in the bin, metres.
         times: (M, 2) float64: begin and end within the bin, seconds.
     """
 
-    rows: Tensor
+    table: Tensor
     boxes: Tensor
     times: Tensor
 
     def __getitem__(self, which: Tensor | slice) -> Pieces:
-        return Pieces(self.rows[which], self.boxes[which], self.times[which])
+        return Pieces(self.table[which], self.boxes[which], self.times[which])
 
 
-def expand(counts: Tensor) -> tuple[Tensor, Tensor]:
+def expand_ranges(counts: Tensor) -> tuple[Tensor, Tensor]:
     """For each of n groups of `counts` items: the group of every item, and the item's number in its group."""
     group = torch.repeat_interleave(counts)
     starts = counts.cumsum(0).sub_(counts)
@@ -110,7 +119,7 @@ def positions(segments: Tensor, time: Tensor) -> Tensor:
     return segments[:, 2:4] + (segments[:, 4:6] - segments[:, 2:4]) * share
 
 
-def cut(motions: Motions, width: float, origin: float) -> Pieces:
+def cut_at_bins(motions: Motions, width: float, origin: float) -> Pieces:
     """Cut motions at `origin + k width`.
 
     Raises:
@@ -122,7 +131,7 @@ def cut(motions: Motions, width: float, origin: float) -> Pieces:
         return Pieces(empty((0, 4)).long(), empty((0, 4)), empty((0, 2)))
     first = ((segments[:, 0] - origin) / width).floor().long()
     last = torch.maximum(((segments[:, 1] - origin) / width).ceil().long() - 1, first)
-    entry, number = expand(last - first + 1)
+    entry, number = expand_ranges(last - first + 1)
     bins = first[entry] + number
     if int(bins.max()) - min(int(bins.min()), 0) >= 1 << _TIME:
         raise BadInput(
@@ -210,9 +219,9 @@ class STSIndex(nn.Module):
             number of the piece, begin and end of the range (n,) each, and the pieces' own cells (len(pieces), 4).
         """
         cells = self.cells(pieces.boxes, reach)
-        entry, number = expand(cells[:, 3] - cells[:, 1] + 1)
+        entry, number = expand_ranges(cells[:, 3] - cells[:, 1] + 1)
         left, top, right, _ = cells.index_select(0, entry).unbind(1)
-        bins = pieces.rows[:, 0].index_select(0, entry)
+        bins = pieces.table[:, 0].index_select(0, entry)
         line = _key(bins, number.add_(top), left)
         begin = torch.searchsorted(self.keys, line)
         end = torch.searchsorted(self.keys, line.add_(right).sub_(left), right=True)
@@ -260,15 +269,15 @@ def empty_table() -> dict[str, Tensor]:
     shapes = {"segments": (0, 6), "owner": (0,), "ids": (0,), "names": (0,), "pieces": (0, 4), "boxes": (0, 4)}
     shapes |= {"times": (0, 2), "keys": (0,), "under": (0,)}
     kinds = {"owner": whole, "ids": whole, "names": torch.uint8, "pieces": whole, "keys": whole, "under": whole}
-    found = {name: torch.zeros(shape, dtype=kinds.get(name, real)) for name, shape in shapes.items()}
-    return found | {"grid": torch.tensor([60.0, 100.0, 0, 0, 0], dtype=real), "error": torch.zeros(1, dtype=real)}
+    table = {name: torch.zeros(shape, dtype=kinds.get(name, real)) for name, shape in shapes.items()}
+    return table | {"grid": torch.tensor([60.0, 100.0, 0, 0, 0], dtype=real), "error": torch.zeros(1, dtype=real)}
 
 
 def _key(bins: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return (bins << (2 * _AXIS)) | (row << _AXIS) | column
 
 
-def place(keys: Tensor) -> tuple[Tensor, Tensor]:
+def cell_of_key(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Column and row of keys."""
     most = (1 << _AXIS) - 1
     return keys & most, (keys >> _AXIS) & most
@@ -318,7 +327,7 @@ def make_table(
         reach: distance that joins will mostly ask for, metres; others are answered as rightly, less quickly.
         error: how far the motions may be from the true ones, metres.
         width: of a time bin, seconds; chosen from the data if None.
-        cell: side of a cell, metres; likewise.
+        cell: side of a cell, metres; chosen from the data if None.
 
     Raises:
         BadInput: if cells or bins are too small for the extent of the data.
@@ -327,7 +336,7 @@ def make_table(
     width, cell = width or usual[0], cell or usual[1]
     segments = motions.segments
     start = float(segments[:, 0].min()) if len(segments) else 0.0
-    pieces = cut(motions, width, start)
+    pieces = cut_at_bins(motions, width, start)
     corner = pieces.boxes[:, :2].amin(0) if len(pieces.boxes) else segments.new_zeros(2)
     grid = torch.cat([segments.new_tensor([width, cell, start]), corner])
     if len(pieces.boxes):
@@ -339,16 +348,16 @@ def make_table(
     total = int((wide * high).sum())
     if total > _MOST_CELLS * max(len(cells), 1024):
         raise BadInput(f"Cells of {cell:g} m are too small: {total / len(cells):.0f} per piece. Choose a larger cell.")
-    entry, number = expand(wide * high)
+    entry, number = expand_ranges(wide * high)
     row, column = cells[entry, 1] + number // wide[entry], cells[entry, 0] + number % wide[entry]
-    keys, order = _key(pieces.rows[entry, 0], row, column).sort(stable=True)
+    keys, order = _key(pieces.table[entry, 0], row, column).sort(stable=True)
     text = "\n".join(" ".join(str(name).splitlines()) or "-" for name in names).encode()
     return {
         "segments": segments,
         "owner": motions.owner,
         "ids": ids,
         "names": torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8),
-        "pieces": pieces.rows,
+        "pieces": pieces.table,
         "boxes": pieces.boxes,
         "times": pieces.times,
         "keys": keys,
@@ -356,8 +365,3 @@ def make_table(
         "grid": grid,
         "error": segments.new_tensor([error]),
     }
-
-
-def bytes_of(values: dict[str, Any]) -> int:
-    """Size of a table."""
-    return sum(v.numel() * v.element_size() for v in values.values())

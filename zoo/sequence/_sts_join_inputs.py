@@ -1,9 +1,8 @@
-"""What people hand to the join: arrays, tables, files; and what comes back."""
+"""User inputs in the plane of the index, and what a join gives back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,47 +10,36 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput, require
+from zoo.inputs.tracks import Projection, Track
 from zoo.sequence._sts_join_cdds import check_motion
 from zoo.sequence._sts_join_index import STSIndex
 
-__all__ = ["JoinResults", "one_input", "origin_of", "part_of", "tracks_of", "why_nothing"]
+__all__ = ["JoinResults", "in_plane", "one_input", "part_of", "why_nothing"]
 
 
-def tracks_of(item: Any, origin: Sequence[float] | None, name: str) -> list[tuple[str, Tensor]]:
-    """The tracks of one input, as name and (L, 3) float64 in the index's plane.
+def in_plane(tracks: Sequence[Track], origin: Sequence[float] | None, name: str) -> list[tuple[str, Tensor]]:
+    """Tracks as name and (L, 3) float64 in the index's plane.
 
     Args:
-        item: array or tensor (L, 3) of x, y, t; a DataFrame or dict of columns; the path of a file or folder of tracks.
+        tracks: of one input; see `zoo.inputs.tracks.tracks_of`.
         origin: of the index's plane; None for metres.
-        name: of the input, for messages and for tracks without a name.
+        name: of the input, for messages.
 
     Raises:
-        BadInput: naming the input and what is wrong with it.
+        BadInput: naming the input, if its unit is not the index's, or the track that is no motion.
     """
-    from datamodules._tracks_formats import from_columns
-    from datamodules.tracks import TracksDataModule
-
-    if isinstance(item, (str, Path)):
-        data = TracksDataModule(root=str(item), origin=list(origin) if origin is not None else None)
-        if (data.projection() is None) != (origin is None):
+    plane = Projection.of(origin)
+    named = []
+    for track in tracks:
+        if track.geographic is not None and track.geographic != (plane is not None):
             raise BadInput(_units(name, origin))
-        return [(t[1], torch.from_numpy(t[2])) for t in data.dataset("predict").tracks]
-    if (hasattr(item, "columns") and hasattr(item, "to_dict")) or isinstance(item, dict):
-        table = dict(item) if isinstance(item, dict) else {str(c): item[c].to_numpy() for c in item.columns}
-        tracks = from_columns(table, name)
-        plane = _plane(tracks, origin, name)
-        found = [(t.name if len(tracks) > 1 else name, torch.from_numpy(plane(t))) for t in tracks]
-    else:
-        try:
-            found = [(name, torch.as_tensor(item, dtype=torch.float64))]
-        except (TypeError, ValueError, RuntimeError):
-            raise BadInput(
-                f"{name}: expected rows of x, y, t, a table with the columns t and x, y or lon, lat, or a file of "
-                f"tracks; got {type(item).__name__}."
-            ) from None
-    for label, xyt in found:
-        check_motion(xyt, label)
-    return found
+        if plane is None or track.geographic is None:
+            xyt = torch.from_numpy(np.column_stack([track.positions, track.times]))
+        else:
+            xyt = torch.from_numpy(plane.place(track))
+        check_motion(xyt, track.name)
+        named.append((track.name, xyt))
+    return named
 
 
 def _units(name: str, origin: Sequence[float] | None) -> str:
@@ -60,17 +48,6 @@ def _units(name: str, origin: Sequence[float] | None) -> str:
         f"{name}: positions in {theirs}, but the index was made from positions in {ours}. Give {ours}, or build an "
         "index from your own tracks: model.index(tracks)."
     )
-
-
-def _plane(tracks: Sequence[Any], origin: Sequence[float] | None, name: str) -> Any:
-    from datamodules._tracks_table import Projection
-
-    plane = Projection.of(origin)
-    if tracks and tracks[0].geographic != (plane is not None):
-        raise BadInput(_units(name, origin))
-    if plane is not None:
-        return plane.place
-    return lambda t: np.column_stack([t.positions, t.times])
 
 
 class JoinResults(list[dict[str, Any]]):
@@ -150,22 +127,6 @@ def one_input(parts: Sequence[dict[str, Any]], own: bool = False) -> dict[str, A
     joined = {key: torch.cat(rows[key]) for key in ("pairs", "durations", "certain")}
     flat = {key: [v for part in rows[key] for v in part] for key in ("intervals", "names")}
     return {**joined, **flat, "stats": stats, "queries": len(rows["pairs"])}
-
-
-def origin_of(items: Sequence[Any]) -> list[float] | None:
-    """The plane of the first input that is a file or a table in degrees."""
-    from datamodules._tracks_formats import from_columns
-    from datamodules._tracks_table import Projection
-    from datamodules.tracks import TracksDataModule
-
-    for item in items:
-        if isinstance(item, (str, Path)):
-            return TracksDataModule(root=str(item)).facts()["origin"]
-        if isinstance(item, dict) or hasattr(item, "columns"):
-            table = dict(item) if isinstance(item, dict) else {str(c): item[c].to_numpy() for c in item.columns}
-            tracks = from_columns(table, "tracks")
-            return Projection.around(tracks).origin if tracks and tracks[0].geographic else None
-    return None
 
 
 def why_nothing(table: STSIndex, spans: Sequence[tuple[float, float]], delta: float, eps: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.sequence._sts_join_candidates import GUARD
 from zoo.sequence._sts_join_cdds import cdds
-from zoo.sequence._sts_join_join import GUARD
 
 __all__ = ["all_durations", "sts_join_bruteforce"]
 
@@ -29,7 +29,7 @@ def all_durations(
     """
     first, second = torch.meshgrid(torch.arange(len(a)), torch.arange(len(b)), indexing="ij")
     first, second = first.flatten(), second.flatten()
-    found = torch.zeros(len(a) * len(b), dtype=torch.float64)
+    seconds = torch.zeros(len(a) * len(b), dtype=torch.float64)
     at = torch.arange(len(first))
     if far and len(at):
         (low_a, high_a), (low_b, high_b) = _boxes(a, length_a), _boxes(b, length_b)
@@ -37,8 +37,8 @@ def all_durations(
         at = (apart <= torch.tensor([delta, delta, 0.0], dtype=torch.float64)).all(1).nonzero()[:, 0]
     for part in torch.split(at, _PAIRS):
         i, j = first[part], second[part]
-        found[part] = cdds(a[i], b[j], delta, length_a=length_a[i], length_b=length_b[j], gap=gap)
-    return found.view(len(a), len(b))
+        seconds[part] = cdds(a[i], b[j], delta, length_a=length_a[i], length_b=length_b[j], gap=gap)
+    return seconds.view(len(a), len(b))
 
 
 def _boxes(xyt: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

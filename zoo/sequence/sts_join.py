@@ -24,13 +24,14 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.inputs.tracks import origin_of, pad_tracks, tracks_of
+from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.sequence._sts_join_draw import draw_join
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of
-from zoo.sequence._sts_join_inputs import JoinResults, one_input, origin_of, part_of, tracks_of, why_nothing
-from zoo.sequence._sts_join_join import Found, finish, join, partial_join, share_of
+from zoo.sequence._sts_join_inputs import JoinResults, in_plane, one_input, part_of, why_nothing
+from zoo.sequence._sts_join_join import JoinResult, finish, join, partial_join, share_of
 from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
 
 __all__ = [
@@ -59,7 +60,7 @@ class STSJoin(RoundModule):
         radius: metres by which they displace each point of it; with either above 0 the index holds reports only.
         min_run: seconds; only contiguous runs of at least this length count.
         width: seconds of a time bin of the index; chosen from the data if None.
-        cell: side of its cells in metres; likewise.
+        cell: side of the index's cells in metres; chosen from the data if None.
         origin: longitude, latitude and seconds since 1970 of the index's plane; None for tracks in metres.
     """
 
@@ -81,7 +82,7 @@ class STSJoin(RoundModule):
         origin: list[float] | None = None,
     ) -> None:
         super().__init__()
-        Plan(delta, eps, 0.0, min_run)  # refuses what makes no sense
+        JoinPlan(delta, eps, 0.0, min_run)  # refuses what makes no sense
         for name, value in (("tolerance", tolerance), ("radius", radius)):
             if not 0 <= value < float("inf"):
                 raise BadInput(f"{name} must be at least 0 metres, got {value}.")
@@ -91,7 +92,7 @@ class STSJoin(RoundModule):
         self.table = STSIndex()
         self.clients: Mapping[int, TrajectoryClient] = {}
         self.seen: list[tuple[Tensor, Tensor, Tensor, list[str]]] = []
-        self.scores: list[tuple[int, int, int, float]] = []  # per batch: true, found, common pairs, largest error
+        self.scores: list[tuple[int, int, int, float]] = []  # per batch: true, reported, common pairs, largest error
         self._reference: tuple[Any, Tensor, Tensor, Tensor] | None = None
 
     # Building the index -------------------------------------------------------------------------------------------
@@ -112,11 +113,11 @@ class STSJoin(RoundModule):
         """Number, name, segments and runs of a batch's tracks, as their owners would report them."""
         ids, xyt, length, names = part
         hp, motions = self.hparams, motions_of(xyt, length, self.hparams["gap"], names)
-        found: list[tuple[int, str, Tensor, Tensor]] = []
+        reported: list[tuple[int, str, Tensor, Tensor]] = []
         for number, client in clients_of(motions, hp["tolerance"], hp["radius"], ids=ids.tolist()).items():
             report = client.obfuscate().motions if self.error else client._raw
-            found.append((number, names[len(found)], report.segments, report.run))
-        return found
+            reported.append((number, names[len(reported)], report.segments, report.run))
+        return reported
 
     @property
     def error(self) -> float:
@@ -146,13 +147,12 @@ class STSJoin(RoundModule):
         Raises:
             BadInput: if a track is no motion.
         """
-        from datamodules.tracks import pad_tracks
-
         given = {**self.init_args, "width": None, "cell": None, **settings}
-        items = self.split_inputs(tracks)
+        inputs = {f"track {i}": item for i, item in enumerate(self.split_inputs(tracks))}
+        read = {name: tracks_of(item, name) for name, item in inputs.items()}
         if "origin" not in settings:  # files and tables bring their own plane
-            given["origin"] = origin_of(items)
-        named = [t for i, item in enumerate(items) for t in tracks_of(item, given["origin"], f"track {i}")]
+            given["origin"] = origin_of(read.values())
+        named = [t for name, part in read.items() for t in in_plane(part, given["origin"], name)]
         made = type(self)(**given)
         xyt, length = pad_tracks([xyt for _, xyt in named])
         part = (torch.arange(len(named)), xyt, length, [name for name, _ in named])
@@ -184,11 +184,11 @@ class STSJoin(RoundModule):
 
     # Joining ------------------------------------------------------------------------------------------------------
 
-    def plan(self, **changes: Any) -> Plan:
+    def plan(self, **changes: Any) -> JoinPlan:
         """The join that the hyper-parameters ask for, with changes; slack is the index's own error."""
         hp = self.hparams
         usual = {"delta": hp["delta"], "eps": hp["eps"], "min_run": hp["min_run"], "slack": float(self.table.error)}
-        return Plan(**{**usual, **{k: v for k, v in changes.items() if v is not None}})
+        return JoinPlan(**{**usual, **{k: v for k, v in changes.items() if v is not None}})
 
     def forward(self, xyt: Tensor) -> Tensor:
         """Seconds within delta of tracks and all N tracks of the index, (B, N); upper bounds if it is obfuscated.
@@ -197,9 +197,9 @@ class STSJoin(RoundModule):
             xyt: (B, L, 3) float64, x and y in metres, t in seconds.
         """
         length = torch.full((len(xyt),), xyt.shape[1], device=xyt.device)
-        found = join(motions_of(xyt, length, self.hparams["gap"]), self.table, self.plan(eps=0.0))
+        result = join(motions_of(xyt, length, self.hparams["gap"]), self.table, self.plan(eps=0.0))
         seconds = xyt.new_zeros(len(xyt), len(self.table), dtype=torch.float64)
-        seconds[found.query, found.track] = found.upper
+        seconds[result.query, result.track] = result.upper
         return seconds
 
     def example_input(self) -> tuple[Tensor, ...]:
@@ -234,8 +234,8 @@ class STSJoin(RoundModule):
             batch: as from `make_batch` or the data module.
             batch_idx: unused.
             delta: metres; the module's own if None.
-            eps: seconds; likewise.
-            min_run: seconds; likewise.
+            eps: seconds; the module's own if None.
+            min_run: seconds; the module's own if None.
 
         Returns:
             Lists over the queries: `pairs` (K, 2) int64, the query's number and the indexed track's; `durations` (K,)
@@ -246,41 +246,42 @@ class STSJoin(RoundModule):
         plan = self.plan(delta=delta, eps=eps, min_run=min_run)
         return self._answer(join(motions, self.table, plan), motions, plan, batch)
 
-    def _answer(self, found: Found, motions: Motions, plan: Plan, batch: dict[str, Any]) -> dict[str, Any]:
-        found, seconds, certain = self._settled(found, motions, plan)
+    def _answer(self, result: JoinResult, motions: Motions, plan: JoinPlan, batch: dict[str, Any]) -> dict[str, Any]:
+        result, seconds, certain = self._settled(result, motions, plan)
         known, ids = self.table.track_names, self.table.ids
-        numbers = torch.stack([batch["traj_id"].to(ids.device)[found.query], ids[found.track]], 1)
-        spans = torch.split(torch.stack([found.start, found.end], 1), found.offsets.diff().tolist())
-        sizes = torch.bincount(found.query, minlength=motions.count).tolist()
-        named = [(batch["name"][q], known[t]) for q, t in zip(found.query.tolist(), found.track.tolist(), strict=True)]
+        numbers = torch.stack([batch["traj_id"].to(ids.device)[result.query], ids[result.track]], 1)
+        spans = torch.split(torch.stack([result.start, result.end], 1), result.offsets.diff().tolist())
+        sizes = torch.bincount(result.query, minlength=motions.count).tolist()
+        both = zip(result.query.tolist(), result.track.tolist(), strict=True)
+        named = [(batch["name"][query], known[track]) for query, track in both]
         ends = [0, *accumulate(sizes)]
-        cut = [slice(*both) for both in pairwise(ends)]
+        parts = [slice(*borders) for borders in pairwise(ends)]
         return {
             "pairs": list(torch.split(numbers, sizes)),
             "durations": list(torch.split(seconds, sizes)),
-            "intervals": [list(spans[part]) for part in cut],
+            "intervals": [list(spans[part]) for part in parts],
             "certain": list(torch.split(certain, sizes)),
-            "names": [named[part] for part in cut],
-            "stats": [{k: int(v[i]) for k, v in found.counts.items()} for i in range(motions.count)],
+            "names": [named[part] for part in parts],
+            "stats": [{k: int(v[i]) for k, v in result.counts.items()} for i in range(motions.count)],
         }
 
-    def _settled(self, found: Found, motions: Motions, plan: Plan) -> tuple[Found, Tensor, Tensor]:
+    def _settled(self, result: JoinResult, motions: Motions, plan: JoinPlan) -> tuple[JoinResult, Tensor, Tensor]:
         """Ask the clients, if they are at hand, about all pairs of an obfuscated index."""
         if plan.slack == 0 or not self.clients:
-            return found, found.upper, found.lower >= plan.eps - GUARD
+            return result, result.upper, result.lower >= plan.eps - GUARD
         server = JoinServer(plan.delta, plan.eps, plan.min_run, index=self.table, numbers=self.table.ids.tolist())
         known = {i: self.clients[n] for i, n in enumerate(server.numbers)} if plan.same else {}
         queries = known or clients_of(motions, 0.0, 0.0)
-        values = [server.ask(found, k, queries[int(found.query[k])], self.clients) for k in range(len(found.query))]
+        values = [server.ask(result, k, queries[int(result.query[k])], self.clients) for k in range(len(result.query))]
         seconds = torch.tensor(values, dtype=torch.float64)
         keep = (seconds >= plan.eps - GUARD) & (seconds > 0)
-        return found.subset(keep), seconds[keep], torch.ones(int(keep.sum()), dtype=torch.bool)
+        return result.subset(keep), seconds[keep], torch.ones(int(keep.sum()), dtype=torch.bool)
 
     def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
         """All tracks of the inputs, padded: arrays (L, 3) of x, y, t, tables, or files; see `tracks_of`."""
-        from datamodules.tracks import pad_tracks
-
-        named = [t for i, item in enumerate(items) for t in tracks_of(item, self.hparams["origin"], f"input {i}")]
+        origin = self.hparams["origin"]
+        inputs = {f"input {i}": item for i, item in enumerate(items)}
+        named = [t for name, item in inputs.items() for t in in_plane(tracks_of(item, name), origin, name)]
         xyt, length = pad_tracks([xyt for _, xyt in named])
         number = torch.zeros(len(named), dtype=torch.int64)
         return {"index": torch.arange(len(named)), "traj_id": number, "xyt": xyt, "length": length,
@@ -296,7 +297,7 @@ class STSJoin(RoundModule):
 
         Returns:
             One dict per input, with `pairs` counted within it; the list itself has `pairs`, `durations` and `intervals`
-            of all inputs as arrays, `to_dataframe()`, and `note`, which says why nothing was found.
+            of all inputs as arrays, `to_dataframe()`, and `note`, which says why there are no pairs.
 
         Raises:
             BadInput: if an input or an option cannot be used.
@@ -304,19 +305,19 @@ class STSJoin(RoundModule):
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         self._check_options(options)
-        found: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
         spans: list[tuple[float, float]] = []
         with self.inference():
             for item in self.split_inputs(inputs):
                 rows = self.transfer_batch_to_device(self.make_batch([item]), self.device, 0)
                 parts = [self.predict_step(part_of(rows, slice(i, i + batch_size)), 0, **options)
                          for i in range(0, len(rows["index"]), batch_size)]  # fmt: skip
-                found.append(one_input(parts))
+                answers.append(one_input(parts))
                 inside = [rows["xyt"][i, : int(n), 2] for i, n in enumerate(rows["length"])]
                 spans += [(float(t[0]), float(t[-1])) for t in inside]
         origin = self.hparams["origin"]
-        results = JoinResults(found, None if origin is None else origin[2])
-        if found and not len(results.pairs):
+        results = JoinResults(answers, None if origin is None else origin[2])
+        if answers and not len(results.pairs):
             hp = {**self.hparams, **{k: v for k, v in options.items() if v is not None}}
             results.note = why_nothing(self.table, spans, hp["delta"], hp["eps"])
         return results
@@ -334,7 +335,7 @@ class STSJoin(RoundModule):
         origin = self.hparams["origin"]
         return JoinResults([one_input([whole], own=True)], None if origin is None else origin[2])
 
-    def join_over_ranks(self, query: Motions, plan: Plan | None = None) -> Found:
+    def join_over_ranks(self, query: Motions, plan: JoinPlan | None = None) -> JoinResult:
         """A join whose time axis is shared among the ranks, with one gather; all ranks call it and get everything.
 
         Each rank looks at its own time bins only. Integer sums make the result equal to one process bit for bit.
@@ -344,7 +345,7 @@ class STSJoin(RoundModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         parts = self.gather(partial_join(query, self.table, share_of(plan, self.table, rank, world)))
-        return finish(parts, plan, len(self.table), query.count)
+        return finish(parts, plan, len(self.table))
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -369,13 +370,13 @@ class STSJoin(RoundModule):
         ids, xyt, length = self._truth_tracks()
         hp = self.hparams
         with torch.inference_mode():
-            found = self.predict_step(batch)
+            answer = self.predict_step(batch)
         seconds = all_durations(
             batch["xyt"].cpu(), batch["length"].cpu(), xyt, length, hp["delta"], hp["gap"], far=True
         )
         ours = torch.zeros_like(seconds)
         places = {int(n): i for i, n in enumerate(ids)}
-        for row, (pairs, value) in enumerate(zip(found["pairs"], found["durations"], strict=True)):
+        for row, (pairs, value) in enumerate(zip(answer["pairs"], answer["durations"], strict=True)):
             columns = [places[int(n)] for n in pairs[:, 1] if int(n) in places]
             ours[row, columns] = value.cpu()
         true, got = (seconds >= hp["eps"] - GUARD) & (seconds > 0), ours > 0
@@ -400,13 +401,13 @@ class STSJoin(RoundModule):
     def _log_counts(self, stage: str) -> None:
         rows = [row for share in self.gather(self.scores) for row in share]
         self.scores = []
-        true, found, common = (sum(row[i] for row in rows) for i in range(3))
+        true, reported, common = (sum(row[i] for row in rows) for i in range(3))
         self.log(f"{stage}/recall", common / true if true else 1.0, prog_bar=True)
-        self.log(f"{stage}/precision", common / found if found else 1.0)
+        self.log(f"{stage}/precision", common / reported if reported else 1.0)
         self.log(f"{stage}/error", max((row[3] for row in rows), default=0.0))
-        self.log(f"{stage}/pairs", float(found))
+        self.log(f"{stage}/pairs", float(reported))
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
         """Draw the tracks of an input, their partners, and the pieces on which they were together."""
-        named = tracks_of(inputs, self.hparams["origin"], "input")
+        named = in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input")
         return draw_join([xyt for _, xyt in named], result, self.table)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.sequence._sts_join_candidates import GUARD, Plan
+from zoo.sequence._sts_join_candidates import GUARD, JoinPlan
 from zoo.sequence._sts_join_cdds import cdds, cdds_intervals
 from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of
 from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of, positions
@@ -83,10 +83,10 @@ def exactness(source: str = "walkers", root: str | None = None, settings: int = 
         delta, eps = typical * float(10 ** draw.uniform(-0.7, 0.5)), float(10 ** draw.uniform(0, 2.8))
         truth = _upper_durations(xyt, length, delta)
         options = {"width": float(10 ** draw.uniform(1.2, 2.3)), "cell": typical * float(draw.uniform(1, 8))}
-        plan = Plan(delta, eps, same=True, chunk=int(draw.integers(500, 200_000)), rounds=int(draw.integers(1, 5)))
-        found = join(motions, index_of(motions, delta, **options), plan)
+        plan = JoinPlan(delta, eps, same=True, chunk=int(draw.integers(500, 200_000)), rounds=int(draw.integers(1, 5)))
+        result = join(motions, index_of(motions, delta, **options), plan)
         ours = torch.zeros_like(truth)
-        ours[found.query, found.track] = found.upper
+        ours[result.query, result.track] = result.upper
         true = (truth >= eps - GUARD) & (truth > 0)
         wrong += int((true != (ours > 0)).sum())
         pairs += int(true.sum())
@@ -130,12 +130,12 @@ def obfuscation(
     server = JoinServer(delta, eps)
     server.register(reports)
     assert server.index is not None
-    true = join(motions, index_of(motions, delta), Plan(delta, eps, same=True))
+    true = join(motions, index_of(motions, delta), JoinPlan(delta, eps, same=True))
     known = {(int(q), int(t)): float(s) for q, t, s in zip(true.query, true.track, true.upper, strict=True)}
-    found = join(server.index.motions, server.index, Plan(delta, eps, 2 * (tolerance + radius), same=True))
-    sure = found.lower >= eps - GUARD
-    pairs = list(zip(found.query.tolist(), found.track.tolist(), strict=True))
-    exact = {p: server.ask(found, k, clients[p[0]], clients) for k, p in enumerate(pairs)}
+    result = join(server.index.motions, server.index, JoinPlan(delta, eps, 2 * (tolerance + radius), same=True))
+    sure = result.lower >= eps - GUARD
+    pairs = list(zip(result.query.tolist(), result.track.tolist(), strict=True))
+    exact = {p: server.ask(result, k, clients[p[0]], clients) for k, p in enumerate(pairs)}
     kept = {p: s for p, s in exact.items() if s >= eps - GUARD}
     accepted = {p for p, certain in zip(pairs, sure.tolist(), strict=True) if certain}
     away = _displaced(motions, reports)
@@ -159,12 +159,12 @@ def obfuscation(
 
 def _displaced(motions: Motions, reports: list[Any]) -> Tensor:
     """Distance of every raw point from the report at its time, metres."""
-    found = []
+    away = []
     for number, report in enumerate(reports):
-        raw, told = motions.segments[motions.owner == number], report.motions.segments
-        at = (torch.searchsorted(told[:, 0].contiguous(), raw[:, 0].contiguous(), right=True) - 1).clamp_min(0)
-        found.append((positions(told[at], raw[:, 0]) - raw[:, 2:4]).norm(dim=1))
-    return torch.cat(found)
+        raw, reported = motions.segments[motions.owner == number], report.motions.segments
+        at = (torch.searchsorted(reported[:, 0].contiguous(), raw[:, 0].contiguous(), right=True) - 1).clamp_min(0)
+        away.append((positions(reported[at], raw[:, 0]) - raw[:, 2:4]).norm(dim=1))
+    return torch.cat(away)
 
 
 @study("candidates_per_true_pair")
@@ -172,8 +172,8 @@ def radius_sweep(root: str = "flights", tolerance: float = 250.0) -> Outcome:
     """Candidates per true pair at a radius of 2,000 m; the curve has all radii."""
     curve = []
     for radius in (0.0, 250.0, 500.0, 1000.0, 1500.0, 2000.0):
-        found = obfuscation(root, radius, tolerance).metrics
-        curve.append((radius, found["candidates"] / found["true_pairs"]))
+        metrics = obfuscation(root, radius, tolerance).metrics
+        curve.append((radius, metrics["candidates"] / metrics["true_pairs"]))
     return Outcome({"candidates_per_true_pair": curve[-1][1]}, {"candidates per true pair against radius, m": curve})
 
 
@@ -210,9 +210,9 @@ def pruning(count: int = 1000, box_gap: bool = True, backward: bool = True, roun
     motions = motions_of(xyt, torch.full((count,), xyt.shape[1]), 120.0)
     index = index_of(motions, 100.0)
     begin = time.process_time()
-    found = join(motions, index, Plan(100.0, 60.0, same=True, box_gap=box_gap, backward=backward, rounds=rounds))
+    result = join(motions, index, JoinPlan(100.0, 60.0, same=True, box_gap=box_gap, backward=backward, rounds=rounds))
     seconds = time.process_time() - begin
-    return Outcome({"solved": float(found.counts["solved"].sum()), "seconds": seconds})
+    return Outcome({"solved": float(result.counts["solved"].sum()), "seconds": seconds})
 
 
 def timed_join(count: int, side: float, seed: int = 0) -> dict[str, float]:
@@ -223,13 +223,13 @@ def timed_join(count: int, side: float, seed: int = 0) -> dict[str, float]:
     for _ in range(3 if count <= 2000 else 1):
         begin = time.process_time()
         motions = motions_of(xyt, length, 120.0)
-        found = join(motions, index_of(motions, 100.0), Plan(100.0, 30.0, same=True))
+        result = join(motions, index_of(motions, 100.0), JoinPlan(100.0, 30.0, same=True))
         best = min(best, time.process_time() - begin)
-    sizes = {"segments": float(len(motions.segments)), "pairs": float(len(found.query))}
+    sizes = {"segments": float(len(motions.segments)), "pairs": float(len(result.query))}
     return {
         **sizes,
-        "intervals": float(len(found.start)),
-        "solved": float(found.counts["solved"].sum()),
+        "intervals": float(len(result.start)),
+        "solved": float(result.counts["solved"].sum()),
         "seconds": best,
     }
 

@@ -6,64 +6,13 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from zoo.errors import BadData, BadInput, nearest
+from zoo.inputs.tracks.table import Columns, Track, find_columns, from_columns
 
-from datamodules._tracks_table import Track, find_columns, is_geographic, rows_problem, seconds_of
-from datamodules.base import Problems
-from zoo.errors import BadInput, nearest
-
-__all__ = ["FORMATS", "detect", "from_columns", "read_files"]
-
-Columns = Mapping[str, str] | None
-
-
-def from_columns(table: Mapping[str, Sequence[Any]], where: str, columns: Columns = None) -> list[Track]:
-    """Tracks of a table, in the order in which their ids first appear.
-
-    Args:
-        table: column -> values.
-        where: for messages.
-        columns: meaning -> column, where common names do not tell.
-
-    Raises:
-        BadInput: for missing columns, rows that are no positions, or times that do not fit together.
-    """
-    used = find_columns(list(table), columns, where)
-    geographic = is_geographic(used)
-    pair = ("lon", "lat") if geographic else ("x", "y")
-    try:
-        positions = np.column_stack([np.asarray(table[used[k]], dtype=np.float64) for k in pair])
-    except (TypeError, ValueError):
-        positions = np.column_stack([_numbers(table[used[k]], used[k], where) for k in pair])
-    times, dated = seconds_of(table[used["t"]], where)
-    if len(times) != len(positions):
-        raise BadInput(f"{where}: {len(positions)} positions and {len(times)} times.")
-    if broken := rows_problem(positions, times, geographic):
-        raise BadInput(f"{where}: row {broken[0]}: expected {broken[1]}, got {broken[2]}.")
-    names = np.asarray(table[used["id"]]).astype(str) if "id" in used else np.full(len(times), "0")
-    first: dict[str, int] = {}
-    number = np.array([first.setdefault(n, len(first)) for n in names.tolist()], dtype=np.int64)
-    order = np.argsort(number, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(number, minlength=len(first)))[:-1]) if len(first) else []
-    return [
-        Track(name, positions[rows], times[rows], geographic, dated, where)
-        for name, rows in zip(first, parts, strict=True)
-    ]
-
-
-def _numbers(values: Sequence[Any], name: str, where: str) -> np.ndarray:
-    found = []
-    for row, value in enumerate(values):
-        try:
-            found.append(float(value))
-        except (TypeError, ValueError):
-            raise BadInput(f"{where}: row {row}: {name}: expected a number, got {str(value)[:40]!r}.") from None
-    return np.array(found, dtype=np.float64)
+__all__ = ["FORMATS", "detect", "read_files"]
 
 
 def _text(path: Path) -> str:
@@ -246,31 +195,18 @@ def read_files(
     files = files_of(root, kind, pattern)
     if not files:
         raise BadInput(f"{root}: no files {pattern or ' or '.join(FORMATS[kind][0])} of the format {kind}.")
-    problems = Problems(root)
-    found: list[Track] = []
+    problems: list[str] = []
+    tracks: list[Track] = []
     for path in files:
         try:
-            found += FORMATS[kind][1](path, columns)
+            tracks += FORMATS[kind][1](path, columns)
         except BadInput as error:
-            problems.found.append(str(error))
+            problems.append(str(error))
         except (ValueError, EOFError, OSError, AttributeError, TypeError, LookupError, csv.Error) as error:
-            problems.add(path.name, "content", f"tracks in the format {kind}", str(error)[:80] or type(error).__name__)
-        if limit is not None and len(found) >= limit:
+            reason = str(error)[:80] or type(error).__name__
+            problems.append(f"{path.name}: content: expected tracks in the format {kind}, got {reason}")
+        if limit is not None and len(tracks) >= limit:
             break
-    problems.raise_if_any()
-    return found[:limit]
-
-
-def stamp(seconds: float) -> str:
-    """ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
-
-
-def names_of(tracks: Iterable[Track]) -> list[str]:
-    """Names, made distinct."""
-    seen: dict[str, int] = {}
-    found = []
-    for track in tracks:
-        count = seen[track.name] = seen.get(track.name, 0) + 1
-        found.append(track.name if count == 1 else f"{track.name} ({count})")
-    return found
+    if problems:
+        raise BadData.listing(root, problems)
+    return tracks[:limit]

@@ -1,8 +1,7 @@
-"""Tables of positions as tracks: which columns mean what, times, the projection, and what is wrong with the rows."""
+"""Tables of positions as tracks: which columns mean what, times, and what is wrong with the rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,10 @@ import numpy as np
 
 from zoo.errors import BadInput, nearest
 
-__all__ = ["COLUMNS", "Projection", "Track", "find_columns", "is_geographic", "rows_problem", "seconds_of", "tidy"]
+__all__ = ["COLUMNS", "Columns", "Track", "find_columns", "from_columns", "seconds_of", "tidy"]
+
+Columns = Mapping[str, str] | None
+"""Meaning of a column (id, lon, lat, x, y, t) -> its name."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("id", "track_id", "trajectory_id", "traj_id", "trip_id", "user_id", "vehicle_id", "name"),
@@ -23,7 +25,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Meaning of a column -> names by which it is recognised, in lower case."""
 
-EARTH = 6_371_008.8  # mean radius, metres
 _MILLISECONDS = 1e11  # seconds since 1970 of the year 5138; milliseconds of 1973
 
 
@@ -35,7 +36,7 @@ class Track:
         name: the source's own name.
         positions: (L, 2) float64: longitude and latitude in degrees, or x and y in metres.
         times: (L,) float64 seconds: since 1970 where positions are geographic or times are dates, else as given.
-        geographic: whether positions are degrees.
+        geographic: whether positions are degrees; None for plain numbers, which are metres of the plane at hand.
         dated: whether times count from 1970.
         where: file, for messages.
     """
@@ -43,63 +44,9 @@ class Track:
     name: str
     positions: np.ndarray
     times: np.ndarray
-    geographic: bool
+    geographic: bool | None
     dated: bool
     where: str = ""
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Metres in a plane around a point, and seconds since an epoch.
-
-    The plane is equirectangular: x = R cos(lat0) (lon - lon0), y = R (lat - lat0). Distances of points next to each
-    other are right to 1 % within about 60 km north and south of the centre at 45 degrees, to 4 % within 250 km.
-
-    Attributes:
-        lon0, lat0: degrees.
-        epoch: seconds since 1970 that are time 0.
-    """
-
-    lon0: float
-    lat0: float
-    epoch: float
-
-    @classmethod
-    def around(cls, tracks: Sequence[Track]) -> Projection:
-        """Centred on the mean position; the epoch is the first time, rounded down to a minute."""
-        points = np.concatenate([t.positions for t in tracks])
-        first = min(float(t.times.min()) for t in tracks)
-        lon0, lat0 = points.mean(0)
-        return cls(round(float(lon0), 6), round(float(lat0), 6), math.floor(first / 60) * 60.0)
-
-    @classmethod
-    def of(cls, origin: Sequence[float] | None) -> Projection | None:
-        """From `[lon0, lat0, epoch]`; None stays None."""
-        if origin is None:
-            return None
-        if len(origin) != 3 or not all(math.isfinite(v) for v in origin) or not -90 < origin[1] < 90:
-            raise BadInput(f"origin: expected [longitude, latitude, seconds since 1970], got {list(origin)}.")
-        return cls(*map(float, origin))
-
-    @property
-    def origin(self) -> list[float]:
-        """`[lon0, lat0, epoch]`."""
-        return [self.lon0, self.lat0, self.epoch]
-
-    def metres(self, positions: np.ndarray) -> np.ndarray:
-        """(L, 2) degrees as metres."""
-        lon = (positions[:, 0] - self.lon0 + 180) % 360 - 180  # the short way round
-        scale = math.cos(math.radians(self.lat0))
-        return EARTH * np.radians(np.column_stack([scale * lon, positions[:, 1] - self.lat0]))
-
-    def degrees(self, xy: np.ndarray) -> np.ndarray:
-        """(L, 2) metres as degrees."""
-        angles = np.degrees(np.asarray(xy, dtype=np.float64) / EARTH)
-        return np.column_stack([self.lon0 + angles[:, 0] / math.cos(math.radians(self.lat0)), self.lat0 + angles[:, 1]])
-
-    def place(self, track: Track) -> np.ndarray:
-        """(L, 3) x, y, t of a geographic track."""
-        return np.column_stack([self.metres(track.positions), track.times - self.epoch])
 
 
 def find_columns(given: Sequence[str], wanted: Mapping[str, str] | None, where: str) -> dict[str, str]:
@@ -196,6 +143,50 @@ def rows_problem(positions: np.ndarray, times: np.ndarray, geographic: bool) -> 
         return None
     row = int(np.flatnonzero(bad)[0])
     return row, expected, f"{positions[row].tolist()} at {times[row]}"
+
+
+def from_columns(table: Mapping[str, Sequence[Any]], where: str, columns: Columns = None) -> list[Track]:
+    """Tracks of a table, in the order in which their ids first appear.
+
+    Args:
+        table: column -> values.
+        where: for messages.
+        columns: meaning -> column, where common names do not tell.
+
+    Raises:
+        BadInput: for missing columns, rows that are no positions, or times that do not fit together.
+    """
+    used = find_columns(list(table), columns, where)
+    geographic = is_geographic(used)
+    pair = ("lon", "lat") if geographic else ("x", "y")
+    try:
+        positions = np.column_stack([np.asarray(table[used[k]], dtype=np.float64) for k in pair])
+    except (TypeError, ValueError):
+        positions = np.column_stack([_numbers(table[used[k]], used[k], where) for k in pair])
+    times, dated = seconds_of(table[used["t"]], where)
+    if len(times) != len(positions):
+        raise BadInput(f"{where}: {len(positions)} positions and {len(times)} times.")
+    if broken := rows_problem(positions, times, geographic):
+        raise BadInput(f"{where}: row {broken[0]}: expected {broken[1]}, got {broken[2]}.")
+    names = np.asarray(table[used["id"]]).astype(str) if "id" in used else np.full(len(times), "0")
+    first: dict[str, int] = {}
+    number = np.array([first.setdefault(n, len(first)) for n in names.tolist()], dtype=np.int64)
+    order = np.argsort(number, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(number, minlength=len(first)))[:-1]) if len(first) else []
+    return [
+        Track(name, positions[rows], times[rows], geographic, dated, where)
+        for name, rows in zip(first, parts, strict=True)
+    ]
+
+
+def _numbers(values: Sequence[Any], name: str, where: str) -> np.ndarray:
+    found = []
+    for row, value in enumerate(values):
+        try:
+            found.append(float(value))
+        except (TypeError, ValueError):
+            raise BadInput(f"{where}: row {row}: {name}: expected a number, got {str(value)[:40]!r}.") from None
+    return np.array(found, dtype=np.float64)
 
 
 def tidy(track: Track) -> tuple[Track | None, dict[str, int]]:
