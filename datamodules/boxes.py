@@ -29,7 +29,8 @@ from datamodules._boxes_voc import find_voc, read_voc, voc_class_names
 from datamodules._boxes_yolo import find_yolo, read_yolo, yolo_class_names
 from datamodules.base import ZooDataModule, data_cache
 from datamodules.worlds.digit_scenes import SceneConfig
-from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
+from zoo import checks
+from zoo.errors import BadData, BadInput, RepositoryNotFound
 from zoo.nn.geometry import check_size
 
 __all__ = ["FORMATS", "BoxesDataModule"]
@@ -139,7 +140,7 @@ class BoxesDataModule(ZooDataModule):
         """Refuse unusable arguments now, not after minutes of reading."""
         given = self.hparams
         for key, known in (("format", FORMATS), ("cache", ("auto", "ram", "none")), ("on_error", POLICIES)):
-            _one_of(key, given[key], known)
+            checks.one_of(key, given[key], known)
         if given["format"] != "auto" and (given["format"] == "digit-scenes") != (self.root is None):
             found = f"format={given['format']!r} and root={given['root']!r}"
             raise BadInput(
@@ -349,10 +350,5 @@ class BoxesDataModule(ZooDataModule):
             images: number of images per split.
         """
         kind = format or (self._format if self._format in ("coco", "voc", "yolo") else "coco")
-        _one_of("format", kind, ("coco", "voc", "yolo"))
+        checks.one_of("format", kind, ("coco", "voc", "yolo"))
         return write_fake(Path(folder), str(kind), images, self.classes)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise BadInput(f"{name}: expected one of {', '.join(known)}, found {value!r}.{nearest(value, known)}")

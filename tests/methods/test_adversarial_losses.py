@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.nn import adversarial_losses as losses
+from zoo.robustness.rslad import rslad_loss
 
 ALPHA, TEMPERATURE, POWER, BETA, WEIGHT = 0.7, 2.0, 0.4, 3.0, 0.6
 
@@ -76,7 +77,7 @@ FAST: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "mart": lambda z, z_adv, t, t_adv: losses.mart(z, z_adv, LABELS, BETA),
     "ard": lambda z, z_adv, t, t_adv: losses.ard(z, z_adv, t, LABELS, ALPHA, TEMPERATURE),
     "iad": lambda z, z_adv, t, t_adv: losses.iad(z, z_adv, t, t_adv, LABELS, ALPHA, TEMPERATURE, POWER),
-    "rslad": lambda z, z_adv, t, t_adv: losses.rslad(z, z_adv, t, WEIGHT),
+    "rslad": lambda z, z_adv, t, t_adv: rslad_loss(z, z_adv, t, WEIGHT),
 }
 
 
@@ -148,4 +149,4 @@ def test_hard_labels_replace_the_teacher(hard: str, adversarial: int, clean: int
         for a, labelled in ((z_adv, adversarial), (z, clean))
     ]
     expected = 0.6 * terms[0] + 0.4 * terms[1]
-    torch.testing.assert_close(losses.rslad(z, z_adv, t, 0.6, LABELS, hard), expected)
+    torch.testing.assert_close(rslad_loss(z, z_adv, t, 0.6, LABELS, hard), expected)

@@ -1,7 +1,7 @@
 """The other trained network of a method: a teacher, a victim, an image model.
 
-It is named by a string argument (`teacher="rslad:fmnist-resnet10w24-trades"`), loaded when training starts, frozen,
-always in evaluation mode, and never part of a checkpoint, which only remembers its name and the hash of its weights.
+It is named by a string argument (`teacher="ID:TAG"`, a folder, a file), loaded when training starts, frozen, always in
+evaluation mode, and never part of a checkpoint, which only remembers its name and the hash of its weights.
 """
 
 from __future__ import annotations

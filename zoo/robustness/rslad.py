@@ -4,7 +4,7 @@ Zi, Zhao, Ma, Jiang: "Revisiting Adversarial Robustness Distillation: Robust Sof
 2021, arXiv 2108.07969. Student S, frozen robust teacher T, p softmax of logits, KL(a || b) = sum_k a_k log(a_k / b_k):
 
     x'   = argmax over ||x' - x||_inf <= eps of KL(p_T(x) || p_S(x'))         -> RSLAD.worst_case
-    L    = w KL(p_T(x) || p_S(x')) + (1 - w) KL(p_T(x) || p_S(x)),  w = 5/6   -> RSLAD.loss
+    L    = w KL(p_T(x) || p_S(x')) + (1 - w) KL(p_T(x) || p_S(x)),  w = 5/6   -> rslad_loss
 
 T sees clean images only and no true label is used. The methods that the paper compares with are the same class with
 another `method`; `RSLAD.baseline` has them, and `zoo.nn.adversarial_losses` their equations:
@@ -21,17 +21,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo import checks
 from zoo.nn import adversarial_losses as losses
 from zoo.nn.adversarial_classifier import AdversarialClassifier
 from zoo.nn.other_network import FrozenClassifier, FrozenNetwork, OtherNetworks, find_classifier
 
-__all__ = ["METHODS", "RSLAD"]
+__all__ = ["METHODS", "RSLAD", "rslad_loss"]
 
 METHODS = ("rslad", "iad", "ard", "trades", "sat", "natural")
 TAUGHT = ("rslad", "iad", "ard")
 HARD = ("none", "clean", "adversarial", "both")
+
+
+def rslad_loss(
+    z: Tensor, z_adv: Tensor, t: Tensor, weight: float = 5 / 6, y: Tensor | None = None, hard: str = "none"
+) -> Tensor:
+    """L = w KL(p_T(x) || p_S(x')) + (1 - w) KL(p_T(x) || p_S(x)).
+
+    Args:
+        z: (N, K) of the student on x.
+        z_adv: (N, K) of the student on x'.
+        t: (N, K) of the teacher on x.
+        weight: w in [0, 1].
+        y: (N,) labels, for `hard`.
+        hard: terms (`none`, `clean`, `adversarial`, `both`) in which the labels replace the teacher's soft ones.
+    """
+    log_t = t.log_softmax(1)
+
+    def term(logits: Tensor, labelled: bool) -> Tensor:
+        if labelled:
+            assert y is not None
+            return F.cross_entropy(logits, y)
+        return losses.kl(log_t, logits.log_softmax(1))
+
+    robust, clean = term(z_adv, hard in ("adversarial", "both")), term(z, hard in ("clean", "both"))
+    return weight * robust + (1 - weight) * clean
 
 
 class RSLAD(OtherNetworks, AdversarialClassifier):
@@ -129,7 +155,7 @@ class RSLAD(OtherNetworks, AdversarialClassifier):
         x_adv = self.worst_case(x, t, index, share)
         z_adv, z = self.logits(x_adv), self.logits(x)
         w = options["adversarial_weight"]
-        return options["kl_scale"] * losses.rslad(z, z_adv, t, w, y, options["hard"])  # type: ignore[no-any-return]
+        return options["kl_scale"] * rslad_loss(z, z_adv, t, w, y, options["hard"])  # type: ignore[no-any-return]
 
     def worst_case(self, x: Tensor, t: Tensor, index: Tensor | None = None, share: float = 1.0) -> Tensor:
         """X' (N, C, H, W), where the student is farthest from the teacher's soft labels on x.
