@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from datamodules import assets
-from datamodules._cache import checksum, remove_stale, replace_file
+from datamodules._cache import checksum, remove_stale
 from datamodules.worlds import digit_scenes
 from datamodules.worlds.digit_scenes import SceneConfig
+from zoo.files import write_whole
 
 __all__ = ["Scenes", "load_scenes", "scenes_path"]
 
@@ -103,8 +104,8 @@ def _write(stem: Path, scenes: Scenes) -> None:
     remove_stale(stem.parent)
     arrays: dict[str, Any] = {"boxes": scenes.boxes, "labels": scenes.labels, "offsets": scenes.offsets}
     checks = np.array([checksum(scenes.images)] + [checksum(array) for array in arrays.values()], dtype=np.uint32)
-    replace_file(stem.with_name(stem.name + ".npy"), lambda file: np.save(file, scenes.images))
-    replace_file(stem.with_name(stem.name + ".npz"), lambda file: np.savez(file, checks=checks, **arrays))
+    write_whole(stem.with_name(stem.name + ".npy"), lambda file: np.save(file, scenes.images))
+    write_whole(stem.with_name(stem.name + ".npz"), lambda file: np.savez(file, checks=checks, **arrays))
 
 
 def _read(stem: Path, config: SceneConfig, count: int) -> Scenes | None:

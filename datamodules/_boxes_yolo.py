@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from datamodules._boxes_records import Checker, Record, Records, UnreadableError, image_size
+from zoo._index_yaml import load_yaml
 from zoo.errors import BadData, UnsafeFile
-from zoo.index import load_yaml
 
 __all__ = ["find_yolo", "read_yolo", "yolo_class_names"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import time
 import warnings
 import zipfile
@@ -15,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["cached_arrays", "checksum", "remove_stale", "replace_file"]
+from zoo.files import write_whole
+
+__all__ = ["cached_arrays", "checksum", "remove_stale"]
 
 
 def checksum(array: np.ndarray) -> int:
@@ -29,21 +29,6 @@ def remove_stale(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # renamed or removed by another process meanwhile
             if stale.stat().st_mtime < time.time() - 86_400:
                 stale.unlink()
-
-
-def replace_file(path: Path, write: Callable[[Any], None]) -> None:
-    """Write under a temporary name, then rename: a reader sees a whole file or none."""
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def cached_arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -62,7 +47,7 @@ def cached_arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
-        replace_file(path, lambda file: np.savez(file, **held))
+        write_whole(path, lambda file: np.savez(file, **held))
     except OSError as error:
         warnings.warn(
             f"The data cache {path.parent} cannot be written ({error}); the data stay in memory and are made again "

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
+from zoo._base_data import DataContract
 from zoo.errors import BadData, BadInput, TooFewSamples
 
 __all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache", "even_batches"]
@@ -176,7 +176,7 @@ class Problems:
         raise BadData("\n".join([*lines, advice]), self.found)
 
 
-class ZooDataModule(LightningDataModule):
+class ZooDataModule(DataContract):
     """Base of all data modules.
 
     A subclass implements `read_facts()`, `dataset(split)` and `fake(folder)`; it calls `super().__init__(...)` with the

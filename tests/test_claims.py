@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -297,6 +299,45 @@ def test_the_code_hash_ignores_texts_and_sees_code(tmp_path: Path, monkeypatch: 
     assert _claims_code.code_hash(["hashed_toy.net"]) == first
     (package / "part.py").write_text("def f():\n    return 2\n\ny = f()\n")
     assert _claims_code.code_hash(["hashed_toy.net"]) != first
+
+
+def hash_of_package(folder: Path, files: dict[str, str], start: str) -> str:
+    """Hash of the code behind a module of a package that is written to a folder of its own."""
+    for name, text in files.items():
+        path = folder / "moved_toy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r}); from zoo._claims_code import code_hash; "
+        f"print(code_hash([{start!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_code_hash_is_independent_of_where_code_lies_and_of_what_draws(tmp_path: Path) -> None:
+    net = "import json\n{}\n\ndef f():\n    return y + json.loads('1')\n"
+    part = "{}y = 1\n"
+    flat = {
+        "__init__.py": "",
+        "net.py": net.format("from moved_toy._part import y\nfrom moved_toy import _part_draw"),
+        "_part.py": part.format("__all__ = ['y']\n"),
+        "_part_draw.py": "COLOUR = 1\n",
+    }
+    deep = {
+        "__init__.py": "",
+        "methods/__init__.py": "",
+        "methods/net/__init__.py": "from moved_toy.methods.net.module import f\n__all__ = ['f']\n",
+        "methods/net/module.py": net.format("from .part import y\nfrom . import picture"),
+        "methods/net/part.py": part.format("from __future__ import annotations\n"),
+        "methods/net/picture.py": "COLOUR = 2\n",
+    }
+    first = hash_of_package(tmp_path / "flat", flat, "moved_toy.net")
+    assert hash_of_package(tmp_path / "deep", deep, "moved_toy.methods.net") == first
+    deep["methods/net/part.py"] = part.format("import math\n")  # a foreign import decides what a name means
+    assert hash_of_package(tmp_path / "foreign", deep, "moved_toy.methods.net") != first
+    deep["methods/net/part.py"] = "y = 2\n"
+    assert hash_of_package(tmp_path / "other", deep, "moved_toy.methods.net") != first
 
 
 def test_the_code_of_a_method_includes_what_its_numbers_depend_on() -> None:

@@ -141,7 +141,10 @@ def test_version_is_the_same_everywhere() -> None:
     import zoo
 
     with (ROOT / "pyproject.toml").open("rb") as file:
-        assert tomllib.load(file)["project"]["version"] == zoo.__version__
+        about = tomllib.load(file)
+    assert "version" in about["project"]["dynamic"]
+    source = (ROOT / about["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
+    assert f'__version__ = "{zoo.__version__}"' in source
     assert f"## {zoo.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo._version import __version__
+
 if TYPE_CHECKING:
     from zoo import errors
     from zoo.base import RoundModule, ZooModule
     from zoo.index import info, list_models, register
     from zoo.robustness.evaluate import evaluate_robustness
     from zoo.store import datamodule, load, publish, pull, push, save, verify
-
-__version__ = "0.1.0"
 
 __all__ = [
     "RoundModule",

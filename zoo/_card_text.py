@@ -12,9 +12,9 @@ from zoo import index
 from zoo._card_header import header
 from zoo._claims_results import after_holm
 from zoo._claims_schema import Claim
-from zoo._cli_show import _bytes, _count
 from zoo._training_args import read_config
 from zoo.index import Entry, Weights
+from zoo.text import human_bytes, human_count
 
 __all__ = ["BLOCKS", "card_text", "hand_written", "usage"]
 
@@ -123,7 +123,9 @@ def _weights(entry: Entry) -> list[str]:
     rows = []
     for w in ready:
         name = f"`{entry.id}:{w.tag}`" + (" (default)" if w.tag == entry.default else "")
-        rows.append((name, _count(w.params), _bytes(w.bytes), metrics_text(w), f"`{str(w.sha256)[:12]}`", w.licence))
+        rows.append(
+            (name, human_count(w.params), human_bytes(w.bytes), metrics_text(w), f"`{str(w.sha256)[:12]}`", w.licence)
+        )
     lines = table(("name", "parameters", "size", "measured", "sha256", "licence"), rows)
     others = [f"`{w.tag}`" for w in entry.weights.values() if not w.sha256]
     if others:

@@ -2,14 +2,17 @@
 
 The hash covers the modules of the method, its data module, the callbacks its recipe names and its studies, and every
 module of the same packages that these import at their top level (imports inside functions belong to loading, sharing
-and the command line, which change no number). Comments, docstrings and layout are left out, so that polishing a text
-does not void hours of computing.
+and the command line, which change no number). Of each file only the code that computes something counts: comments,
+docstrings, layout, `__all__`, and imports from the packages themselves are left out, and so is the file's name, so that
+polishing a text or moving a file does not void hours of computing. Modules that no number depends on (`_ASIDE`,
+pictures, export) are left out as a whole.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -18,7 +21,14 @@ from typing import Any
 
 __all__ = ["class_paths", "code_hash", "modules_behind"]
 
-_ASIDE = frozenset({"zoo.errors", "zoo"})  # messages and lazy names: no number depends on them
+# messages, lazy names, the index and its checks, texts, exports and uploads: no number depends on them
+_ASIDE = re.compile(
+    r"zoo"
+    r"|zoo\.(?:errors|text|files|safe_yaml|checks|_index_\w+|_licences|_base_export|_base_report|_base_share)"
+    r"|zoo\.(?:index|pictures)(?:\..+)?"
+    r"|zoo\.base\.(?:export|report)"
+    r"|.+[._](?:picture|pictures|draw|show)"  # files with these names draw
+)
 
 
 def code_hash(modules: Iterable[str]) -> str:
@@ -27,10 +37,10 @@ def code_hash(modules: Iterable[str]) -> str:
     Args:
         modules: dotted names.
     """
-    total = hashlib.sha256()
-    for name, path in sorted(modules_behind(modules).items()):
-        total.update(f"{name}\0{_essence(path)}\0".encode())
-    return total.hexdigest()[:16]
+    digests = {
+        hashlib.sha256(code.encode()).digest() for p in modules_behind(modules).values() if (code := _essence(p))
+    }
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16]
 
 
 def modules_behind(modules: Iterable[str]) -> dict[str, Path]:
@@ -40,7 +50,7 @@ def modules_behind(modules: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
-        if name in found or name in _ASIDE or name.partition(".")[0] not in tops:
+        if name in found or _ASIDE.fullmatch(name) or name.partition(".")[0] not in tops:
             continue
         path = _file_of(name)
         if path is not None:
@@ -85,7 +95,7 @@ def _parsed_imports(path: Path, name: str, changed: int, size: int) -> tuple[str
 
 
 def _essence(path: Path) -> str:
-    """A file's code without comments, docstrings and layout."""
+    """What a file computes: no comments, docstrings, layout, `__all__`, nor imports from its own packages."""
     about = path.stat()
     return _stripped(path, about.st_mtime_ns, about.st_size)
 
@@ -94,13 +104,35 @@ def _essence(path: Path) -> str:
 def _stripped(path: Path, changed: int, size: int) -> str:
     """Cached while the file is as it was: a long plan asks before each of its steps."""
     tree = ast.parse(path.read_bytes())
+    tops = {"zoo", "datamodules", _top_of(path)}
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # a bare string is a docstring or stands below an attribute as one
-            kept = [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if isinstance(statements, list) and statements:
+                kept = [s for s in statements if not _says_nothing(s, tops)]
+                # what a module lacks is nothing; a function or a branch needs a statement
+                setattr(node, block, kept or ([] if isinstance(node, ast.Module) or block != "body" else [ast.Pass()]))
     return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _top_of(path: Path) -> str:
+    """Name of the package that a file belongs to."""
+    folder = path.parent
+    while (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+    return folder.name if (folder / "__init__.py").is_file() else path.stem
+
+
+def _says_nothing(node: ast.stmt, tops: set[str]) -> bool:
+    """Whether a statement changes no number: a text, a list of exports, an import whose target is hashed itself."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Import):
+        return all(alias.name.partition(".")[0] in tops for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return bool(node.level) or (node.module or "").partition(".")[0] in {*tops, "__future__"}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
 
 
 def class_paths(value: Any) -> list[str]:

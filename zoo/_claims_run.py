@@ -17,6 +17,7 @@ from typing import Any
 from zoo._claims_plan import Job, code_of
 from zoo._claims_steps import Place, RunFailed, Step, finished, steps_of, tail
 from zoo.errors import BadInput
+from zoo.files import PACKAGE
 
 __all__ = ["carry_out", "facts_of_machine", "is_done"]
 
@@ -31,7 +32,7 @@ def is_done(place: Place, job: Job) -> bool:
 
 def facts_of_machine() -> dict[str, Any]:
     """Versions, hardware and commit, without anything that names the machine."""
-    from zoo import __version__
+    from zoo._version import __version__
 
     found = {"zoo": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
@@ -50,7 +51,7 @@ def _cpu() -> str:
 
 def _commit() -> str | None:
     """Of the checkout this code lies in, with a + where files differ from it; None where there is none."""
-    root = Path(__file__).resolve().parents[1]
+    root = PACKAGE.parent
     if not (root / ".git").exists():
         return None
     with suppress(OSError):

@@ -18,6 +18,7 @@ from zoo._claims_plan import QUICK, Job
 from zoo._claims_results import round_values
 from zoo._training_stages import RESULT
 from zoo.errors import ZooError
+from zoo.files import PACKAGE
 from zoo.index import Entry
 
 __all__ = ["Place", "RunFailed", "Step", "finished", "result_of", "steps_of"]
@@ -223,7 +224,7 @@ class Step:
 
 def _environment(threads: int) -> dict[str, str]:
     """Fixed threads and hashing, and the zoo that runs now rather than another one on the path."""
-    here = str(Path(__file__).resolve().parents[1])
+    here = str(PACKAGE.parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     fixed = {name: str(threads) for name in _THREADS}
     return {**os.environ, **fixed, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}

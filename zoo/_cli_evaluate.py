@@ -43,12 +43,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if target is not None and (target.is_dir() or not target.parent.is_dir()):
         raise BadInput(f"--out {options.out}: give a file in a folder that exists.")
     entry_name = _data_name(options.model)
-    import zoo
+    from zoo.robustness.evaluate import evaluate_robustness
+    from zoo.store import datamodule, load
 
-    module = zoo.load(options.model, map_location=options.device)
+    module = load(options.model, map_location=options.device)
     _check_task(options.model, module.task)
-    data = zoo.datamodule(entry_name or _class_name(module), root=options.root)
-    report = zoo.evaluate_robustness(
+    data = datamodule(entry_name or _class_name(module), root=options.root)
+    report = evaluate_robustness(
         module,
         data,
         eps,

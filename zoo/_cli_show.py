@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo import index
 from zoo.index import Entry, Weights
+from zoo.text import human_bytes, human_count, table
 
 __all__ = ["add_info", "add_list", "run_info", "run_list"]
 
@@ -45,7 +46,7 @@ def run_list(options: argparse.Namespace) -> int:
         print("No method matches. `zoo list` without filters shows all.")
         return 1
     rows = [_row(known[name]) for name in names]
-    print(_table(("name", "task", "tags", "params", "size", "headline", "licence"), rows))
+    print(table(("name", "task", "tags", "params", "size", "headline", "licence"), rows))
     print(f"\n{len(names)} method{'s' if len(names) != 1 else ''}; `zoo info NAME` tells more.")
     return 0
 
@@ -69,8 +70,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.id,
         entry.task,
         shown or "-",
-        _count(default.params),
-        _bytes(default.bytes),
+        human_count(default.params),
+        human_bytes(default.bytes),
         _headline(default.metrics),
         default.licence,
     )
@@ -80,30 +81,6 @@ def _headline(metrics: Mapping[str, float]) -> str:
     for key, value in metrics.items():
         return f"{key} {value:.4g}"
     return "-"
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "-"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
-def _bytes(number: int | None) -> str:
-    if number is None:
-        return "-"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number} B"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [header, ["-" * w for w in widths], *rows]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def add_info(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +137,7 @@ def _weights(entry: Entry, weights: Weights) -> list[tuple[str, Any]]:
     else:
         where = [f"bundled {weights.file}"] if weights.file else []
         where += [f"hf://{weights.hub.repo}@{weights.hub.revision}"] if weights.hub.repo else []
-        rows += [("parameters", _count(weights.params)), ("size", _bytes(weights.bytes))]
+        rows += [("parameters", human_count(weights.params)), ("size", human_bytes(weights.bytes))]
         rows += [("sha256", weights.sha256), ("where", ", ".join(where))]
     rows += [(key, f"{value:.4g}") for key, value in weights.metrics.items()]
     rows.append(("init", json.dumps(weights.init, ensure_ascii=False)))

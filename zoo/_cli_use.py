@@ -51,9 +51,9 @@ def run_predict(options: argparse.Namespace) -> int:
     _check_inputs(inputs)
     if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
         raise BadInput(f"--out {options.out} is a file: give a folder.")
-    import zoo
+    from zoo.store import load
 
-    module = zoo.load(options.model, map_location=options.device)
+    module = load(options.model, map_location=options.device)
     found = module.predict(list(inputs), batch_size=options.batch_size, **extra)
     names = _output_names(inputs)
     folder = Path(options.out).expanduser() if options.out else None
@@ -210,9 +210,9 @@ def run_export(options: argparse.Namespace) -> int:
         _check_can(known, options.format)
     if options.format == "onnx":
         require("onnxruntime", "export")
-    import zoo
+    from zoo.store import load
 
-    module = zoo.load(options.model)
+    module = load(options.model)
     entry = known or index.entry_of(type(module))
     if known is None:
         _check_can(entry, options.format)

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zoo._data_catalogue import Source
-from zoo._store_hub import writing
 from zoo.errors import CorruptFile, DiskFull, MissingClient, NetworkUnavailable, RepositoryNotFound
+from zoo.files import writing
 
 __all__ = ["obtain"]
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from zoo._data_catalogue import Source
-from zoo._store_hub import writing
 from zoo.errors import BadData, CorruptFile, MissingClient, UnsafeFile
+from zoo.files import writing
 
 __all__ = ["convert"]
 

@@ -153,7 +153,7 @@ def build(cls: Any, init: Mapping[str, Any], *, weights_follow: bool, where: str
         given |= without_downloads(cls, given)
     if untrusted is None:
         return cls(**given)
-    from zoo._store_fill import bounded_memory
+    from zoo._store_memory import bounded_memory
 
     try:
         with bounded_memory((1 << 28) + 16 * untrusted, where):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo.base import LoadReport
-from zoo.errors import KeyMismatch, ShapeMismatch, UnsafeFile
+from zoo._base_report import LoadReport
+from zoo.errors import KeyMismatch, ShapeMismatch
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
 
-__all__ = ["bounded_memory", "fill"]
+__all__ = ["fill"]
 
 
 def fill(module: ZooModule, state: Mapping[str, Tensor], report: LoadReport, *, remake: bool) -> LoadReport:
@@ -113,29 +111,3 @@ def _resize(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             setattr(owner, leaf, nn.Parameter(new, requires_grad=old.requires_grad))
         else:
             setattr(owner, leaf, new)
-
-
-class _Bound(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what operators allocate. An allocation is only virtual until it is written, so this comes in time."""
-
-    def __init__(self, limit: int, where: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.limit, self.where, self.seen = limit, where, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not result._is_view():
-            self.seen = max(self.seen, result.untyped_storage().nbytes())
-            if self.seen > self.limit:
-                raise UnsafeFile(
-                    f"{self.where}: its init values ask for a tensor of {self.seen:,} bytes, far more than its weights "
-                    "hold. Do not use this file."
-                )
-        return result
-
-
-@contextmanager
-def bounded_memory(limit: int, where: str) -> Iterator[None]:
-    """Refuse to build a module with a single tensor above `limit` bytes."""
-    with _Bound(limit, where):
-        yield

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo._store_config import FORMAT, check_arguments, entry_and_tag, parse_config, read_config
 from zoo._store_hub import Hub, check_listed, parse_address
-from zoo._store_tensors import check_sha256, file_sha256, not_finite, read_state
+from zoo._store_tensors import check_sha256, not_finite, read_state
 from zoo.errors import (
     BadInput,
     CorruptFile,
@@ -25,6 +25,7 @@ from zoo.errors import (
     UnknownName,
     UnsafeFile,
 )
+from zoo.files import file_sha256
 from zoo.index import Entry, Weights, bundled_path, entries, resolve
 
 if TYPE_CHECKING:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +14,8 @@ from typing import Any
 from zoo.errors import (
     BadInput,
     CorruptFile,
-    DiskFull,
     GatedRepository,
     NetworkUnavailable,
-    NotWritable,
     RepositoryChanged,
     RepositoryNotFound,
     RevisionNotFound,
@@ -28,8 +23,9 @@ from zoo.errors import (
     Unauthorized,
     ZooError,
 )
+from zoo.files import disk_error
 
-__all__ = ["Hub", "parse_address", "temporary", "writing"]
+__all__ = ["Hub", "check_listed", "parse_address"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _ADDRESS = re.compile(r"hf://([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?", re.ASCII)
@@ -48,44 +44,6 @@ def parse_address(address: str, revision: str | None = None) -> tuple[str, str |
     if given and revision and given != revision:
         raise BadInput(f"{address} names the revision {given!r}, the argument says {revision!r}. Give one of them.")
     return repo, given or revision
-
-
-@contextmanager
-def writing(place: object) -> Iterator[None]:
-    """Turn a full disk and a folder without write permission into errors that say what to do."""
-    try:
-        yield
-    except ZooError:
-        raise
-    except OSError as error:
-        if (found := _disk_error(error, place)) is None:
-            raise
-        raise found from error
-
-
-@contextmanager
-def temporary(prefix: str) -> Iterator[Path]:
-    """A folder that is gone afterwards; a place for temporary files that cannot be written is said to be one."""
-    with writing(f"temporary files in {tempfile.gettempdir()} (TMPDIR)"):
-        place = tempfile.mkdtemp(prefix=prefix)
-    try:
-        yield Path(place)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _disk_error(error: BaseException, place: object) -> ZooError | None:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull(
-            f"No room left to write {place} ({error}). Free some space, or choose another folder (HF_HOME for the Hub "
-            "cache). What was written so far is not used."
-        )
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-        return NotWritable(
-            f"Cannot write {place} ({error}). Choose a folder you may write to (HF_HOME for the Hub cache)."
-        )
-    return None
 
 
 @dataclass(frozen=True)
@@ -244,7 +202,7 @@ def _network_or_disk(error: BaseException, where: str, place: object, status: in
         return NetworkUnavailable(
             f"{where}: the Hub answers {status}. Try again later, or set HF_ENDPOINT to a mirror.{hint}"
         )
-    if (full := _disk_error(error, place)) is not None:
+    if (full := disk_error(error, place)) is not None:
         return full
     module = type(error).__module__.partition(".")[0]
     if module in ("httpx", "httpx2", "httpcore", "httpcore2") or isinstance(error, (ConnectionError, TimeoutError)):

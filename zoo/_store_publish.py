@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo._store_config import FORMAT, without_downloads
-from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find
-from zoo._store_hub import Hub, temporary, writing
+from zoo._store_find import CONFIG, GOLDEN, MODEL, Row, find, pull_path
+from zoo._store_hub import Hub
 from zoo._store_push import ensure_tag, files_of, listing, load_back, send
 from zoo._store_tensors import check_sha256
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
+from zoo.files import temporary, writing
 from zoo.index import Entry, Weights, bundled_path, index_path, read_index, refresh
 from zoo.index import Hub as Published
 
@@ -81,12 +82,12 @@ def _already_there(hub: Hub, repo: str, about: Weights, readme: str) -> str | No
 
 def _stage(entry: Entry, about: Weights, folder: Path, hub: Hub) -> Path:
     """Write the folder of a checkpoint around the very bytes that the index pins."""
+    from zoo._store_build import assemble
     from zoo._store_save import config_text, versions, write_golden
-    from zoo.store import assemble, pull
 
     bundled = bundled_path(about, entry)
     name = f"{entry.id}:{about.tag}"
-    source = bundled if bundled.is_file() else pull(name, endpoint=hub.endpoint, token=hub.token)
+    source = bundled if bundled.is_file() else pull_path(name, Hub(hub.endpoint, hub.token))
     check_sha256(source, str(about.sha256), size=about.bytes)
     with writing(folder):
         (folder / MODEL).write_bytes(source.read_bytes())

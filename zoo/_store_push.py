@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from zoo._store_config import read_config
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find
-from zoo._store_hub import Hub, parse_address, temporary
-from zoo._store_tensors import file_sha256
+from zoo._store_hub import Hub, parse_address
 from zoo.errors import BadInput, CorruptFile, RepositoryChanged, RevisionNotFound
+from zoo.files import file_sha256, temporary
 from zoo.index import Hub as Published
 from zoo.index import Weights
 
@@ -66,7 +66,7 @@ def push(
 @contextmanager
 def _folder_of(module: ZooModule | str | Path) -> Iterator[Path]:
     """A folder as `save` writes it; temporary, unless one was given."""
-    from zoo.store import save
+    from zoo._store_save import save
 
     if isinstance(module, (str, Path)) and Path(module).expanduser().is_dir():
         yield Path(module).expanduser()
@@ -140,8 +140,8 @@ def load_back(hub: Hub, repo: str, commit: str, sha256: str) -> None:
     Raises:
         CorruptFile: if the Hub serves something else than was sent.
     """
+    from zoo._store_build import assemble
     from zoo._store_save import golden_problems
-    from zoo.store import assemble
 
     with temporary("zoo-check-") as place:
         fresh = Hub(hub.endpoint, hub.token, hub.offline, place)

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo._store_build import assemble, notice_of
 from zoo._store_config import FORMAT, without_downloads
 from zoo._store_find import CONFIG, GOLDEN, MODEL, find, licences_of
-from zoo._store_hub import Hub, writing
+from zoo._store_hub import Hub
 from zoo._store_tensors import read_state, write_state
+from zoo._version import __version__
 from zoo.base import is_plain
 from zoo.errors import BadInput, PrivateWeights, UnknownName
+from zoo.files import writing
 from zoo.index import Entry, entry_of, resolve
 
 if TYPE_CHECKING:
@@ -34,10 +37,10 @@ _OURS = {CONFIG, MODEL, GOLDEN, "README.md", "images"}
 
 def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True, half: bool = False) -> Path:
     """See `zoo.store.save`."""
-    from zoo.store import assemble, load
-
     if isinstance(module, (str, Path)):
-        module = load(module)
+        weights = find(module, Hub())
+        module = assemble(weights, {})
+        notice_of(weights)
     folder = folder.expanduser()
     _check_free(folder)
     entry = entry_of(type(module))
@@ -127,10 +130,8 @@ def versions() -> dict[str, str]:
     """Versions a checkpoint was written with."""
     import lightning
 
-    import zoo
-
     return {
-        "zoo": zoo.__version__,
+        "zoo": __version__,
         "torch": str(torch.__version__),
         "lightning": str(lightning.__version__),
         "python": platform.python_version(),

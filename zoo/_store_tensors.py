@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from zoo.errors import BadInput, CorruptFile, RepositoryNotFound, TruncatedFile, UnsafeFile
+from zoo.files import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_header", "check_sha256", "file_sha256", "not_finite", "read_state", "write_state"]
+__all__ = ["check_header", "check_sha256", "not_finite", "read_state", "write_state"]
 
 _SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
 _SIZES |= {"U64": 8, "I64": 8, "F64": 8}
@@ -26,7 +27,6 @@ _MAX_HEADER = 8 << 20
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 16
 _IN_MEMORY = 1 << 30
-_BLOCK = 8 << 20
 
 _MAGICS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes (it may hold a pickle)",
@@ -41,15 +41,6 @@ _MAGICS = {
     b"<": "a web page, not a file",
     b"{": "JSON text",
 }
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str, *, size: int | None = None, found: str | None = None) -> None:

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo import _training_run as runs
 from zoo import _training_weights as weights
+from zoo._index_recipes import recipe_of
 from zoo._training_args import HEADER, Request, explain, read_config
 from zoo.errors import InvalidConfig, ZooError, nearest
 
@@ -48,8 +49,6 @@ class ZooCLI(LightningCLI):
     """
 
     def __init__(self, request: Request, entry: Entry, tag: str | None, prog: str) -> None:
-        from zoo.training import recipe_of
-
         self.request, self.entry, self.tag, self.prog = request, entry, tag, prog
         self.recipe_path = recipe_of(entry, tag)
         self.recipe = read_config(self.recipe_path) if self.recipe_path else {}
@@ -342,7 +341,7 @@ class ZooCLI(LightningCLI):
         header["facts"] = self.facts
         body = {k: v for k, v in found.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
         kept = {k: v for k, v in {**header, **body}.items() if v is not None}
-        from zoo import __version__
+        from zoo._version import __version__
 
         versions = f"# lightning-method-zoo {__version__}, python {sys.version.split()[0]}\n"
         return versions + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)

@@ -242,9 +242,8 @@ def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | No
         lines += [
             f'load it      model = zoo.load("{chosen}")',
             f"predict      zoo predict {chosen} INPUT --out results",
+            f"share it     zoo push {chosen} OWNER/NAME",
         ]
-        if _can_push():
-            lines.append(f"share it     zoo push {chosen} OWNER/NAME")
     return lines
 
 
@@ -263,12 +262,6 @@ def write_result(command: str, trainer: Trainer, folder: Path | None, *, chosen_
     partial = folder / f"{RESULT}.partial"
     partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / RESULT)
-
-
-def _can_push() -> bool:
-    from zoo.cli import COMMANDS
-
-    return "push" in COMMANDS
 
 
 def has_terminal() -> bool:

@@ -16,9 +16,10 @@ from zoo import claims as evidence
 from zoo import index
 from zoo._card_eval import FOLDER, eval_results
 from zoo._card_text import BLOCKS, card_text, hand_written, metrics_text, table
-from zoo._cli_show import _bytes, _count
 from zoo.errors import BadInput
+from zoo.files import PACKAGE
 from zoo.index import Entry
+from zoo.text import human_bytes, human_count
 
 __all__ = ["BLOCKS", "check", "check_readme", "draw", "has_card", "readme_table", "render", "write", "write_readme"]
 
@@ -44,7 +45,7 @@ def write(entry: Entry) -> list[Path]:
     Raises:
         BadInput: if the zoo is installed, not checked out.
     """
-    if Path(__file__).parent in evidence.card_folder(entry).parents:
+    if PACKAGE in evidence.card_folder(entry).resolve().parents:
         raise BadInput("Cards are written in a checkout of the zoo; this one is installed. Clone the repository.")
     folder = evidence.card_folder(entry)
     written = evidence.rejudge(entry) + _replace(folder / "README.md", render(entry))
@@ -117,8 +118,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.summary,
         entry.tag().task,
         "<br>".join(w.tag for w in ready) or "-",
-        "<br>".join(_count(w.params) for w in ready) or "-",
-        "<br>".join(_bytes(w.bytes) for w in ready) or "-",
+        "<br>".join(human_count(w.params) for w in ready) or "-",
+        "<br>".join(human_bytes(w.bytes) for w in ready) or "-",
         "<br>".join(metrics_text(w).split(", ")[0] for w in ready) or "-",
         score,
         ", ".join(sorted({w.licence for w in ready})) or entry.licence,
@@ -136,7 +137,7 @@ def _readme() -> tuple[Path, str, str]:
         BadInput: if there is none, or it lacks the markers.
     """
     path = index.index_path().parent / "README.md"
-    if index.index_path().parent == Path(__file__).parent or not path.is_file():
+    if index.index_path().parent.resolve() == PACKAGE or not path.is_file():
         raise BadInput("There is no README.md beside the index: this works in a checkout of the zoo only.")
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition(_START)
@@ -180,9 +181,9 @@ def _draw_output(entry: Entry, folder: Path) -> list[Path]:
     default = entry.weights.get(entry.default or "")
     if default is None or default.sha256 is None:
         return []
-    import zoo
+    from zoo.store import datamodule, load
 
-    model, data = zoo.load(entry.id), zoo.datamodule(entry.id)
+    model, data = load(entry.id), datamodule(entry.id)
     own = model.init_args
     try:
         facts = data.facts()

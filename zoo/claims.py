@@ -20,6 +20,7 @@ from zoo._claims_results import after_holm, judged, read_results, summary, write
 from zoo._claims_schema import Arm, Branch, Claim, InvalidClaims, Premise, read_claims
 from zoo._claims_stats import EXPECTATIONS, LOOKS, Interval, decide, holm, interval, student
 from zoo.errors import BadInput, UnknownName, nearest
+from zoo.files import PACKAGE
 from zoo.index import Entry, index_path, resolve
 
 __all__ = [
@@ -245,7 +246,7 @@ def _how_to_get(claim: Claim, found: Mapping[str, Path]) -> str:
 def is_installed(entry: Entry) -> bool:
     """Whether a method's published evidence is part of an installation, which nothing writes into."""
     card = card_folder(entry)
-    return Path(__file__).parent in card.parents or "site-packages" in card.parts
+    return PACKAGE in card.resolve().parents or "site-packages" in card.parts
 
 
 def results_path(plan: Plan, folder: Path, *, fresh: bool = False) -> Path:

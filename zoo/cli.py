@@ -190,7 +190,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from zoo import __version__
+        from zoo._version import __version__
 
         print(f"zoo {__version__}")
         return 0

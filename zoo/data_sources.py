@@ -22,8 +22,6 @@ from typing import Any
 from zoo._data_catalogue import CATALOGUE, DataSet, Source
 from zoo._data_clients import obtain
 from zoo._data_convert import convert
-from zoo._store_hub import writing
-from zoo._store_tensors import file_sha256
 from zoo.errors import (
     BadInput,
     CorruptFile,
@@ -36,6 +34,7 @@ from zoo.errors import (
     ZooError,
     nearest,
 )
+from zoo.files import file_sha256, writing
 
 __all__ = ["CATALOGUE", "DataSet", "Source", "fetch", "find", "problems_of", "sources_of"]
 

@@ -18,6 +18,7 @@ from typing import Any
 from zoo._index_schema import CAPABILITIES, LEARNS, TASKS, problems_of
 from zoo._index_yaml import load_yaml
 from zoo.errors import BadInput, InvalidIndex, ShadowedPackage, UnknownName, ZooError, nearest
+from zoo.files import PACKAGE
 
 __all__ = [
     "CAPABILITIES",
@@ -40,7 +41,6 @@ __all__ = [
     "resolve",
 ]
 
-_PACKAGE = Path(__file__).parent
 _GROUP = "zoo.index"
 _OVERRIDES = ("data", "task", "learns", "can", "tiny")
 
@@ -203,10 +203,10 @@ def _refuse_shadow(top: str, where: str) -> None:
     if top != "datamodules" or top not in sys.modules:
         return
     places = [Path(p).resolve() for p in getattr(sys.modules[top], "__path__", [])]
-    if _PACKAGE.parent.resolve() / top not in places:
+    if PACKAGE.parent.resolve() / top not in places:
         found = places[0] if places else getattr(sys.modules[top], "__file__", "?")
         raise ShadowedPackage(
-            f"{where}: expected the zoo's own package {top!r} in {_PACKAGE.parent}, found another one: {found}. "
+            f"{where}: expected the zoo's own package {top!r} in {PACKAGE.parent}, found another one: {found}. "
             "Rename that folder or file, or start Python from elsewhere."
         )
 
@@ -219,11 +219,11 @@ _cache: dict[str, Entry] | None = None
 
 def index_path() -> Path:
     """Path of our own index: inside the installed package, else beside it in a checkout."""
-    for path in (_PACKAGE / "checkpoints.yaml", _PACKAGE.parent / "checkpoints.yaml"):
+    for path in (PACKAGE / "checkpoints.yaml", PACKAGE.parent / "checkpoints.yaml"):
         if path.is_file():
             return path
     raise InvalidIndex(
-        f"expected checkpoints.yaml in {_PACKAGE} or {_PACKAGE.parent}, found none. "
+        f"expected checkpoints.yaml in {PACKAGE} or {PACKAGE.parent}, found none. "
         "The installation is damaged: pip install --force-reinstall lightning-method-zoo"
     )
 
@@ -473,7 +473,7 @@ def entry_of(cls: type) -> Entry:
 def _beside(entry: Entry | None) -> Path:
     """Folder that holds an entry's `bundled` and `recipes`."""
     if entry is None or Path(entry.source) == index_path() or not Path(entry.source).is_absolute():
-        return _PACKAGE
+        return PACKAGE
     return Path(entry.source).parent
 
 

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo._licences import notice
-from zoo._store_config import build, check_arguments, check_classes, class_arguments, parameters_of
-from zoo._store_find import MODEL, Found, Row, find, pull_path
+from zoo._store_build import assemble, fill_from, notice_of
+from zoo._store_config import check_arguments, check_classes, parameters_of
+from zoo._store_find import MODEL, Row, find, pull_path
 from zoo._store_hub import Hub
 from zoo._store_tensors import check_sha256, read_state
 from zoo.errors import BadInput, ZooError, nearest
 from zoo.index import Entry, Weights, bundled_path, entries, load_yaml, recipe_path, resolve
 
 if TYPE_CHECKING:
-    from datamodules.base import ZooDataModule
+    from zoo._base_data import DataContract
     from zoo.base import LoadReport, ZooModule
 
 __all__ = ["Row", "datamodule", "load", "load_into", "publish", "pull", "push", "read_state", "save", "verify"]
@@ -64,50 +64,8 @@ def load(
     hub = Hub(endpoint, token, offline)
     found = find(name, hub, source=source, revision=revision, weights=weights)
     module = assemble(found, init, num_classes, class_names, map_location)
-    _notice(found)
+    notice_of(found)
     return module
-
-
-def _notice(found: Found) -> None:
-    """Say once which licence restricts the weights; silence about one's own files that state none."""
-    if found.state is not None and (found.licence or found.source.startswith("hub")):
-        notice(found.name, found.licence, found.data_licence)
-
-
-def assemble(
-    found: Found,
-    init: dict[str, Any],
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    map_location: Any = "cpu",
-) -> ZooModule:
-    """Build the module of verified weights and fill it."""
-    from zoo.base import LoadReport
-
-    cls = found.entry.model_class()
-    check_arguments(cls, init, where=found.name, error=BadInput)
-    classes = class_arguments(cls, found.init, num_classes, class_names, where=found.name)
-    wanted = {**found.init, **init, **classes}
-    untrusted = None if found.trusted else found.size
-    module: ZooModule = build(
-        cls, wanted, weights_follow=found.state is not None, where=found.name, untrusted=untrusted
-    )
-    if found.state is None:
-        module.report = LoadReport(found.name, source="untrained")
-    else:
-        _fill(module, found, remake=check_classes(cls, found.init, wanted))
-    return module.to(map_location).eval()
-
-
-def _fill(module: ZooModule, found: Found, *, remake: bool) -> LoadReport:
-    from zoo._store_fill import fill
-    from zoo.base import LoadReport
-
-    report = LoadReport(found.name, source=found.source, sha256=found.sha256, pinned=found.pinned)
-    fill(module, found.state or {}, report, remake=remake)
-    module.report = report
-    module.parent = found.parent
-    return report
 
 
 def load_into(
@@ -141,8 +99,8 @@ def load_into(
     cls = found.entry.model_class()
     if not isinstance(module, cls):
         raise BadInput(f"{found.name} holds weights of {cls.__name__}, the module is a {type(module).__name__}.")
-    report = _fill(module, found, remake=check_classes(cls, found.init, module.init_args))
-    _notice(found)
+    report = fill_from(module, found, remake=check_classes(cls, found.init, module.init_args))
+    notice_of(found)
     return report
 
 
@@ -267,7 +225,7 @@ def _verify_remote(name: str, about: Weights, hub: Hub) -> Row:
     return Row(name, "hub", True, "the Hub lists the same sha256")
 
 
-def datamodule(name: str, root: str | Path | None = None, **init: Any) -> ZooDataModule:
+def datamodule(name: str, root: str | Path | None = None, **init: Any) -> DataContract:
     """Build the data module that is paired with a method.
 
     Args:
@@ -286,7 +244,7 @@ def datamodule(name: str, root: str | Path | None = None, **init: Any) -> ZooDat
     if root is not None:
         given.pop("format", None)  # that of the recipe's own data
         given["root"] = str(root)
-    built: ZooDataModule = cls(**{**given, **init})
+    built: DataContract = cls(**{**given, **init})
     return built
 
 

@@ -12,15 +12,15 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo import _training_stages as stages
+from zoo._index_recipes import recipe_of
 from zoo._training_args import HELP, Request, read_request
 from zoo.errors import InvalidConfig, ZooError
 
 if TYPE_CHECKING:
-    from zoo.index import Entry
+    pass
 
 __all__ = ["main", "run"]
 
@@ -91,15 +91,6 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
     cli_class = _cli_class()
     with _quiet():
         return cli_class(request, entry.tag(tag) if tag else entry, tag, prog)
-
-
-def recipe_of(entry: Entry, tag: str | None) -> Path | None:
-    """Path of a tag's recipe, or None if it has none."""
-    from zoo import index
-
-    if tag is None or entry.weights[tag].recipe is None:
-        return None
-    return Path(index.recipe_path(entry, tag))
 
 
 def _replace(request: Request, **changes: Any) -> Request:

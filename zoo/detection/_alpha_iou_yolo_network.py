@@ -194,7 +194,7 @@ def load_backbone(body: nn.Module, path: str) -> None:
     """
     from pathlib import Path
 
-    from zoo.store import read_state
+    from zoo._store_tensors import read_state
 
     if not Path(path).is_file():
         raise BadInput(f"backbone_weights: no file {path!r}.")

@@ -78,13 +78,14 @@ class Job:
 
     def build(self, root: str | None = None) -> tuple[FederatedLearner, Any]:
         """The untrained module, in training mode, and the data module on this machine's data."""
-        import zoo
         from zoo.federated.learner import FederatedLearner
+        from zoo.index import info
+        from zoo.store import load
 
-        learner = zoo.load(self.method, weights=False, **self.model)
+        learner = load(self.method, weights=False, **self.model)
         if not isinstance(learner, FederatedLearner):
             raise InvalidConfig(f"{self.method} is not trained in federated rounds.")
-        entry = zoo.info(self.method)
+        entry = info(self.method)
         learner.train()
         return learner, entry.data_class()(**{**self.data, "root": root})
 

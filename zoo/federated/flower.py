@@ -83,21 +83,21 @@ def _main(grid: Grid, context: Context) -> None:
 
     import lightning
 
-    import zoo
     from zoo.federated.learner import FederatedLearner
+    from zoo.store import datamodule, load, save
 
     logging.getLogger("zoo").setLevel(logging.INFO)
     options = settings(context.run_config)
-    data = zoo.datamodule(options["zoo"], root=options["root"] or None, **{"seed": options["seed"], **options["data"]})
+    data = datamodule(options["zoo"], root=options["root"] or None, **{"seed": options["seed"], **options["data"]})
     lightning.seed_everything(options["seed"], verbose=False)
-    learner = zoo.load(options["zoo"], weights=options["weights"], **{**_recipe(options["zoo"]), **options["model"]})
+    learner = load(options["zoo"], weights=options["weights"], **{**_recipe(options["zoo"]), **options["model"]})
     if not isinstance(learner, FederatedLearner):
         raise InvalidConfig(f"{options['zoo']} is not trained in federated rounds.")
     learner.train()
     evaluate = (lambda module: validate(module, data)) if options["validate"] else None
     given = {key: options[key] for key in ("rounds", "folder", "wait", "timeout")}
     serve(grid, learner, data, evaluate=evaluate, **given)
-    zoo.save(learner.eval(), Path(options["folder"]) / "model")
+    save(learner.eval(), Path(options["folder"]) / "model")
 
 
 def _recipe(name: str) -> dict[str, Any]:

@@ -392,7 +392,7 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
     if not path.is_file():
         raise BadInput(f"{path}: no such file of weights.")
     if path.suffix == ".safetensors":
-        from zoo.store import read_state
+        from zoo._store_tensors import read_state
 
         found: Any = read_state(path)[0]
     else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,7 @@ from torch.nn import functional as F
 from zoo.nn.attacks import Model, attack_mode, input_gradient, pgd, transfer
 from zoo.robustness._evaluate_attacks import Attack, Setting
 from zoo.robustness._evaluate_report import Check
-
-if TYPE_CHECKING:
-    from zoo.robustness.evaluate import _Run
+from zoo.robustness._evaluate_run import Run
 
 __all__ = ["battery"]
 
@@ -32,7 +29,7 @@ _SIDE = 32
 """Substitutes see images scaled down to this side: their cost does not grow with the images."""
 
 
-def battery(run: _Run, surrogates: Sequence[Model], flags: Sequence[str]) -> list[Check]:
+def battery(run: Run, surrogates: Sequence[Model], flags: Sequence[str]) -> list[Check]:
     """Run what has not run yet, and compare."""
     found = [_same_twice(run), _zero_gradients(run)]
     pgd20, pgd100 = run.accuracy("pgd-20"), run.accuracy("pgd-100")
@@ -70,7 +67,7 @@ def battery(run: _Run, surrogates: Sequence[Model], flags: Sequence[str]) -> lis
     return found
 
 
-def _same_twice(run: _Run) -> Check:
+def _same_twice(run: Run) -> Check:
     first, second = run.clean_logits, run.logits_of(run.x)
     scale = max(1.0, first.abs().max().item())
     gap = (first - second).abs().max().item() / scale
@@ -80,14 +77,14 @@ def _same_twice(run: _Run) -> Check:
     )  # fmt: skip
 
 
-def _inside(run: _Run) -> Check:
+def _inside(run: Run) -> Check:
     return Check(
         "inside the ball", run.outside == 0, f"largest distance {run.largest:.6g} of {run.setting.eps:.6g}",
         f"{run.outside} examples left the ball or the input range; they were not counted as successes.",
     )  # fmt: skip
 
 
-def _zero_gradients(run: _Run) -> Check:
+def _zero_gradients(run: Run) -> Check:
     """Share of clean samples whose input gradient is exactly zero, by cross-entropy and by the margin."""
     shares = {}
     for loss in ("ce", "margin"):
@@ -104,7 +101,7 @@ def _zero_gradients(run: _Run) -> Check:
     )  # fmt: skip
 
 
-def _sweep(run: _Run) -> list[Check]:
+def _sweep(run: Run) -> list[Check]:
     """Accuracy under PGD at growing radii, up to the whole input range."""
     low, high = run.setting.bounds
     widest = (high - low) * (1.0 if run.setting.norm == "linf" else math.sqrt(run.x[0].numel()))
@@ -125,7 +122,7 @@ def _sweep(run: _Run) -> list[Check]:
     ]  # fmt: skip
 
 
-def _black_box(run: _Run, white: Tensor, name: str, key: str) -> Check:
+def _black_box(run: Run, white: Tensor, name: str, key: str) -> Check:
     """Whether an attack without gradients beats samples that all attacks with gradients left standing."""
     robust = run.robust(name)
     more = ((white & ~robust).float().mean()).item()
@@ -136,7 +133,7 @@ def _black_box(run: _Run, white: Tensor, name: str, key: str) -> Check:
     )  # fmt: skip
 
 
-def _transferred(run: _Run, white: Tensor, surrogates: Sequence[Model]) -> Check:
+def _transferred(run: Run, white: Tensor, surrogates: Sequence[Model]) -> Check:
     about = f"{len(surrogates)} given models"
     if not surrogates:
         substitute, agreement = _substitute(run)
@@ -152,7 +149,7 @@ def _transferred(run: _Run, white: Tensor, surrogates: Sequence[Model]) -> Check
     return check
 
 
-def _substitute(run: _Run) -> tuple[nn.Module, float]:
+def _substitute(run: Run) -> tuple[nn.Module, float]:
     """A small network trained to answer as the model does (Papernot et al. 2017), and how often it does so."""
     channels = run.x.shape[1] if run.x.ndim == 4 else 0
     x = _shrunk(run.x)

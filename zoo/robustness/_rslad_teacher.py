@@ -73,7 +73,7 @@ def find_teacher(name: str, network: str | None, num_classes: int, channels: int
     """
     with torch.random.fork_rng(devices=[]):  # building it draws numbers, which must not depend on who the teacher is
         if network is not None:
-            from zoo._store_tensors import file_sha256
+            from zoo.files import file_sha256
 
             model = create_classifier(network, num_classes, channels)
             load_classifier_weights(model, name)

@@ -1,0 +1,100 @@
+"""Files: written whole or not at all, hashed, and errors about disks that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import DiskFull, NotWritable, ZooError
+
+__all__ = ["PACKAGE", "disk_error", "file_sha256", "temporary", "write_whole", "writing"]
+
+PACKAGE = Path(__file__).resolve().parent
+"""Folder of the package, in a checkout or where it is installed."""
+
+_BLOCK = 8 << 20
+
+
+def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> None:
+    """Write a file beside its place, make it durable, then rename it: a reader sees the old file or the new one.
+
+    Args:
+        path: of the file; its folder exists.
+        content: text (written as UTF-8), bytes, or a function that writes to an open binary file.
+
+    Raises:
+        DiskFull: if there is no room; the former file is unchanged.
+        NotWritable: if the folder cannot be written; the former file is unchanged.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    with writing(path):
+        try:
+            with partial.open("xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, partial)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """Turn a full disk and a folder without write permission into errors that say what to do."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except OSError as error:
+        if (found := disk_error(error, place)) is None:
+            raise
+        raise found from error
+
+
+@contextmanager
+def temporary(prefix: str) -> Iterator[Path]:
+    """A folder that is gone afterwards; a place for temporary files that cannot be written is said to be one."""
+    with writing(f"temporary files in {tempfile.gettempdir()} (TMPDIR)"):
+        place = tempfile.mkdtemp(prefix=prefix)
+    try:
+        yield Path(place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def disk_error(error: BaseException, place: object) -> ZooError | None:
+    """The error that says what to do about a full disk or a folder without write permission; None for others."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            f"No room left to write {place} ({error}). Free some space, or choose another folder (HF_HOME for the Hub "
+            "cache). What was written so far is not used."
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return NotWritable(
+            f"Cannot write {place} ({error}). Choose a folder you may write to (HF_HOME for the Hub cache)."
+        )
+    return None

@@ -1,0 +1,34 @@
+"""Numbers, sizes and tables as people read them on a terminal or in a card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["human_bytes", "human_count", "table"]
+
+
+def human_count(number: int | None) -> str:
+    """A number with three significant digits and G, M or k; `-` where it is not known."""
+    if number is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def human_bytes(number: int | None) -> str:
+    """A size in bytes with three significant digits and GB, MB or kB (powers of ten); `-` where it is not known."""
+    if number is None:
+        return "-"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number} B"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, under a header and a line of dashes."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * w for w in widths], *rows]
+    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
