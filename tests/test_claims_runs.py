@@ -307,6 +307,15 @@ def test_a_readers_runs_are_judged_by_themselves(
     assert len(own["runs"]) == 6
 
 
+def test_what_is_compared_with_a_number_is_shown_as_measured(
+    stubbed: index.Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_claims(stubbed, PAIR.replace("expect: higher", "expect: at-least\n  value: 0.2"))
+    lucky(tmp_path, [0.3, 0.31, 0.32])
+    assert cli.main(["reproduce", "toy-net"]) == 0
+    assert re.search(r"^ +test/acc: 0\.31 \[0\.28\d*, 0\.33\d*\]$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_a_checkout_says_when_its_runs_contradict_what_is_published(
     stubbed: index.Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

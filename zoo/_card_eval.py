@@ -24,13 +24,13 @@ def eval_results(entry: Entry) -> dict[str, str]:
     Args:
         entry: the method.
     """
-    found = {}
+    files = {}
     for tag, weights in entry.weights.items():
         if weights.sha256 is None or not weights.metrics or not weights.trained_on.get("hub"):
             continue
         results = [_result(f"{entry.id}:{tag}", weights, key, value) for key, value in weights.metrics.items()]
-        found[f"{tag}.yaml"] = yaml.safe_dump(results, sort_keys=False, allow_unicode=True, width=120)
-    return found
+        files[f"{tag}.yaml"] = yaml.safe_dump(results, sort_keys=False, allow_unicode=True, width=120)
+    return files
 
 
 def _result(name: str, weights: Weights, key: str, value: float) -> dict[str, Any]:

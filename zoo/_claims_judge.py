@@ -216,13 +216,13 @@ def _metric(run: Mapping[str, Any], name: str) -> float | None:
 
 def _values(claim: Claim, seeds: Sequence[int | None], runs: Runs) -> dict[str, dict[str, float | None]]:
     """Values by arm and seed, None where they are not finite or absent."""
-    found: dict[str, dict[str, float | None]] = {arm: {} for arm in claim.arms}
+    values: dict[str, dict[str, float | None]] = {arm: {} for arm in claim.arms}
     for arm in claim.arms:
         for seed in seeds:
             if (arm, seed) in runs:
                 value = value_of(claim, runs[arm, seed])
-                found[arm][_name(seed)] = value if value is not None and math.isfinite(value) else None
-    return found
+                values[arm][_name(seed)] = value if value is not None and math.isfinite(value) else None
+    return values
 
 
 def _name(seed: int | None) -> str:

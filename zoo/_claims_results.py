@@ -99,11 +99,11 @@ def judged(entry: Entry, claims: Iterable[Claim], runs: Mapping[str, Any]) -> di
         claims: all of its claims, since the adjustment depends on how many there are.
         runs: fingerprint of a spec -> run.
     """
-    found = {claim.id: summary(claim, judge(entry, claim, runs)) for claim in claims}
-    adjusted = holm({name: about["p"] for name, about in found.items() if "p" in about})
+    summaries = {claim.id: summary(claim, judge(entry, claim, runs)) for claim in claims}
+    adjusted = holm({name: about["p"] for name, about in summaries.items() if "p" in about})
     for name, level in adjusted.items():
-        found[name]["p_holm"] = round(level, 6)
-    return found
+        summaries[name]["p_holm"] = round(level, 6)
+    return summaries
 
 
 def after_holm(about: Mapping[str, Any]) -> str | None:
@@ -115,17 +115,17 @@ def after_holm(about: Mapping[str, Any]) -> str | None:
 
 def summary(claim: Claim, judged: Judgement) -> dict[str, Any]:
     """A judgement as plain values."""
-    found: dict[str, Any] = {"verdict": judged.verdict, "reason": judged.reason}
-    found |= {"metric": claim.metric, "expect": claim.expect}
-    found["comparisons"] = [_comparison(c) for c in judged.comparisons]
-    found |= {"values": judged.values, "minutes": round(judged.minutes, 2)}
-    found |= {"detectable": judged.detectable} if judged.detectable is not None else {}
-    found |= {"premises": [asdict(condition) for condition in judged.premises]} if judged.premises else {}
-    found |= {"look": asdict(judged.look)} if judged.look else {}
-    found |= {"next_seeds": judged.next_seeds} if judged.next_seeds else {}
+    plain: dict[str, Any] = {"verdict": judged.verdict, "reason": judged.reason}
+    plain |= {"metric": claim.metric, "expect": claim.expect}
+    plain["comparisons"] = [_comparison(c) for c in judged.comparisons]
+    plain |= {"values": judged.values, "minutes": round(judged.minutes, 2)}
+    plain |= {"detectable": judged.detectable} if judged.detectable is not None else {}
+    plain |= {"premises": [asdict(condition) for condition in judged.premises]} if judged.premises else {}
+    plain |= {"look": asdict(judged.look)} if judged.look else {}
+    plain |= {"next_seeds": judged.next_seeds} if judged.next_seeds else {}
     # digits beyond these depend on the machine's mathematics, and say nothing
-    found |= {"p": round(judged.level, 6)} if judged.level is not None else {}
-    rounded: dict[str, Any] = round_values(found)
+    plain |= {"p": round(judged.level, 6)} if judged.level is not None else {}
+    rounded: dict[str, Any] = round_values(plain)
     return rounded
 
 

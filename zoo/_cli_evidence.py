@@ -127,8 +127,11 @@ def _verdicts(plan: Plan, report: Report) -> list[str]:
             measured = "no finite value" if condition["measured"] is None else f"{condition['measured']:.4g}"
             lines.append(f"    premise {met}: {condition['says']} ({condition['metric']} {measured})")
         for here, there, how in side_by_side(published, fresh):
-            beside = f"; published {_interval(there)}; {how}" if there else ""
-            lines.append(f"    {here['against']}: {_interval(here)}{beside}")
+            alone = here["against"] == "value"  # differences from a number are shown as what was measured
+            shift = (claim.value or 0.0) if alone else 0.0
+            beside = f"; published {_interval(there, shift, signed=not alone)}; {how}" if there else ""
+            name = claim.metric if alone else here["against"]
+            lines.append(f"    {name}: {_interval(here, shift, signed=not alone)}{beside}")
         said = [] if published is None or published["verdict"] == "not run" else [f"published: {_said(published)}"]
         stored = (report.results or {}).get("claims", {}).get(claim.id)
         if stored is not None and (stored["verdict"] != fresh["verdict"] or not (report.apart or said)):
@@ -137,9 +140,11 @@ def _verdicts(plan: Plan, report: Report) -> list[str]:
     return lines
 
 
-def _interval(about: dict[str, Any]) -> str:
-    spread = "" if about["low"] is None or about["n"] == 0 else f" [{about['low']:.4g}, {about['high']:.4g}]"
-    return f"{about['mean']:+.4g}{spread}"
+def _interval(about: dict[str, Any], shift: float, *, signed: bool) -> str:
+    mean = f"{about['mean'] + shift:{'+' if signed else ''}.4g}"
+    if about["low"] is None or about["n"] == 0:
+        return mean
+    return f"{mean} [{about['low'] + shift:.4g}, {about['high'] + shift:.4g}]"
 
 
 def _said(about: dict[str, Any]) -> str:
