@@ -4,7 +4,7 @@
     python benchmarks/sts_join.py growth [--sizes 500 1000 2000 4000 8000 16000] [--out FILE] [--plot PNG]
     python benchmarks/sts_join.py throughput [--out FILE]
 
-Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.studies.sts_join.walkers`), in a square of 5 km; one thread. A join
+Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.methods.sts_join.studies.walkers`), in a square of 5 km; one thread. A join
 includes building its index. Peers, in alternation with ours:
 
 - all pairs: every pair of segments with a common time (binary search, NumPy), each solved exactly. Exact. From 1,000
@@ -36,11 +36,11 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from zoo.sequence._sts_join_candidates import JoinPlan
-from zoo.sequence._sts_join_cdds import cdds
-from zoo.sequence._sts_join_index import motions_of
-from zoo.sequence._sts_join_join import join
-from zoo.studies.sts_join import index_of, slope_of, walkers
+from zoo.methods.sts_join.candidates import JoinPlan
+from zoo.methods.sts_join.distance import cdds
+from zoo.methods.sts_join.index import motions_of
+from zoo.methods.sts_join.join import join
+from zoo.methods.sts_join.studies import index_of, slope_of, walkers
 
 DELTA, EPS = 100.0, 30.0
 Pairs = set[tuple[int, int]]

@@ -14,11 +14,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from zoo import _card_text, _claims_plan, card, claims, cli, index
-from zoo._card_eval import eval_results
-from zoo._card_plots import curve_key, curves_of, draw_claims, draw_curves
-from zoo._claims_results import write_results
-from zoo._claims_stats import coverage_of, looks_up_to
+from zoo import card, claims, cli, index
+from zoo.card import text as _card_text
+from zoo.card.eval import eval_results
+from zoo.card.plots import curve_key, curves_of, draw_claims, draw_curves
+from zoo.claims import planning as _claims_plan
+from zoo.claims.results import write_results
+from zoo.claims.stats import coverage_of, looks_up_to
 from zoo.errors import MissingExtra
 
 OURS = [name for name, e in index.entries().items() if Path(e.source) == index.index_path()]
@@ -355,7 +357,7 @@ def test_the_table_of_methods(entry: index.Entry) -> None:
 
 
 def test_pictures_of_data_that_must_be_fetched_are_left_to_the_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo._card_plots.draw_claims", lambda *given: [])  # else written beside the card
+    monkeypatch.setattr("zoo.card.plots.draw_claims", lambda *given: [])  # else written beside the card
     assert card.draw(index.entries()["soft-rocket"]) == []
 
 
@@ -365,7 +367,7 @@ def test_a_claim_names_what_its_curves_are_drawn_against(
     results = with_results(entry, curves=True)
     claim = claims.claims_of(entry)[0]
     drawn: list[str] = []
-    monkeypatch.setattr("zoo._card_plots.draw_curves", lambda *given, across, mark: drawn.append(across))
+    monkeypatch.setattr("zoo.card.plots.draw_curves", lambda *given, across, mark: drawn.append(across))
     for named in (claim, replace(claim, across="labelled sections")):
         draw_claims(entry, [named], results, tmp_path)
     assert drawn == ["epoch", "labelled sections"]

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from claims_toys import BRANCHED, PAIR, make_entry, runs_with, write_claims
 
-from zoo import _claims_code, _claims_plan, claims, index
-from zoo._claims_judge import judge
-from zoo._claims_results import read_results, round_values, write_results
+from zoo import claims, index
+from zoo.claims import code as _claims_code
+from zoo.claims import planning as _claims_plan
+from zoo.claims.judging import judge
+from zoo.claims.results import read_results, round_values, write_results
 from zoo.errors import BadInput, FormatTooNew, UnknownName
 
 
@@ -308,7 +310,7 @@ def hash_of_package(folder: Path, files: dict[str, str], start: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     code = (
-        f"import sys; sys.path.insert(0, {str(folder)!r}); from zoo._claims_code import code_hash; "
+        f"import sys; sys.path.insert(0, {str(folder)!r}); from zoo.claims.code import code_hash; "
         f"print(code_hash([{start!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

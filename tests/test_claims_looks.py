@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from claims_toys import PAIR, make_entry, runs_with, write_claims
 
-from zoo import _claims_stats, claims, index
-from zoo._claims_judge import judge, judge_seeds
-from zoo._claims_plan import fingerprint, plan, spec_of
-from zoo._claims_results import after_holm, judged, summary
+from zoo import claims, index
+from zoo.claims import stats as _claims_stats
+from zoo.claims.judging import judge, judge_seeds
+from zoo.claims.planning import fingerprint, plan, spec_of
+from zoo.claims.results import after_holm, judged, summary
 
 
 @pytest.fixture

@@ -17,9 +17,12 @@ from typing import Any
 import pytest
 from claims_toys import BRANCHED, PAIR, PROGRAM, STUB, calls, make_entry, place_of, write_claims
 
-from zoo import _claims_plan, _claims_run, _claims_steps, claims, cli, index
-from zoo._claims_compare import side_by_side
-from zoo._claims_results import write_results
+from zoo import claims, cli, index
+from zoo.claims import planning as _claims_plan
+from zoo.claims import run as _claims_run
+from zoo.claims import steps as _claims_steps
+from zoo.claims.compare import side_by_side
+from zoo.claims.results import write_results
 from zoo.errors import BadInput
 
 
@@ -97,7 +100,7 @@ def test_threads_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 WORKER = """\
 import pickle, sys
 sys.path.insert(0, {root!r})
-from zoo import _claims_run
+from zoo.claims import run as _claims_run
 _claims_run.carry_out(*pickle.load(open({file!r}, "rb")), pause=0.01)
 """
 

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import _cli_new, cli, index, store
+from zoo import cli, index, store
+from zoo.cli import new as _cli_new
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +203,7 @@ def test_predict_passes_options(saved: Path, rows: list[str], capsys: pytest.Cap
 
 
 def test_long_results_go_to_files(place: Path) -> None:
-    from zoo._cli_use import _plain
+    from zoo.cli.use import _plain
 
     array = np.zeros((60, 60))
     assert _plain(array, None, "a")["shape"] == [60, 60]

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 import zoo
-from zoo import _index_recipes, errors, index
-from zoo._index_recipes import read_recipe, recipe_of, section_of, stages_of
+from zoo import errors, index
 from zoo.index import Entry, Weights, load_yaml, read_index
+from zoo.index import recipes as _index_recipes
+from zoo.index.recipes import read_recipe, recipe_of, section_of, stages_of
 
 BLOCK: dict[str, Any] = {
     "model": "package.module:Net",

@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent / "hub"))
 import zoo_toys as toys
 
 import zoo
-from zoo import _store_reference, errors, index
-from zoo._store_reference import licences_of, parent_of, reference_of, references_of
-from zoo._store_save import golden_problems
+from zoo import errors, index
 from zoo.store import load_into, read_state
+from zoo.store import reference as _store_reference
+from zoo.store.folder import golden_problems
+from zoo.store.reference import licences_of, parent_of, reference_of, references_of
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,10 @@ import torch
 import yaml
 
 import zoo
-from zoo import _training_args as args
-from zoo import _training_stages as stages
 from zoo import index, training
 from zoo.errors import InvalidConfig
+from zoo.training import request as args
+from zoo.training import stages
 
 QUIET = ["--trainer.max_epochs", "1"]
 
@@ -165,7 +165,7 @@ def test_runs_without_logger_stay_in_the_run_folder(place: Path) -> None:
 
 
 def test_two_runs_claim_two_folders(place: Path) -> None:
-    from zoo._training_run import claim_folder
+    from zoo.training.run_folder import claim_folder
 
     (place / "r" / "version_7").mkdir(parents=True)
     (place / "r" / "version_x").mkdir()

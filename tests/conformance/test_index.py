@@ -51,7 +51,7 @@ def test_c02_classes(entry: Entry) -> None:
 
 
 def test_c02_results_are_named_in_the_table(entry: Entry) -> None:
-    assert entry.task in RESULTS, "add the task and its result keys to zoo/_index_tasks.py"
+    assert entry.task in RESULTS, "add the task and its result keys to zoo/index/tasks.py"
 
 
 def test_c04_import_opens_no_socket() -> None:

@@ -324,7 +324,7 @@ def test_file_that_changes_between_check_and_use(tmp_path: Path, monkeypatch: py
 
 
 def test_large_files_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo import _store_tensors
+    from zoo.store import tensors as _store_tensors
 
     monkeypatch.setattr(_store_tensors, "_IN_MEMORY", 10)
     path = tmp_path / "model.safetensors"

@@ -143,7 +143,7 @@ class RuleContract:
     def test_long_entries_are_cut_and_put_together_again(self, rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
         start = network()
         whole, state, _ = rounds(rule, start, 2)
-        monkeypatch.setattr("zoo.federated._rules_cohort.CHUNK", 7)
+        monkeypatch.setattr("zoo.federated.rules.cohort.CHUNK", 7)
         cut, other, _ = rounds(rule, start, 2)
         if rule.draws:
             assert set(state) == set(other)  # numbers are drawn per chunk

@@ -59,7 +59,7 @@ def test_own_method(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_own_rule(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.federated._rules_base.RULES", RULES.copy())
+    monkeypatch.setattr("zoo.federated.rules.base.RULES", RULES.copy())
     exec(compile(example(checkout, "class Latest"), "docs/federated.md", "exec"), {})
     start = network()
     updates = cohort(start)

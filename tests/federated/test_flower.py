@@ -22,7 +22,7 @@ pytest.importorskip("flwr", reason="the extra federated needs Python 3.11")
 import tomllib
 
 from zoo.federated import flower
-from zoo.federated._flower_client import clients_of
+from zoo.federated.flower.client_app import clients_of
 
 MODEL: dict[str, Any] = {"network": "resnet10-w4-gn", "local_epochs": 1, "lr": 0.05}
 DATA: dict[str, Any] = {

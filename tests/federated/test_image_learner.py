@@ -12,8 +12,8 @@ from federated.learner_toys import trainer_of
 from lightning import Callback, seed_everything
 
 from datamodules.clients import ClientsDataModule
-from zoo.federated._image_learner import CHANGES, FederatedClassifier
 from zoo.federated.clients import ClientAlgorithm, FedProx, LocalTraining, ParamScope
+from zoo.federated.images import CHANGES, FederatedClassifier
 from zoo.federated.rules import Rule, create_rule
 
 SMALL: dict[str, Any] = {"num_clients": 2, "train_size": 40, "val_size": 20, "test_size": 10, "batch_size": 8}
@@ -106,7 +106,7 @@ def test_a_subclass_says_what_is_particular() -> None:
 
 
 def test_change_is_the_mean_step_of_the_last_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.federated._image_learner.CHANGES", 3)
+    monkeypatch.setattr("zoo.federated.images.CHANGES", 3)
     seed_everything(0, verbose=False)
     rows = fitted(Plain(lr=0.3), tmp_path, 6)
     accuracies = [row["val/accuracy"] for row in rows]

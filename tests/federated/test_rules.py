@@ -122,7 +122,7 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
 
 
 def test_third_parties_register_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.federated._rules_base.RULES", RULES.copy())
+    monkeypatch.setattr("zoo.federated.rules.base.RULES", RULES.copy())
 
     class Latest(Rule):
         name = "latest"
@@ -145,7 +145,7 @@ def test_the_index_lists_what_methods_register() -> None:
     code = """
 from zoo.federated.clients import CLIENTS, TRANSFORMS
 from zoo.federated.rules import RULES
-from zoo._index_registers import registered_names
+from zoo.index.registers import registered_names
 from zoo.index import entries
 
 tables = {"rules": RULES, "clients": CLIENTS, "transforms": TRANSFORMS}

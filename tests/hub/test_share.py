@@ -17,7 +17,8 @@ import zoo_toys as toys
 from hub_server import LoopbackHub
 
 import zoo
-from zoo import _licences, cli, errors, index
+from zoo import cli, errors, index
+from zoo.index import licences as _licences
 
 OWNER = "token-of-owner"
 

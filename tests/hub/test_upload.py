@@ -15,7 +15,7 @@ from hub_server import LoopbackHub
 
 import zoo
 from zoo import errors, index
-from zoo._store_publish import pin
+from zoo.store.publication import pin
 
 OWNER = "token-of-owner"
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.images import ImagesDataModule
+from zoo.base.adversarial_classifier import CRITERIA, TESTS, AdversarialClassifier
 from zoo.errors import BadInput
 from zoo.nn import adversarial_losses as losses
-from zoo.nn.adversarial_classifier import CRITERIA, TESTS, AdversarialClassifier
 
 
 class Trained(AdversarialClassifier):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.methods.rslad.module import rslad_loss
 from zoo.nn import adversarial_losses as losses
-from zoo.robustness.rslad import rslad_loss
 
 ALPHA, TEMPERATURE, POWER, BETA, WEIGHT = 0.7, 2.0, 0.4, 3.0, 0.6
 

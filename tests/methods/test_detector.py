@@ -13,8 +13,8 @@ from lightning import Trainer
 from torch import Tensor, nn
 
 from datamodules.boxes import BoxesDataModule
+from zoo.base.detector import Detector, best_boxes, coco_results, letterboxed
 from zoo.errors import BadInput
-from zoo.nn.detector import Detector, best_boxes, coco_results, letterboxed
 
 
 class Grid(Detector):

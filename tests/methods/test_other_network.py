@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from zoo.base import Scores
+from zoo.base.other_network import FrozenClassifier, FrozenNetwork, OtherNetworks, find_classifier, find_network
 from zoo.errors import BadInput, InvalidConfig
-from zoo.nn.other_network import FrozenClassifier, FrozenNetwork, OtherNetworks, find_classifier, find_network
 
 NAME = "rslad:fmnist-resnet10w8"
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from datamodules.images import ImagesDataModule
 from zoo.errors import BadInput, InvalidConfig
+from zoo.inputs.images import fit_square
+from zoo.methods.rslad.module import METHODS, RSLAD
 from zoo.nn.adversarial_losses import kl
 from zoo.nn.classifiers import create_classifier
-from zoo.nn.images import fit_square
-from zoo.robustness.rslad import METHODS, RSLAD
 
 EPS = 0.1
 

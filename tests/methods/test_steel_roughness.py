@@ -16,10 +16,10 @@ from torch import Tensor
 import zoo
 from datamodules.steel import SteelStripDataModule
 from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra, UnknownName
-from zoo.sequence._steel_roughness_fits import Trees, reflected_slope, section_statistics
-from zoo.sequence._steel_roughness_networks import PatchTransformer, SpectrogramCNN
-from zoo.sequence._steel_roughness_scores import Scores, conformal_quantile, roughness_errors, to_score, to_value
-from zoo.sequence.steel_roughness import FITS, NETWORKS, SteelRoughness
+from zoo.methods.steel_roughness.fits import Trees, reflected_slope, section_statistics
+from zoo.methods.steel_roughness.module import FITS, NETWORKS, SteelRoughness
+from zoo.methods.steel_roughness.networks import PatchTransformer, SpectrogramCNN
+from zoo.methods.steel_roughness.scores import Scores, conformal_quantile, roughness_errors, to_score, to_value
 
 SMALL = {"length": 64, "cutoff_mm": 0.25, "n_coils": 20, "val_coils": 12, "test_coils": 12, "sections_per_coil": 5}
 SIZES: dict[str, dict[str, Any]] = {

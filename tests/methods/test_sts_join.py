@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UnsafeFile
-from zoo.sequence._sts_join_candidates import JoinPlan
-from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
-from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
-from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of, positions
-from zoo.sequence._sts_join_join import JoinResult, finish, join, partial_join, share_of
-from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
+from zoo.methods.sts_join.candidates import JoinPlan
+from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
+from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
+from zoo.methods.sts_join.index import Motions, STSIndex, make_table, motions_of, positions
+from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
+from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
 
 A = torch.tensor([[0, 0, 0], [10, 0, 10], [20, 0, 20], [30, 0, 30]], dtype=torch.float64)
 B = torch.tensor([[2, 2, 1], [5, 5, 5], [15, 5, 15], [25, -5, 28], [35, 5, 35]], dtype=torch.float64)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from zoo import checks
 from zoo.base import RoundModule
 from zoo.errors import InvalidConfig
-from zoo.federated._clients_transforms import UpdateTransform, create_transform
-from zoo.federated._learner_processes import can_fork, in_processes
-from zoo.federated._ranks import comm_of_run
 from zoo.federated.clients import ClientAlgorithm, LocalTraining, ParamScope, train_client, working
+from zoo.federated.clients.transforms import UpdateTransform, create_transform
+from zoo.federated.processes import can_fork, in_processes
+from zoo.federated.ranks import comm_of_run
 from zoo.federated.rules import ClientUpdate, RoundContext, Rule, StateDict
 
 __all__ = ["FederatedLearner"]
