@@ -4,8 +4,8 @@
     python benchmarks/sts_join.py growth [--sizes 500 1000 2000 4000 8000 16000] [--out FILE] [--plot PNG]
     python benchmarks/sts_join.py throughput [--out FILE]
 
-Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.methods.sts_join.studies.walkers`), in a square of 5 km; one thread. A join
-includes building its index. Peers, in alternation with ours:
+Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.methods.sts_join.studies.walkers`), in a square of 5 km; one
+thread. A join includes building its index. Peers, in alternation with ours:
 
 - all pairs: every pair of segments with a common time (binary search, NumPy), each solved exactly. Exact. From 1,000
   walkers on, every tenth walker is joined with all later ones and the time is scaled up.

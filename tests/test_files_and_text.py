@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zoo._version import versions
 
 import zoo
-from zoo._version import versions
 from zoo.errors import DiskFull
 from zoo.files import write_whole
 from zoo.text import aligned, human_bytes, human_count, table

@@ -21,10 +21,10 @@ from zoo.base.module import (
 )
 
 __all__ = [
-    "AssignOptimizer",
-    "LoadReport",
     "RESULTS",
     "ROLES",
+    "AssignOptimizer",
+    "LoadReport",
     "RootMean",
     "RoundModule",
     "Scores",

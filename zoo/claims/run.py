@@ -13,11 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from zoo._version import versions
 from zoo.claims.planning import Job, code_of
 from zoo.claims.steps import Place, RunFailed, Step, finished, steps_of, tail
 from zoo.errors import BadInput
-from zoo.files import PACKAGE
+from zoo.files import PACKAGE, versions
 
 __all__ = ["carry_out", "facts_of_machine", "is_done"]
 

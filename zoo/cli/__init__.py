@@ -190,9 +190,9 @@ def main(args: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from zoo._version import __version__
+        from zoo.files import VERSION
 
-        print(f"zoo {__version__}")
+        print(f"zoo {VERSION}")
         return 0
     debug = "--debug" in words
     try:

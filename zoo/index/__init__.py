@@ -454,7 +454,15 @@ def list_models(
 def id_of(cls: type) -> str | None:
     """The id whose model is that class, or a base of it; None if there is none."""
     by_class = {entry.model: entry.id for entry in entries().values()}
-    return next((i for c in cls.__mro__ if (i := by_class.get(f"{c.__module__}:{c.__qualname__}"))), None)
+    return next((i for c in cls.__mro__ for path in _paths_of(c) if (i := by_class.get(path))), None)
+
+
+def _paths_of(cls: type) -> Iterator[str]:
+    """Class paths that may name a class: its module's, and those of the packages whose face may export it."""
+    module = cls.__module__
+    while module:
+        yield f"{module}:{cls.__qualname__}"
+        module = module.rpartition(".")[0]
 
 
 def entry_of(cls: type) -> Entry:
@@ -472,7 +480,7 @@ def entry_of(cls: type) -> Entry:
 
 
 def _beside(entry: Entry | None) -> Path:
-    """Folder that holds an entry's `bundled` and `recipes`."""
+    """Folder that holds an entry's `bundled` and, for an outside package, its `recipes`."""
     if entry is None or Path(entry.source) == index_path() or not Path(entry.source).is_absolute():
         return PACKAGE
     return Path(entry.source).parent
@@ -485,8 +493,11 @@ def recipe_path(entry: Entry, tag: str | None = None) -> Path:
         UnknownName: if there is no such tag.
     """
     tag = tag or entry.default
-    recipe = entry._weights(tag).recipe if tag else None
-    return _beside(entry) / "recipes" / (recipe or f"{entry.id}/{tag}.yaml")
+    recipe = (entry._weights(tag).recipe if tag else None) or f"{entry.id}/{tag}.yaml"
+    if _beside(entry) != PACKAGE:
+        return _beside(entry) / "recipes" / recipe
+    method, _, file = recipe.partition("/")
+    return PACKAGE / "methods" / method.replace("-", "_") / "recipes" / file
 
 
 def bundled_path(weights: Weights, entry: Entry | None = None) -> Path:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo._version import versions
 from zoo.base import is_plain
 from zoo.base.format import FORMAT
 from zoo.errors import BadInput, PrivateWeights
-from zoo.files import writing
+from zoo.files import versions, writing
 from zoo.index import TASKS, Entry, entry_of
 from zoo.store.build import assemble, notice_of
 from zoo.store.config import without_downloads

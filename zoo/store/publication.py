@@ -8,10 +8,9 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from zoo._version import versions
 from zoo.base.format import FORMAT
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
-from zoo.files import temporary, write_whole, writing
+from zoo.files import temporary, versions, write_whole, writing
 from zoo.index import Entry, Weights, index_path, read_index, refresh
 from zoo.index import Hub as Published
 from zoo.store.config import without_downloads

@@ -17,8 +17,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from zoo._version import versions
 from zoo.errors import InvalidConfig, ZooError, nearest
+from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.training import arguments as weights

@@ -10,9 +10,9 @@ so that the name is enough in any process.
 
 from __future__ import annotations
 
-from zoo.federated.rules import columns as _rules_columns
-from zoo.federated.rules import gram as _rules_gram
-from zoo.federated.rules import mean as _rules_mean  # noqa: F401  (they register)
+from zoo.federated.rules import columns as _columns  # noqa: F401 (it registers its rules)
+from zoo.federated.rules import gram as _gram  # noqa: F401 (it registers its rules)
+from zoo.federated.rules import mean as _mean  # noqa: F401 (it registers its rules)
 from zoo.federated.rules.base import RULES, Rule, create_rule, register_preset, register_rule, rule_names
 from zoo.federated.rules.cohort import Block, Chunk, Cohort
 from zoo.federated.rules.updates import LOCAL, ClientUpdate, Comm, RoundContext, StateDict

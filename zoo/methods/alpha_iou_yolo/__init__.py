@@ -15,11 +15,11 @@ from zoo.methods.alpha_iou_yolo.module import (
 )
 
 __all__ = [
+    "KINDS",
+    "SIZES",
     "AlphaIoUYOLO",
     "Assignment",
     "DetectorNetwork",
-    "KINDS",
-    "SIZES",
     "Targets",
     "alpha_iou_loss",
     "anchor_points",

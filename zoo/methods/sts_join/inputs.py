@@ -112,6 +112,7 @@ class JoinResults(list[dict[str, Any]]):
 
 
 def part_of(batch: dict[str, Any], which: slice) -> dict[str, Any]:
+    """Rows of a batch."""
     return {key: value[which] for key, value in batch.items()}
 
 

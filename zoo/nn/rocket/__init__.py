@@ -12,10 +12,10 @@ from zoo.nn.rocket.transform import (
 )
 
 __all__ = [
+    "POOLINGS",
     "Hydra",
     "Kernels",
     "MiniRocket",
-    "POOLINGS",
     "Rocket",
     "check_series",
     "sample_kernels",
