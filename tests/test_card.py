@@ -303,7 +303,7 @@ def trained(entry: index.Entry, **about: Any) -> index.Entry:
 
 def test_the_hub_reads_the_evaluation_results(entry: index.Entry) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    made = trained(entry, hub=index.Hub("owner/toy-net-ten-n", "1" * 40))
+    made = trained(entry, hub=index.Pin("owner/toy-net-ten-n", "1" * 40))
     files = eval_results(made)
     assert list(files) == ["ten-n.yaml"]  # the other tag is not trained
     data = yaml.safe_load(files["ten-n.yaml"])

@@ -245,7 +245,7 @@ def test_push_and_publish_hand_over_to_the_store(
 
     def push(module: Any, repo: str, **options: Any) -> Any:
         calls["push"] = (module, repo, options)
-        return index.Weights("x", hub=index.Hub(repo, "a" * 40), sha256="b" * 64, licence="MIT")
+        return index.Weights("x", hub=index.Pin(repo, "a" * 40), sha256="b" * 64, licence="MIT")
 
     def publish(names: Any, **options: Any) -> Any:
         calls["publish"] = (names, options)

@@ -12,7 +12,7 @@ from zoo.base.format import FORMAT
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
 from zoo.files import temporary, versions, write_whole, writing
 from zoo.index import Entry, Weights, index_path, read_index, refresh
-from zoo.index import Hub as Published
+from zoo.index import Pin as Published
 from zoo.store.config import without_downloads
 from zoo.store.hub import Hub
 from zoo.store.reference import Reference, reference_of

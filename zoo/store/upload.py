@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import BadInput, CorruptFile, RepositoryChanged, RevisionNotFound
 from zoo.files import file_sha256, temporary
-from zoo.index import Hub as Published
+from zoo.index import Pin as Published
 from zoo.index import Weights
 from zoo.store.config import read_config
 from zoo.store.hub import Hub, parse_address
