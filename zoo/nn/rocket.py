@@ -27,6 +27,7 @@ from zoo.errors import BadInput, nearest
 from zoo.nn._rocket_conv import BLOCK_BYTES, Group, GroupedConvolution, Window, group_kernels
 from zoo.nn._rocket_merged import MergedConvolution
 from zoo.nn._rocket_relatives import Hydra, MiniRocket
+from zoo.nn._rocket_tuner import RocketTuner
 
 __all__ = [
     "POOLINGS",
@@ -34,6 +35,7 @@ __all__ = [
     "Kernels",
     "MiniRocket",
     "Rocket",
+    "RocketTuner",
     "check_series",
     "sample_kernels",
     "standardise_series",
