@@ -104,9 +104,9 @@ def test_tuning_changes_kernels_and_keeps_the_best(pooling: str) -> None:
     trainer = fit(tuned, module, epochs=6)
     after = trainer.validate(tuned, module, verbose=False)[0]["val/loss"]
     assert after <= float(before) + 1e-6
-    assert tuned.stages.best_loss == pytest.approx(after, abs=1e-5)
-    assert tuned.stages.tuned == 4
-    moved = tuned.stages.best_tuned["rocket.weights"]
+    assert tuned.tuner.best_loss == pytest.approx(after, abs=1e-5)
+    assert tuned.tuner.tuned == 4
+    moved = tuned.tuner.best_tuned["rocket.weights"]
     assert not torch.equal(moved, start), "gradients reached the kernels"
 
 
@@ -126,7 +126,7 @@ def test_patience_ends_the_run() -> None:
     model = SoftRocket(3, **SMALL, pooling="soft", tune_epochs=30, patience=1, lr_kernels=10.0, lr_head=10.0)
     trainer = fit(model, data(batch_size=12), epochs=32)
     assert trainer.current_epoch < 12
-    assert model.stages.name == "done"
+    assert model.tuner.stage == "done"
 
 
 def test_the_anchor_holds_kernels_back() -> None:
@@ -134,7 +134,7 @@ def test_the_anchor_holds_kernels_back() -> None:
         model = SoftRocket(3, **SMALL, pooling="soft", tune_epochs=2, lr_kernels=1e-2, anchor=anchor)
         start = model.rocket.weights.detach().clone()
         fit(model, data(batch_size=12), epochs=4)
-        return float((model.stages.best_tuned["rocket.weights"] - start).norm())
+        return float((model.tuner.best_tuned["rocket.weights"] - start).norm())
 
     assert distance(10.0) < 0.5 * distance(0.0)
 

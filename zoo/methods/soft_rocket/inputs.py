@@ -12,17 +12,7 @@ from torch import Tensor
 from zoo.errors import BadInput
 from zoo.inputs.frames import frame_numbers, is_frame, is_number, numbers_of
 
-__all__ = ["example_series", "make_series_batch", "refuse_constant", "split_series"]
-
-
-def example_series(channels: int, length: int) -> Tensor:
-    """A sine, a ramp and a step (3, C, L), another phase in each channel."""
-    time = torch.linspace(0, 1, length)
-    phase = torch.arange(channels)[:, None] / max(1, channels)
-    sine = torch.sin(2 * torch.pi * (3 * time + phase))
-    ramp = time.expand(channels, length) * (1 + phase)
-    step = (time > 0.3 + 0.4 * phase).float() + 0.1 * sine
-    return torch.stack([sine, ramp, step])
+__all__ = ["make_series_batch", "refuse_constant", "split_series"]
 
 
 def split_series(inputs: Any, channels: int) -> list[Any]:

@@ -6,10 +6,11 @@ Milne, Xie: "Predicting Surface Texture in Steel Manufacturing at Speed", 2023, 
     f    = [ppv_0, max_0, ppv_1, max_1, ...],  max = max_t z                       -> zoo.nn.rocket.Rocket
     ppv  = mean_t 1[z > 0]  (hard)   or   mean_t sigmoid(lambda z - beta)  (soft)
     s    = (f - mean) / scale @ w + b,  w in closed form, penalty by leave-one-out -> zoo.nn.ridge.Ridge
-    L    = CE(T s, y)  or  Huber(s, y),  + 1e-3 ||w_kernel - w_kernel at start||^2 -> SoftRocket.tuning_loss
+    L    = CE(T s, y)  or  Huber(s, y)                                             -> SoftRocket.tuning_loss
+    L + 1e-3 ||w_kernel - w_kernel at start||^2  is minimised, then w solved again -> zoo.nn.rocket.RocketTuner
 
-Frozen kernels need one epoch. With `tune_epochs`, kernels, lambda and head then follow the gradient of L; the head is
-solved anew for the tuned kernels; and of all models of the run the one that validates best is what remains.
+Frozen kernels need one epoch. With `tune_epochs`, kernels, lambda and head then follow the gradient; the head is solved
+again for the tuned kernels; and of all models of the run the one that validates best is what remains.
 """
 
 from __future__ import annotations
@@ -20,27 +21,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
+from zoo import checks
 from zoo.base import RoundModule
-from zoo.errors import BadInput, InvalidConfig
-from zoo.methods.soft_rocket.inputs import example_series, make_series_batch, refuse_constant, split_series
-from zoo.methods.soft_rocket.picture import draw_series
-from zoo.methods.soft_rocket.stages import Stages
-from zoo.nn.ridge import Ridge, RidgeFit, RidgeHead
-from zoo.nn.rocket import Rocket, standardise_series
+from zoo.base.series import SeriesModel
+from zoo.errors import BadInput
+from zoo.methods.soft_rocket.calibration import CalibrationSample, half_widths, temperature_of
+from zoo.methods.soft_rocket.inputs import make_series_batch, refuse_constant, split_series
+from zoo.nn.ridge import Ridge, RidgeHead
+from zoo.nn.rocket import Rocket, RocketTuner, standardise_series
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["SoftRocket"]
 
-_CALIBRATED = 1024  # series (the first ones by index) on which a streamed fit sets its temperature
-_QUANTILE = 0.9  # of the errors that `interval` covers
 
-
-class SoftRocket(RoundModule):
+class SoftRocket(SeriesModel, RoundModule):
     """Classification and regression of time series.
 
     Args:
@@ -57,7 +54,8 @@ class SoftRocket(RoundModule):
         kernel_seed: of the kernels.
         tune_epochs: epochs of gradient descent after the closed form; 0 keeps the kernels. `trainer.max_epochs` must be
             2 more: one before, to solve the head, and one after, to solve it again.
-        lr_kernels: learning rate of weights, biases and lambda while tuning; `lr_head` likewise.
+        lr_kernels: learning rate of weights, biases and lambda while tuning.
+        lr_head: learning rate of the head while tuning.
         anchor: factor of the squared distance of the kernels from where they started.
         patience: tuning stops after so many epochs without a better validation loss.
         most_rows: training series whose features are kept, which gives exact leave-one-out in one pass; 2N if None.
@@ -65,9 +63,6 @@ class SoftRocket(RoundModule):
             a second one.
     """
 
-    task = "time-series-classification"
-    monitor = ("val/loss", "min")
-    logged = ("loss", "accuracy", "rmse")
     parameter_roles: ClassVar[dict[str, str]] = {"head.weight": "head", "head.bias": "head"}
 
     temperature: Tensor
@@ -94,53 +89,21 @@ class SoftRocket(RoundModule):
         most_rows: int | None = None,
     ) -> None:
         super().__init__()
-        if num_classes == 1 or num_classes < 0:
-            raise BadInput(f"num_classes must be 0 (regression) or at least 2, got {num_classes}.")
-        if class_names is not None and len(class_names) != num_classes:
-            raise BadInput(f"{len(class_names)} class_names were given for {num_classes} classes.")
-        if targets < 1 or tune_epochs < 0:
-            raise BadInput(f"targets must be at least 1 and tune_epochs at least 0, got {targets} and {tune_epochs}.")
+        checks.at_least("targets", targets, 1)
+        checks.at_least("tune_epochs", tune_epochs, 0)
         if tune_epochs and pooling == "hard":
             raise BadInput("Hard pooling has no gradient: tune_epochs needs pooling soft or straight-through.")
-        self.outputs = num_classes or targets
-        if not num_classes:
-            self.task = "time-series-regression"
         self.rocket = Rocket(
             num_kernels, length, channels, kernel_seed, pooling, sharpness, shift, trainable=tune_epochs > 0
         )
         features = self.rocket.num_features
         self.head = RidgeHead(features, self.outputs, trainable=tune_epochs > 0)
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("spread", torch.zeros(1 if num_classes else targets))
+        self.register_buffer("spread", torch.zeros(1 if self.classifies else targets))
         self.ridge = Ridge(features, self.outputs, most_rows=most_rows)
-        self.stages = Stages(tune_epochs, patience)
-        score = MulticlassAccuracy(num_classes, average="micro") if num_classes else MeanMetric(nan_strategy="disable")
-        self.losses: Any = torch.nn.ModuleDict({k: MeanMetric(nan_strategy="disable") for k in ("val", "test")})
-        self.scores: Any = torch.nn.ModuleDict({k: score.clone() for k in ("val", "test")})
-
-    @property
-    def classifies(self) -> bool:
-        """Whether labels are predicted, not values."""
-        return bool(self.hparams["num_classes"])
-
-    def setup(self, stage: str) -> None:
-        """Compare with the data.
-
-        Raises:
-            InvalidConfig: if they have other channels, or values instead of classes.
-        """
-        data: Any = getattr(self.trainer, "datamodule", None)
-        facts = data.facts() if hasattr(data, "facts") else {}
-        wanted, here = facts.get("channels"), self.hparams["channels"]
-        if wanted is not None and wanted != here:
-            raise InvalidConfig(f"The data have {wanted} channels and the model {here}: set model.channels={wanted}.")
-        if "num_classes" in facts and bool(facts["num_classes"]) != self.classifies:
-            given, other = ("values", "classes") if self.classifies else ("classes", "values")
-            raise InvalidConfig(
-                f"The data have {given} and the model predicts {other}: set model.num_classes={facts['num_classes']}, "
-                f"or data.target={'label' if self.classifies else 'value'}."
-            )
-        super().setup(stage)
+        self.sample = CalibrationSample()
+        self.unit: Tensor | None = None  # of the values' errors while tuning, (R,)
+        self.tuner = RocketTuner(self, tune_epochs, anchor, patience, kept_with_head=("temperature", "spread"))
 
     # Features and scores ------------------------------------------------------------------------------------------
 
@@ -167,158 +130,93 @@ class SoftRocket(RoundModule):
         scores = self.head(features)
         return scores * self.temperature if self.classifies else scores
 
-    def example_input(self) -> tuple[Tensor, ...]:
-        """Three series: a sine, a ramp and a step."""
-        return (example_series(int(self.hparams["channels"]), int(self.hparams["length"])).to(self.device),)
-
     # Closed form --------------------------------------------------------------------------------------------------
 
     def targets_of(self, batch: dict[str, Any]) -> Tensor:
         """What the head is fitted to: -1 and 1 per class (B, K), or the values (B, R). Float64."""
         if self.classifies:
             return 2 * F.one_hot(batch["label"], self.outputs).double() - 1
-        return batch["value"].double().reshape(len(batch["index"]), self.outputs)
+        return self.values_of(batch).double()
 
     def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Compute the features of a batch and keep them or add them up."""
-        features, targets = self.features(batch["series"], batch.get("length")), self.targets_of(batch)
+        features, targets = self.features(*self.inputs_of(batch)), self.targets_of(batch)
         self.ridge.add(features, targets, batch["index"])
-        self.stages.remember(features, targets, batch["index"], _CALIBRATED)
+        self.sample.add(features, targets, batch["index"])
 
     def update(self) -> dict[str, Tensor]:
-        """Solve for the head."""
+        """Solve for the head; set the temperature, or the intervals, on scores of series that were left out."""
         fit = self.ridge.solve(self.gather, self.sum_over_ranks)
         if fit.left_out is not None and fit.targets is not None:
             scores, targets = fit.left_out, fit.targets
         else:
-            features, targets = self.stages.remembered(self.gather)
+            features, targets = self.sample.joined(self.gather)
             scores = ((features.double() - fit.mean) / fit.scale) @ fit.weight + fit.bias
-        self.stages.forget()
-        found = {f"head.{name}": value for name, value in RidgeHead.values(fit).items()}
-        return found | self._calibrate(scores, targets, fit)
-
-    def _calibrate(self, scores: Tensor, targets: Tensor, fit: RidgeFit) -> dict[str, Tensor]:
-        """Temperature T of the logits, or half widths of the intervals, from scores of series that were left out."""
-        if not self.classifies:
-            return {"spread": (targets - scores).abs().quantile(_QUANTILE, 0).float()}
-        grid = torch.logspace(-1, 2, 91, dtype=torch.float64)
-        labels, k = targets.argmax(1), self.outputs
-        # Platt's targets, (M_k + 1) / (M_k + 2): where all are right, no temperature would be too high
-        smooth = min(0.5, k / ((k - 1) * (len(labels) / k + 2)))
-        losses = torch.stack([F.cross_entropy(t * scores, labels, label_smoothing=smooth) for t in grid])
-        return {"temperature": grid[losses.argmin()].float()}
+        self.sample.clear()
+        self.tuner.finish_epoch()
+        solution = {f"head.{name}": value for name, value in RidgeHead.values(fit).items()}
+        if self.classifies:
+            return solution | {"temperature": temperature_of(scores, targets)}
+        return solution | {"spread": half_widths(scores, targets)}
 
     # Gradients ----------------------------------------------------------------------------------------------------
 
+    def begin_tuning(self) -> None:
+        """Let the head give logits itself, or note the unit of the values' errors."""
+        if self.classifies:
+            self.head.weight.mul_(self.temperature)
+            self.head.bias.mul_(self.temperature)
+            self.temperature.fill_(1.0)
+        else:
+            self.unit = (self.spread / 1.645).clamp(min=1e-12).cpu()
+
     def tuning_loss(self, batch: dict[str, Any]) -> Tensor:
-        """L without the anchor (equation at the top of this file)."""
-        out = self(batch["series"], batch.get("length"))
+        """L of a batch (equation at the top of this file)."""
+        out = self(*self.inputs_of(batch))
         if self.classifies:
             return F.cross_entropy(out, batch["label"])
-        wanted = self.targets_of(batch).float()
-        unit = self.stages.unit if self.stages.unit is not None else torch.ones(self.outputs)
-        unit = unit.to(wanted.device)
-        return F.huber_loss(out / unit, wanted / unit)
+        values = self.values_of(batch).float()
+        unit = (torch.ones(self.outputs) if self.unit is None else self.unit).to(values.device)
+        return F.huber_loss(out / unit, values / unit)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collect and solve, or follow the gradient, whichever stage it is."""
         if self.hparams["normalise"]:
             refuse_constant(batch)
-        self.stages.enter(self)
-        if self.stages.name == "tune":
-            self._follow_gradient(batch)
-        elif self.stages.name != "done":
+        stage = self.tuner.enter(self.current_epoch)
+        if stage == "tune":
+            loss, count = self.tuning_loss(batch), len(batch["index"])
+            self.tuner.descend(self, loss, count)
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=count)
+        elif stage != "done":
             super().training_step(batch, batch_idx)
-        if self.trainer.is_last_batch:
-            self.stages.finish_epoch()
-
-    def _follow_gradient(self, batch: dict[str, Any]) -> None:
-        optimizer: Any = self.optimizers()[1]  # type: ignore[index]
-        optimizer.zero_grad()
-        loss = self.tuning_loss(batch)
-        anchor = sum((p - q).square().sum() for p, q in self.stages.from_start(self.rocket))
-        self.manual_backward(loss + self.hparams["anchor"] * anchor)
-        self._average_gradients(len(batch["index"]))
-        optimizer.step()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
-
-    def _average_gradients(self, count: int) -> None:
-        """The mean over all ranks' series: nothing wraps this module that would do so."""
-        share = count / self.sum_over_ranks(torch.tensor(float(count), device=self.device))
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.copy_(self.sum_over_ranks(parameter.grad * share))
 
     def configure_optimizers(self) -> Any:
         """Assign what is solved; AdamW for what is tuned."""
         assign = super().configure_optimizers()
         if not self.hparams["tune_epochs"]:
             return assign
-        groups = [
-            {"params": [p for p in self.rocket.parameters() if p.requires_grad], "lr": self.hparams["lr_kernels"]},
-            {"params": [p for p in self.head.parameters() if p.requires_grad], "lr": self.hparams["lr_head"]},
-        ]
-        return [assign, torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)]
+        return [assign, self.tuner.optimizer(self.hparams["lr_kernels"], self.hparams["lr_head"])]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy or RMSE; keep the best model of a run that tunes, and end it when it is done."""
+        loss = float(self.log_scores("val")["loss"])
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.hparams["tune_epochs"]:
+            last = self.trainer.is_last_batch and self.current_epoch + 1 == self.trainer.max_epochs
+            self.tuner.consider(loss, last=last)
+            self.trainer.should_stop |= self.tuner.stage == "done"
 
     def collected_state(self) -> dict[str, Any]:
         """Features or sums so far, and how far tuning has come."""
-        return {"ridge": self.ridge.state(), "stages": self.stages.state()}
+        stages = {**self.tuner.state(), "sample": self.sample.rows, "unit": self.unit}
+        return {"ridge": self.ridge.state(), "stages": stages}
 
     def load_collected_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Take back what `collected_state` returned."""
+        stages = state["stages"]
         self.ridge.load_state(state["ridge"])
-        self.stages.load_state(state["stages"])
-
-    # Evaluation ---------------------------------------------------------------------------------------------------
-
-    def _evaluate(self, stage: str, batch: dict[str, Any]) -> None:
-        out = self(batch["series"], batch.get("length"))
-        if self.classifies:
-            loss = F.cross_entropy(out, batch["label"], reduction="none")
-            self.scores[stage].update(out, batch["label"])
-        else:
-            loss = (out - self.targets_of(batch).float()).square().mean(1)
-            self.scores[stage].update(loss)
-        self.losses[stage].update(loss)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
-        """Collect loss and score."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
-        """Collect loss and score."""
-        self._evaluate("test", batch)
-
-    def _reset(self, stage: str) -> None:
-        """Start anew; at the start, because what is made at the end of `validate` cannot be changed in `fit`."""
-        self.losses[stage].reset()
-        self.scores[stage].reset()
-
-    def on_validation_epoch_start(self) -> None:
-        """Start the metrics anew."""
-        self._reset("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Start the metrics anew."""
-        self._reset("test")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and `val/accuracy` or `val/rmse`; keep the best model of a run that tunes."""
-        loss = self._log_scores("val")
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self.hparams["tune_epochs"]:
-            self.stages.consider(self, loss)
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test/loss` and `test/accuracy` or `test/rmse`."""
-        self._log_scores("test")
-
-    def _log_scores(self, stage: str) -> float:
-        loss, score = self.losses[stage].compute(), self.scores[stage].compute()
-        self.log(f"{stage}/loss", loss)
-        self.log(
-            f"{stage}/accuracy" if self.classifies else f"{stage}/rmse", score if self.classifies else score.sqrt()
-        )
-        return float(loss)
+        self.tuner.load_state(stages)
+        self.sample.rows, self.unit = stages["sample"], stages["unit"]
 
     # Prediction ---------------------------------------------------------------------------------------------------
 
@@ -334,6 +232,10 @@ class SoftRocket(RoundModule):
         """
         return make_series_batch(items, int(self.hparams["channels"]), refuse_constant=bool(self.hparams["normalise"]))
 
+    def interval_of(self, value: Tensor) -> Tensor:
+        """Ends (B, R, 2) of intervals that held 90 % of the training series when they were left out."""
+        return torch.stack([value - self.spread, value + self.spread], 2)
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         """Predictions for a batch.
 
@@ -343,25 +245,11 @@ class SoftRocket(RoundModule):
             `value` (B,) or (B, R), and `interval` (B, 2) or (B, R, 2), which held 90 % of the training series when they
             were left out.
         """
-        out = self(batch["series"], batch.get("length"))
-        if self.classifies:
-            label = out.argmax(1)
-            names = self.class_names
-            found = {"logits": out, "probs": out.softmax(1), "label": label, "scores": out / self.temperature}
-            return found | {"name": [names[i] for i in label.tolist()]}
-        interval = torch.stack([out - self.spread, out + self.spread], 2)
-        return (
-            {"value": out, "interval": interval}
-            if self.outputs > 1
-            else {"value": out[:, 0], "interval": interval[:, 0]}
-        )
+        result = super().predict_step(batch, batch_idx)
+        return result | {"scores": result["logits"] / self.temperature} if self.classifies else result
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
         """Plot a series with what was predicted for it."""
-        series = self.make_batch(self.split_inputs(inputs)[:1])["series"][0]
-        if self.classifies:
-            chance = float(torch.as_tensor(result["probs"]).max())
-            return draw_series(series, f"{result['name']}  ({100 * chance:.0f} %)")
-        value, interval = torch.as_tensor(result["value"]).flatten(), torch.as_tensor(result["interval"]).reshape(-1, 2)
-        texts = [f"{v:.4g} ({low:.4g} to {high:.4g})" for v, (low, high) in zip(value, interval, strict=True)]
-        return draw_series(series, ", ".join(texts))
+        from zoo.methods.soft_rocket.picture import draw_series
+
+        return draw_series(self.make_batch(self.split_inputs(inputs)[:1])["series"][0], self.caption(result))

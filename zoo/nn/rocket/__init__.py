@@ -10,6 +10,7 @@ from zoo.nn.rocket.transform import (
     sample_kernels,
     standardise_series,
 )
+from zoo.nn.rocket.tuner import RocketTuner
 
 __all__ = [
     "POOLINGS",
@@ -17,6 +18,7 @@ __all__ = [
     "Kernels",
     "MiniRocket",
     "Rocket",
+    "RocketTuner",
     "check_series",
     "sample_kernels",
     "standardise_series",
