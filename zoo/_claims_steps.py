@@ -18,7 +18,7 @@ from zoo._claims_plan import QUICK, Job
 from zoo._claims_results import round_values
 from zoo._training_stages import RESULT
 from zoo.errors import ZooError
-from zoo.files import PACKAGE
+from zoo.files import PACKAGE, write_whole
 from zoo.index import Entry
 
 __all__ = ["Place", "RunFailed", "Step", "finished", "result_of", "steps_of"]
@@ -203,12 +203,7 @@ class Step:
         return kept
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, json.dumps(content, indent=1))
 
     def stop(self) -> None:
         """End the process and everything it started."""

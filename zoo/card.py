@@ -7,7 +7,6 @@ nor lightning.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from zoo import index
 from zoo._card_eval import FOLDER, eval_results
 from zoo._card_text import BLOCKS, card_text, hand_written, metrics_text, table
 from zoo.errors import BadInput
-from zoo.files import PACKAGE
+from zoo.files import PACKAGE, write_whole
 from zoo.index import Entry
 from zoo.text import human_bytes, human_count
 
@@ -86,9 +85,7 @@ def _replace(path: Path, text: str) -> list[Path]:
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return []
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, text)
     return [path]
 
 
