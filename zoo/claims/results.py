@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from zoo.claims.judging import Comparison, Judgement, judge
 from zoo.claims.schema import Claim, InvalidClaims
 from zoo.claims.stats import ALPHA, holm
 from zoo.errors import FormatTooNew
+from zoo.files import write_whole
 from zoo.index import Entry
 
 __all__ = ["after_holm", "judged", "read_results", "results_text", "round_values", "summary", "write_results"]
@@ -55,12 +55,7 @@ def write_results(path: Path, entry: Entry, claims: Iterable[Claim], runs: Mappi
     claims_text = {cid: {**about, "command": f"zoo reproduce {entry.id} --claim {cid}"} for cid, about in found.items()}
     content = {"format": FORMAT, "zoo": entry.id, "claims": claims_text, "runs": dict(sorted(runs.items()))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(results_text(content))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, results_text(content))
     return content
 
 
