@@ -94,6 +94,7 @@ HOSTILE: dict[str, tuple[bytes, type[Exception]]] = {
     "shape and bytes disagree": (header({"a": tensor(0, 4, [1 << 40])}, b"\0" * 4), errors.UnsafeFile),
     "shape overflows": (header({"a": tensor(0, 4, [1 << 32, 1 << 32, 4])}, b"\0" * 4), errors.UnsafeFile),
     "shape beyond 64 bits": (header({"a": tensor(0, 4, [1 << 70, 0])}, b"\0" * 4), errors.UnsafeFile),
+    "empty and beyond 63 bits": (header({"a": tensor(0, 0, [1 << 63, 0])}), errors.UnsafeFile),
     "shape of floats": (header({"a": tensor(0, 4, [1.0])}, b"\0" * 4), errors.UnsafeFile),
     "shape of booleans": (header({"a": tensor(0, 4, [True])}, b"\0" * 4), errors.UnsafeFile),
     "a hundred dimensions": (header({"a": tensor(0, 4, [1] * 100)}, b"\0" * 4), errors.UnsafeFile),
