@@ -31,10 +31,14 @@ def tracked(*patterns: str) -> list[Path]:
     return sorted(ROOT / n for n in names if any(n.match(pattern) for pattern in patterns) and (ROOT / n).is_file())
 
 
-def project() -> dict[str, Any]:
+def settings() -> dict[str, Any]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         content: dict[str, Any] = tomllib.load(file)
-    return content["project"]  # type: ignore[no-any-return]
+    return content
+
+
+def project() -> dict[str, Any]:
+    return settings()["project"]  # type: ignore[no-any-return]
 
 
 def read_yaml(path: Path) -> Any:
@@ -143,3 +147,49 @@ def test_citation_file() -> None:
     assert all("name" in author or "family-names" in author for author in citation["authors"])
     assert citation["version"] == zoo.__version__
     assert citation["license"] == project()["license"]
+
+
+# Changelog --------------------------------------------------------------------------------------------------------
+
+CHANGES = ROOT / "changelog.d"
+
+
+def fragments() -> list[Path]:
+    return sorted(p for p in CHANGES.iterdir() if p.name != "README.md")
+
+
+def test_fragments_are_named_as_their_readme_says() -> None:
+    sections = [kind["directory"] for kind in settings()["tool"]["towncrier"]["type"]]
+    listed = re.findall(r"^\| `(\w+)` \|", (CHANGES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sections
+    for path in fragments():
+        name = re.fullmatch(r"(?:\+[a-z0-9]+(?:-[a-z0-9]+)*|\d+)\.(\w+)\.md", path.name)
+        assert name, f"{path.name}: expected +TOPIC.SECTION.md or NUMBER.SECTION.md"
+        assert name[1] in sections, f"{path.name}: expected a section of {', '.join(sections)}"
+
+
+def test_fragments_are_sentences() -> None:
+    for path in fragments():
+        text = path.read_text(encoding="utf-8")
+        assert text.strip().endswith("."), f"{path.name}: expected sentences"
+        assert "\n\n" not in text.strip(), f"{path.name}: expected one paragraph"
+        assert not text.startswith(("-", "*", "#")), f"{path.name}: the section and the bullet are added at the release"
+
+
+def test_the_changelog_knows_this_version() -> None:
+    """It was released, or fragments wait for its release."""
+    import zoo
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", text, re.MULTILINE)
+    assert settings()["tool"]["towncrier"]["start_string"] in text
+    assert zoo.__version__ in released or fragments(), f"CHANGELOG.md says nothing about {zoo.__version__}"
+
+
+def test_the_changelog_repeats_no_list_of_the_index() -> None:
+    """A list kept by hand goes out of date, and every method's branch would edit the same line."""
+    from zoo.index import entries
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.split(r"^## ", text, flags=re.MULTILINE)[0]
+    assert not [entry.id for entry in entries().values() if f"`{entry.id}" in newest]
