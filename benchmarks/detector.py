@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from zoo.detection.alpha_iou_yolo import AlphaIoUYOLO, Targets
+from zoo.methods.alpha_iou_yolo.module import AlphaIoUYOLO, Targets
 
 OBJECTS, CLASSES = 5, 80
 

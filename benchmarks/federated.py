@@ -296,11 +296,11 @@ def child_aggregate(name: str, parameters: int) -> dict[str, Any]:
 
 
 def part_aggregate(linear: bool) -> dict[str, Any]:
-    from zoo.federated.rules import RULES, create_rule
+    from zoo.federated.rules import create_rule, rule_names
 
     found = {}
     print(f"\naggregation, {CLIENTS} clients x 11 M parameters, {os.cpu_count()} threads")
-    for name in RULES:
+    for name in rule_names():
         if create_rule(name).linear != linear:
             continue
         run = child(sys.executable, "aggregate", "--rule", name)

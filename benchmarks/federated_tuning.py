@@ -11,7 +11,7 @@ swarm   uav-swarm-fl on the three partitions of its claims whose clients differ,
 three   ewwa-fl on its three clients, as in its claims: the clients' rate with which the plain mean does best, for each
         network, which EWWA and FedAdam then use as well
 
-The values found stand in model_cards/uav-swarm-fl/claims.yaml and zoo/studies/ewwa_fl.py.
+The values found stand in model_cards/uav-swarm-fl/claims.yaml and zoo/methods/ewwa_fl/studies.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from zoo.studies.ewwa_fl import run_of
-from zoo.studies.uav_swarm_fl import swarm_run
+from zoo.methods.ewwa_fl.studies import run_of
+from zoo.methods.uav_swarm_fl.studies import swarm_run
 
 SEED = 100
 SWARM: dict[str, tuple[str, tuple[float, ...]]] = {

@@ -172,8 +172,8 @@ def against_peer(shape: Shape, kernels: int, peer: Peer) -> dict[str, Any]:
 
 
 def against_modules(shape: Shape, kernels: int, folder: Path) -> dict[str, Any]:
+    from zoo.methods.soft_rocket.studies import per_module
     from zoo.nn.rocket import Rocket
-    from zoo.studies.soft_rocket import per_module
 
     _, x = series_of(shape, folder)
     ours = Rocket(kernels, shape[2], shape[1])

@@ -27,9 +27,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.methods.rslad.module import RSLAD
 from zoo.nn.adversarial_losses import kl
 from zoo.nn.classifiers import create_classifier, laid_out
-from zoo.robustness.rslad import RSLAD
 
 STEPS, BATCH = 7, 128
 STUDENTS = {"resnet10-w8": "resnet10-w24", "resnet10-w24": "resnet10-w24"}

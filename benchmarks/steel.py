@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.sequence.steel_roughness import SteelRoughness
-from zoo.studies.steel_roughness import FULL, NARROW, milliseconds
+from zoo.methods.steel_roughness.module import SteelRoughness
+from zoo.methods.steel_roughness.studies import FULL, NARROW, milliseconds
 
 RESULTS = Path(__file__).parent / "results" / "steel.json"
 CARD = Path(__file__).parents[1] / "model_cards" / "steel-roughness"

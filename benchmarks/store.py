@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo import index
-from zoo._store_tensors import file_sha256, read_state
+from zoo.store.tensors import file_sha256, read_state
 
 MEGABYTE = 1 << 20
 BLOCK = 8 << 20

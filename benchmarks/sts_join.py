@@ -4,8 +4,8 @@
     python benchmarks/sts_join.py growth [--sizes 500 1000 2000 4000 8000 16000] [--out FILE] [--plot PNG]
     python benchmarks/sts_join.py throughput [--out FILE]
 
-Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.studies.sts_join.walkers`), in a square of 5 km; one thread. A join
-includes building its index. Peers, in alternation with ours:
+Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.methods.sts_join.studies.walkers`), in a square of 5 km; one
+thread. A join includes building its index. Peers, in alternation with ours:
 
 - all pairs: every pair of segments with a common time (binary search, NumPy), each solved exactly. Exact. From 1,000
   walkers on, every tenth walker is joined with all later ones and the time is scaled up.
@@ -36,11 +36,11 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from zoo.sequence._sts_join_candidates import Plan
-from zoo.sequence._sts_join_cdds import cdds
-from zoo.sequence._sts_join_index import motions_of
-from zoo.sequence._sts_join_join import join
-from zoo.studies.sts_join import index_of, slope_of, walkers
+from zoo.methods.sts_join.candidates import JoinPlan
+from zoo.methods.sts_join.distance import cdds
+from zoo.methods.sts_join.index import motions_of
+from zoo.methods.sts_join.join import join
+from zoo.methods.sts_join.studies import index_of, slope_of, walkers
 
 DELTA, EPS = 100.0, 30.0
 Pairs = set[tuple[int, int]]
@@ -48,7 +48,7 @@ Pairs = set[tuple[int, int]]
 
 def ours(xyt: torch.Tensor) -> Pairs:
     motions = motions_of(xyt, torch.full((len(xyt),), xyt.shape[1]), 120.0)
-    found = join(motions, index_of(motions, DELTA), Plan(DELTA, EPS, same=True))
+    found = join(motions, index_of(motions, DELTA), JoinPlan(DELTA, EPS, same=True))
     return set(zip(found.query.tolist(), found.track.tolist(), strict=True))
 
 
@@ -151,7 +151,7 @@ def one(count: int, side: float) -> dict[str, float]:
     for _ in range(5 if count <= 2000 else 1):
         begin = time.process_time()
         motions = motions_of(xyt, length, 120.0)
-        found = join(motions, index_of(motions, DELTA), Plan(DELTA, EPS, same=True))
+        found = join(motions, index_of(motions, DELTA), JoinPlan(DELTA, EPS, same=True))
         best = min(best, time.process_time() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from zoo._base_data import DataContract
+from zoo.base.data import DataContract
 from zoo.errors import BadData, BadInput, TooFewSamples
 
 __all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache", "even_batches"]

@@ -9,7 +9,9 @@ from typing import Any
 import cli_toys
 import pytest
 
-from zoo import _claims_plan, _claims_steps, claims, index
+from zoo import claims, index
+from zoo.claims import planning as _claims_plan
+from zoo.claims import steps as _claims_steps
 
 STUB = Path(__file__).with_name("claims_stub.py")
 PROGRAM = (sys.executable, "-I", "-S", str(STUB))  # without site packages it starts in a few milliseconds

@@ -35,6 +35,7 @@ def checkout() -> Path:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the account here: a conftest below is only loaded once collection has begun."""
+    pytest.register_assert_rewrite("federated.rule_contract")
     from conformance.account import Account
 
     config.pluginmanager.register(Account(), "zoo-account")

@@ -161,7 +161,7 @@ def test_two_runs_cover_one_schedule() -> None:
 def test_average_gradients_weighs_the_samples_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """This rank has 3 samples, the other one 1 sample and a gradient of 8 everywhere."""
     other = iter([torch.tensor(1.0), torch.full((1, 2), 8 / 4)])
-    monkeypatch.setattr("zoo._base_optim.sum_over_ranks", lambda value: value + next(other))
+    monkeypatch.setattr("zoo.base.optim.sum_over_ranks", lambda value: value + next(other))
     module = nn.Linear(2, 1)
     module(torch.tensor([[1.0, 2.0]])).sum().backward()
     module.bias.grad = None

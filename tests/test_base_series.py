@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from zoo._base_series import SeriesModel
+from zoo.base.series import SeriesModel
 from zoo.errors import BadInput, InvalidConfig
 
 

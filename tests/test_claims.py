@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from claims_toys import BRANCHED, PAIR, make_entry, runs_with, write_claims
 
-from zoo import _claims_code, _claims_plan, claims, index
-from zoo._claims_results import judge, read_results, round_values, write_results
+from zoo import claims, index
+from zoo.claims import code as _claims_code
+from zoo.claims import planning as _claims_plan
+from zoo.claims.judging import judge
+from zoo.claims.results import read_results, round_values, write_results
 from zoo.errors import BadInput, FormatTooNew, UnknownName
 
 
@@ -99,6 +102,9 @@ def test_not_worse_where_less_is_better() -> None:
         ("metric: test/acc", "metirc: test/acc", r"unknown key 'metirc'.*'metric'"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds: expected a list of different whole numbers"),
         ("seeds: [0, 1, 2]", "seeds: []", r"seeds: training depends on chance"),
+        ("seeds: [0, 1, 2]", "seeds: 1", r"seeds: expected a list .* or one from 2 to 20"),
+        ("seeds: [0, 1, 2]", "seeds: 21", r"seeds: expected a list .* or one from 2 to 20"),
+        ("seeds: [0, 1, 2]", "seeds: true", r"seeds: expected a list .* or one from 2 to 20"),
         ("seeds: [0, 1, 2]", "seeds: [-1]", r"seeds: expected"),
         ("baseline:", "other:", r"higher needs an arm called baseline"),
         ("ours:", "mine:", r"expected one arm called ours"),
@@ -108,6 +114,26 @@ def test_not_worse_where_less_is_better() -> None:
         ("id: fast-wins", "id: Fast Wins", r"id: expected a kebab-case name"),
         ("minutes: 6", "minutes: 6\n  at: 2", r"at: expected a share"),
         ("minutes: 6", "minutes: 6\n  contrast: {ours: 1, bseline: -1}", r"'bseline'.*'baseline'"),
+        ("minutes: 6", "judge: [aeon]", r"fast-wins.judge: expected the name of the code"),
+        ("minutes: 6", "premise: []", r"fast-wins.premise: expected a list of conditions"),
+        ("minutes: 6", "premise: {arm: ours}", r"fast-wins.premise: expected a list of conditions"),
+        ("minutes: 6", "premise: [{arm: ours, says: a}]", r"premise\[1\]: expected one of at-least, at-most.*got none"),
+        ("minutes: 6", "premise: [{arm: ours, at-least: 1}]", r"premise\[1\]: the key 'says' is missing"),
+        ("minutes: 6", "premise: [{arm: our, at-least: 1, says: a}]", r"premise\[1\].arm.*'our'.*'ours'"),
+        (
+            "minutes: 6",
+            "premise: [{arm: ours, at-lest: 1, says: a}]",
+            r"premise\[1\]: unknown key 'at-lest'.*at-least",
+        ),
+        ("minutes: 6", "premise: [{arm: ours, above: basline, says: a}]", r"premise\[1\].above.*'basline'.*'baseline'"),
+        ("minutes: 6", "premise: [{arm: ours, above: ours, says: a}]", r"premise\[1\].above: 'ours' would be compared"),
+        ("minutes: 6", "premise: [{arm: ours, above: 1, by: 1, says: a}]", r"premise\[1\].by: only between two arms"),
+        ("minutes: 6", "premise: [{arm: ours, above: 1, below: 2, says: a}]", r"premise\[1\]: expected one of"),
+        (
+            "minutes: 6",
+            "premise: [{arm: ours, at-most: baseline, says: a}]",
+            r"premise\[1\].at-most: expected a num",
+        ),
     ],
 )
 def test_a_broken_file_is_told_with_the_nearest_name(entry: index.Entry, old: str, new: str, message: str) -> None:
@@ -138,6 +164,11 @@ def test_all_problems_are_told_at_once(entry: index.Entry) -> None:
         ("test/acc", "test/loos", r"logs no 'test/loos'.*'test/loss'"),
         ("test/acc", "acc", r"expected test/NAME or val/NAME, got 'acc'.*'test/acc'"),
         ("minutes: 6", "minutes: 6\n  at: 0.5", r"has no curve; with at: use val/acc"),
+        (
+            "minutes: 6",
+            "premise: [{arm: baseline, metric: test/ac, at-least: 1, says: it learns}]",
+            r"premise\[1\].metric: ToyNet logs no 'test/ac'.*'test/acc'",
+        ),
         ("recipe: ten-n, set: {model.lr: 0.5}", "study: race", r"no study 'race'"),
     ],
 )
@@ -236,6 +267,23 @@ def test_a_key_covers_recipe_settings_seed_and_code_but_no_texts(
     assert not keys() & first
 
 
+def test_a_recipe_is_parsed_once_until_its_file_changes(
+    entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    read = _claims_plan.read_config
+    monkeypatch.setattr(_claims_plan, "read_config", lambda path: parsed.append(path) or read(path))
+    recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
+    recipe.write_text(recipe.read_text() + "# not in any cache yet\n")
+    found = write_claims(entry, PAIR)
+    before = _claims_plan.jobs_of(entry, found[0])
+    _claims_plan.plan(entry, found)
+    assert parsed == [recipe]
+    recipe.write_text(recipe.read_text().replace("5e-2", "6e-2"))  # as long as before
+    assert _claims_plan.jobs_of(entry, found[0]) != before
+    assert parsed == [recipe, recipe]
+
+
 def test_the_code_hash_ignores_texts_and_sees_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "hashed_toy"
     package.mkdir()
@@ -262,7 +310,7 @@ def hash_of_package(folder: Path, files: dict[str, str], start: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     code = (
-        f"import sys; sys.path.insert(0, {str(folder)!r}); from zoo._claims_code import code_hash; "
+        f"import sys; sys.path.insert(0, {str(folder)!r}); from zoo.claims.code import code_hash; "
         f"print(code_hash([{start!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -334,10 +382,7 @@ def test_no_verdict_before_all_runs_are_there(entry: index.Entry) -> None:
     assert "about 6 minutes" in judge(entry, claim, {}).reason
 
 
-def test_values_that_are_no_numbers_decide_nothing(entry: index.Entry) -> None:
-    (claim,) = write_claims(entry, PAIR)
-    runs = runs_with(entry, claim, {"ours": [0.5, None, 0.6], "baseline": [0.4, 0.5, 0.5]})
-    assert judge(entry, claim, runs).verdict == "undecided"
+def test_numbers_are_stored_with_nine_digits_and_without_those_that_json_lacks() -> None:
     assert round_values({"a": [float("nan"), float("inf"), 1 / 3]}) == {"a": [None, None, 0.333333333]}
 
 
@@ -352,6 +397,16 @@ def test_contrast(entry: index.Entry) -> None:
     assert found.comparisons[0].differences == {"0": 1, "1": 3, "2": 5}
 
 
+def test_a_contrast_is_compared_with_the_value_it_is_promised_to_reach(entry: index.Entry) -> None:
+    text = PAIR.replace("expect: higher", "contrast: {ours: 1, baseline: -1}\n  expect: at-least\n  value: 2")
+    (claim,) = write_claims(entry, text)
+    found = judge(entry, claim, runs_with(entry, claim, {"ours": [2.1, 2.2, 2.3], "baseline": [1, 1, 1]}))
+    assert found.comparisons[0].found.mean == pytest.approx(1.2)  # shown as it is
+    assert found.verdict == "opposite"  # 1.2 is surely above 0, but below 2
+    found = judge(entry, claim, runs_with(entry, claim, {"ours": [3.1, 3.2, 3.3], "baseline": [1, 1, 1]}))
+    assert found.verdict == "undecided"
+
+
 def test_a_value_on_the_curve(entry: index.Entry) -> None:
     (claim,) = write_claims(entry, PAIR.replace("test/acc", "val/acc") + "  at: 0.5\n")
     runs = runs_with(entry, claim, {"ours": [0, 0, 0], "baseline": [0, 0, 0]})
@@ -359,6 +414,9 @@ def test_a_value_on_the_curve(entry: index.Entry) -> None:
         run |= {"epochs": 10, "curves": {"val/acc": [[2, 0.1], [4, 0.2], [6, 0.3]]}}
     assert judge(entry, claim, runs).values["ours"] == {"0": 0.2, "1": 0.2, "2": 0.2}
     assert _claims_plan.measures_of(claim) == []
+    for run in runs.values():
+        run["curves"]["val/acc"][1][1] = None  # not finite any more, then finite by chance
+    assert judge(entry, claim, runs).verdict == "premise not met"
 
 
 def test_exact_claims_need_no_seeds(entry: index.Entry) -> None:
@@ -385,11 +443,14 @@ def test_results_are_whole_or_absent_and_drift_is_seen(entry: index.Entry) -> No
     path = claims.card_folder(entry) / "results.json"
     runs = runs_with(entry, found[0], {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]})
     write_results(path, entry, found, runs)
-    assert list(path.parent.glob("*.partial")) == []
+    assert {file.name for file in path.parent.iterdir()} == {"claims.yaml", "results.json"}
     assert claims.drifted(entry) == []
     assert claims.rejudge(entry) == []
     path.write_text(path.read_text().replace('"holds"', '"opposite"', 1))
     assert "says opposite, its runs holds" in claims.drifted(entry)[0]
+    assert claims.rejudge(entry) == [path]
+    path.write_text(path.read_text().replace('"mean": ', '"mean": 1', 1))
+    assert "its numbers are not those of its runs; run: zoo card toy-net" in claims.drifted(entry)[0]
     assert claims.rejudge(entry) == [path]
     assert claims.drifted(entry) == []
     path.write_text("{")
@@ -398,6 +459,21 @@ def test_results_are_whole_or_absent_and_drift_is_seen(entry: index.Entry) -> No
     path.write_text('{"format": 99, "runs": {}}')
     with pytest.raises(FormatTooNew):
         read_results(path)
+
+
+def test_a_results_file_has_one_run_a_line(entry: index.Entry) -> None:
+    claims_of_toy = write_claims(entry, PAIR)
+    path = claims.card_folder(entry) / "results.json"
+    runs = runs_with(entry, claims_of_toy[0], {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]})
+    content = write_results(path, entry, claims_of_toy, dict(reversed(runs.items())))
+    lines = path.read_text().splitlines()
+    for name, item in {**content["claims"], **content["runs"]}.items():
+        (line,) = (line for line in lines if line.startswith(f'  "{name}": '))
+        assert json.loads("{" + line.rstrip(",") + "}") == {name: item}
+    assert json.loads(path.read_text()) == content
+    assert list(content["runs"]) == sorted(runs)  # whatever the order they came in
+    path.write_text(json.dumps(content, indent=1))  # as earlier versions wrote it
+    assert read_results(path) == content
 
 
 # What the repository publishes ------------------------------------------------------------------------------------

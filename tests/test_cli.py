@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import _cli_new, cli, index, store
+from zoo import cli, index, store
+from zoo.cli import new as _cli_new
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "weights toy-net:ten-n  (default)" in out
     assert "weights toy-net:ten-s" in out
     assert "weights=False" in out  # nothing is trained
+    assert "predicts      logits, probs, label, name" in out
     one = output(capsys, "info", "toy-net:ten-s")
     assert "toy-net:ten-n" not in one
     assert json.loads(output(capsys, "info", "toy-net:ten-s", "--json"))["tag"] == "ten-s"
@@ -201,7 +203,7 @@ def test_predict_passes_options(saved: Path, rows: list[str], capsys: pytest.Cap
 
 
 def test_long_results_go_to_files(place: Path) -> None:
-    from zoo._cli_use import _plain
+    from zoo.cli.use import _plain
 
     array = np.zeros((60, 60))
     assert _plain(array, None, "a")["shape"] == [60, 60]
@@ -243,7 +245,7 @@ def test_push_and_publish_hand_over_to_the_store(
 
     def push(module: Any, repo: str, **options: Any) -> Any:
         calls["push"] = (module, repo, options)
-        return index.Weights("x", hub=index.Hub(repo, "a" * 40), sha256="b" * 64, licence="MIT")
+        return index.Weights("x", hub=index.Pin(repo, "a" * 40), sha256="b" * 64, licence="MIT")
 
     def publish(names: Any, **options: Any) -> Any:
         calls["publish"] = (names, options)

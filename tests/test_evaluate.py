@@ -17,8 +17,8 @@ import zoo
 from zoo.cli import main
 from zoo.errors import BadInput, TooFewSamples, UnknownName
 from zoo.nn.attacks import pgd
-from zoo.robustness._evaluate_data import samples
-from zoo.robustness._evaluate_report import wilson
+from zoo.robustness.data import samples
+from zoo.robustness.report import wilson
 
 FAST = ("fgsm", "pgd-20", "cw-10")
 

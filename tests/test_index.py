@@ -14,6 +14,8 @@ import yaml
 import zoo
 from zoo import errors, index
 from zoo.index import Entry, Weights, load_yaml, read_index
+from zoo.index import recipes as _index_recipes
+from zoo.index.recipes import read_recipe, recipe_of, section_of, stages_of
 
 BLOCK: dict[str, Any] = {
     "model": "package.module:Net",
@@ -111,6 +113,9 @@ def test_good_block(tmp_path: Path) -> None:
         ({"default": None}, ["'default' is missing", "large, small"]),
         ({"aliases__other": "nothing"}, ["aliases.other", "nothing"]),
         ({"aliases__Not_Kebab": "small"}, ["Not_Kebab", "kebab"]),
+        ({"registers": {"rule": ["mean"]}}, ["thing-net.registers", "rules, clients, transforms"]),
+        ({"registers": {"rules": "mean"}}, ["thing-net.registers", "{rules: [my-rule]}"]),
+        ({"registers": {"rules": ["Mean"]}}, ["thing-net.registers"]),
         ({"tiny": {"modle": {}}}, ["tiny", "modle"]),
         ({"weights__small__sha256": "ab" * 31}, ["weights.small.sha256", "64"]),
         ({"weights__small__sha256": "AB" * 32}, ["lower-case"]),
@@ -219,10 +224,40 @@ def test_list_models(tmp_path: Path) -> None:
         zoo.list_models(can="onx")
 
 
-def test_tasks_cover_the_table_of_results() -> None:
+HUB_TAGS = """
+any-to-any audio-classification audio-text-to-text audio-to-audio automatic-speech-recognition depth-estimation
+document-question-answering feature-extraction fill-mask graph-ml image-classification image-feature-extraction
+image-segmentation image-text-to-image image-text-to-text image-text-to-video image-to-3d image-to-image
+image-to-text image-to-video keypoint-detection mask-generation multiple-choice object-detection other
+question-answering reinforcement-learning robotics sentence-similarity summarization table-question-answering
+table-to-text tabular-classification tabular-regression tabular-to-text text-classification text-generation
+text-ranking text-retrieval text-to-3d text-to-audio text-to-image text-to-speech text-to-video
+time-series-forecasting token-classification translation unconditional-image-generation video-classification
+video-text-to-text video-to-video visual-document-retrieval visual-question-answering voice-activity-detection
+zero-shot-classification zero-shot-image-classification zero-shot-object-detection
+"""
+"""The Hub's pipeline tags, as @huggingface/tasks 0.21.54 lists them; huggingface_hub ships no list."""
+
+
+def test_tasks_are_called_as_on_the_hub() -> None:
+    tags = HUB_TAGS.split()
+    for name, task in index.TASKS.items():
+        assert task.hub is None or task.hub in tags, name
+        if name in tags:
+            assert task.hub == name, "a pipeline tag means what the Hub means by it"
+    assert list(index.TASKS) == sorted(index.TASKS)
+
+
+def test_every_task_says_what_a_prediction_holds() -> None:
     from zoo.base import RESULTS
 
-    assert set(RESULTS) <= set(index.TASKS)
+    assert set(RESULTS) == set(index.TASKS)
+    used = {key for task in index.TASKS.values() for key in task.results}
+    assert used == set(index.KEYS), "each key is explained, and nothing else is"
+    for name, task in index.TASKS.items():
+        assert task.results, name
+        assert set(task.prints) <= set(task.results), name
+        assert bool(task.template) <= (task.results in (RESULTS["image-classification"], RESULTS["tabular-regression"]))
 
 
 def test_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,3 +380,51 @@ def test_public_names() -> None:
         assert getattr(zoo, name) is not None
     with pytest.raises(AttributeError, match="'load'"):
         zoo.lod  # noqa: B018
+
+
+# Recipes ----------------------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """Stands for a data module."""
+
+
+def test_recipes_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = read(tmp_path)
+    with pytest.raises(errors.InvalidConfig, match=r"large\.yaml.*thing-net:large"):
+        read_recipe(entry, "large")
+    path = index.recipe_path(entry, "large")
+    path.parent.mkdir(parents=True)
+    path.write_text("after: [small]\nmodel: {width: 3}\n")
+    recipe = read_recipe(entry, "large")
+    assert stages_of(recipe) == ["small"]
+    recipe["model"]["width"] = 4  # whoever changes what was read does not change the recipe
+    calls: list[Path] = []
+    monkeypatch.setattr(_index_recipes, "load_yaml", lambda path: calls.append(path) or load_yaml(path))
+    assert read_recipe(entry, "large")["model"] == {"width": 3}
+    assert not calls
+    path.write_text("model: {width: 10}\n")
+    assert read_recipe(entry, "large") == {"model": {"width": 10}}
+    assert calls == [path]
+    path.write_text("[1]")
+    with pytest.raises(errors.InvalidConfig, match="expected sections"):
+        read_recipe(entry, "large")
+
+
+def test_tags_without_a_recipe(tmp_path: Path) -> None:
+    entry = read(tmp_path)
+    assert read_recipe(entry, None) == {} == read_recipe(entry, "small")
+    assert recipe_of(entry, None) is None is recipe_of(entry, "small")
+    path = index.recipe_path(entry, "small")  # a file at the usual place needs no line in the index
+    path.parent.mkdir(parents=True)
+    path.write_text("minutes: 3\n")
+    assert recipe_of(entry, "small") == path
+    assert read_recipe(entry, "small") == {"minutes": 3}
+
+
+def test_sections_may_name_their_class() -> None:
+    recipe = {"data": {"class_path": "package.data.Rows", "init_args": {"size": 3}}, "model": {"width": 2}}
+    assert section_of(recipe, "data") == {"size": 3} == section_of(recipe, "data", Rows)
+    assert section_of(recipe, "data", dict) == {}, "arguments of another class"
+    assert section_of(recipe, "model") == {"width": 2} == section_of(recipe, "model", dict)
+    assert section_of({}, "model") == {} == section_of({"data": {"class_path": "a.Rows"}}, "data")

@@ -19,8 +19,10 @@ import zoo_toys as toys
 
 import zoo
 from zoo import errors, index
-from zoo._store_save import golden_problems
 from zoo.store import load_into, read_state
+from zoo.store import reference as _store_reference
+from zoo.store.folder import golden_problems
+from zoo.store.reference import licences_of, parent_of, reference_of, references_of
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,35 @@ def test_bundled_load(toy: Path) -> None:
     assert module.parent == "toy-net:small"
     assert module.class_names == ["a", "b", "c"]
     assert zoo.verify("toy-net:small")[0].ok
+
+
+def test_references(toy: Path, tmp_path: Path) -> None:
+    """What each kind of name stands for; the order of index and folders is tested with what load says."""
+    small = reference_of("toy-net")
+    assert (small.kind, small.name, small.tag, small.is_pinned) == ("index", "toy-net:small", "small", True)
+    assert small.bundled == tmp_path / "bundled" / "toy-net-small.safetensors"
+    assert reference_of(small) is small
+    other = reference_of("toy-net:small", "v2")
+    assert (other.repo, other.revision, other.is_pinned) == (None, "v2", False)
+    assert reference_of("toy-net:planned").bundled is None
+    remote = reference_of("hf://owner/repo@v1")
+    assert (remote.kind, remote.repo, remote.revision, remote.entry) == ("hub", "owner/repo", "v1", None)
+    assert (reference_of(toy).kind, reference_of(str(toy)).path) == ("folder", toy)
+    with pytest.raises(errors.BadInput, match="is local"):
+        reference_of(toy, "v1")
+    assert [r.name for r in references_of("toy-net")] == ["toy-net:small", "toy-net:planned"]
+    assert [r.name for r in references_of(["toy-net:planned"])] == ["toy-net:planned"]
+    assert parent_of(None) is None is parent_of("gone:tag") is parent_of("hf://no repo")
+    assert parent_of("hf://owner/repo@v1") == remote
+    assert licences_of("toy-net:small")[0] == small.checkpoint[1].licence
+    assert licences_of("hf://owner/repo") == (None, None) == licences_of(None)
+
+
+def test_a_name_is_resolved_once(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(_store_reference, "resolve", lambda name: seen.append(name) or index.resolve(name))
+    zoo.load("toy-net")
+    assert seen == ["toy-net"]
 
 
 def test_untrained(toy: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import torch
 import yaml
 
 import zoo
-from zoo import _training_args as args
-from zoo import _training_stages as stages
 from zoo import index, training
 from zoo.errors import InvalidConfig
+from zoo.training import request as args
+from zoo.training import stages
 
 QUIET = ["--trainer.max_epochs", "1"]
 
@@ -164,7 +165,7 @@ def test_runs_without_logger_stay_in_the_run_folder(place: Path) -> None:
 
 
 def test_two_runs_claim_two_folders(place: Path) -> None:
-    from zoo._training_run import claim_folder
+    from zoo.training.run_folder import claim_folder
 
     (place / "r" / "version_7").mkdir(parents=True)
     (place / "r" / "version_x").mkdir()
@@ -336,10 +337,23 @@ def test_best_of_the_first_part_is_remembered() -> None:
     assert Path(best).is_file()
 
 
+@pytest.mark.parametrize("flag", ["--weights", "--ckpt_path"])
+def test_compressed_checkpoints_are_refused(place: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    """A few kilobytes could unpack to more than the memory; torch itself would inflate them."""
+    last = Path(fit("--zoo", "toy-net", *QUIET).trainer.checkpoint_callback.last_model_path)
+    packed = place / "packed.ckpt"
+    with zipfile.ZipFile(last) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in plain.infolist():
+            archive.writestr(member.filename, plain.read(member))
+    assert "compressed parts" in failure(capsys, "fit", "--zoo", "toy-net", flag, packed)
+    assert fit("--zoo", "toy-net", flag, last, "--trainer.max_epochs", 2).trainer.current_epoch == 2
+
+
 def test_unreadable_checkpoints(place: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "No checkpoint" in failure(capsys, "fit", "--zoo", "toy-net", "--ckpt_path", "gone.ckpt")
     (place / "cut.ckpt").write_bytes(b"PK\x03\x04 cut off")
-    assert "not a readable checkpoint" in failure(capsys, "fit", "--zoo", "toy-net", "--ckpt_path", "cut.ckpt")
+    cut = failure(capsys, "fit", "--zoo", "toy-net", "--ckpt_path", "cut.ckpt")
+    assert "expected a checkpoint of Lightning 2" in cut
     assert "use --weights" in failure(capsys, "fit", "--zoo", "toy-net", "--ckpt_path", saved)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo._version import __version__
+from zoo.files import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
     from zoo import errors

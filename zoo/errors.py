@@ -64,6 +64,28 @@ class BadData(ZooError):
         super().__init__(message)
         self.problems = list(problems)
 
+    @classmethod
+    def listing(
+        cls,
+        where: object,
+        problems: Sequence[str],
+        advice: str = "Correct or remove these entries and run again.",
+        shown: int = 20,
+    ) -> BadData:
+        """One error about several problems.
+
+        Args:
+            where: the folder or file as the user knows it.
+            problems: one line each.
+            advice: what to do about them.
+            shown: how many the message spells out; all are in `problems`.
+        """
+        count = len(problems)
+        lines = [f"{count} problem{'s' if count > 1 else ''} in {where}:", *(f"  {line}" for line in problems[:shown])]
+        if count > shown:
+            lines.append(f"  ... and {count - shown} more")
+        return cls("\n".join([*lines, advice]), problems)
+
 
 class TooFewSamples(ZooError):
     """Fewer samples than processes: some rank would have nothing to do."""

@@ -15,12 +15,28 @@ from typing import Any
 
 from zoo.errors import DiskFull, NotWritable, ZooError
 
-__all__ = ["PACKAGE", "disk_error", "file_sha256", "temporary", "write_whole", "writing"]
+__all__ = ["PACKAGE", "VERSION", "disk_error", "file_sha256", "temporary", "versions", "write_whole", "writing"]
+
+VERSION = "0.1.0"
+"""Of the distribution; stated here only."""
 
 PACKAGE = Path(__file__).resolve().parent
 """Folder of the package, in a checkout or where it is installed."""
 
 _BLOCK = 8 << 20
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the zoo, of Python, and of those of the packages that are installed."""
+    import platform
+    from contextlib import suppress
+    from importlib import metadata
+
+    known = {"zoo": VERSION, "python": platform.python_version()}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            known[name] = metadata.version(name)
+    return known
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["human_bytes", "human_count", "table"]
+__all__ = ["aligned", "human_bytes", "human_count", "table"]
 
 
 def human_count(number: int | None) -> str:
@@ -30,5 +30,11 @@ def human_bytes(number: int | None) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, under a header and a line of dashes."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [header, ["-" * w for w in widths], *rows]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(aligned([header, ["-" * width for width in widths], *rows]))
+
+
+def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
+    """One line per row, in columns as wide as their widest cell."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules._images_read import find_idx, read_idx
+from datamodules.images.read import find_idx, read_idx
 
 PER_CLASS = {"train": 2000, "test": 500}
 

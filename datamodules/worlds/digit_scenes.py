@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules import assets
-from datamodules.worlds._render import (
+from datamodules.worlds.render import (
     SHAPES,
     blend,
     contrasting_colour,

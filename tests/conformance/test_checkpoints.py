@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from conformance.support import SaveAfter, data_of, different, learned, model_of, names, state_of, trainer_of
-from zoo._store_save import golden_problems
 from zoo.errors import KeyMismatch, ShapeMismatch, UnknownName
 from zoo.index import Entry
+from zoo.store.folder import golden_problems
 
 executed: list[str] = []
 

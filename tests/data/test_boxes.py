@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules._boxes_labels import draw_subset, jitter, noisy_boxes, parse_noise
-from datamodules._boxes_records import read_image
 from datamodules.boxes import BoxesDataModule
+from datamodules.boxes.labels import draw_subset, jitter, noisy_boxes, parse_noise
+from datamodules.boxes.records import read_image
 from zoo.errors import BadData, BadInput, RepositoryNotFound
-from zoo.nn.geometry import to_original
+from zoo.inputs.geometry import to_original
 
 FORMATS = ("coco", "voc", "yolo")
 SMALL = {"img_size": 64, "train_size": 8, "val_size": 4, "test_size": 4, "batch_size": 4}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules._boxes_augment import (
+from datamodules.boxes.augment import (
     PRESETS,
     Augment,
     Sample,
@@ -18,7 +18,7 @@ from datamodules._boxes_augment import (
     random_matrix,
     warp,
 )
-from zoo.nn.geometry import GREY
+from zoo.inputs.geometry import GREY
 
 SIZE = 96
 

@@ -13,11 +13,11 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from datamodules._clients_tasks import ClientTask, CohortSampler, CohortSet, LocalBatches, Swarm
 from datamodules.clients import ClientsDataModule
+from datamodules.clients.tasks import ClientTask, CohortSampler, CohortSet, LocalBatches, Swarm
 from datamodules.images import ImagesDataModule
 from zoo.errors import BadData, BadInput, TooFewSamples
-from zoo.nn.draws import generator_for, hash64
+from zoo.streams import generator_for, hash64
 
 
 def small(**given: Any) -> ClientsDataModule:
@@ -289,7 +289,7 @@ def test_lightning_rounds_and_resume(tmp_path: Path) -> None:
     cut = trainer(tmp_path, max_steps=6, enable_checkpointing=False)
     cut.fit(first, datamodule=small(**given))
     cut.save_checkpoint(tmp_path / "cut.ckpt")
-    from zoo._base_resume import reopen_epoch
+    from zoo.base.resume import reopen_epoch
 
     held = torch.load(tmp_path / "cut.ckpt", weights_only=True)
     reopen_epoch(held)  # as every module of the zoo does when it writes a checkpoint
@@ -352,7 +352,7 @@ def test_the_picture_shows_the_counts() -> None:
 
 @pytest.mark.parametrize(("clients", "classes"), [(1, 2), (200, 10), (3, 100)])
 def test_pictures_of_any_size(clients: int, classes: int) -> None:
-    from datamodules._clients_picture import counts_picture
+    from datamodules.clients.picture import counts_picture
 
     counts = np.random.default_rng(0).integers(0, 50, (clients, classes))
     picture = counts_picture(counts, [f"class {i}" for i in range(classes)], "title")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import _images_world
 from datamodules.clients import ClientsDataModule
+from datamodules.images import world as _images_world
 from datamodules.worlds.land_cover import LandCoverConfig
 from zoo.errors import BadData
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import _clients_partition as partitions
-from datamodules._clients_partition import Partition, Shares
-from datamodules._clients_spatial import territories
+from datamodules.clients import partition as partitions
+from datamodules.clients.partition import Partition, Shares
+from datamodules.clients.spatial import territories
 from zoo.errors import BadData, BadInput
 
 ORACLE = dict(np.load(Path(__file__).parent / "oracles" / "fedlab_partitions.npz"))

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import _boxes_scenes as cache
 from datamodules import assets
-from datamodules._boxes_scenes import load_scenes, scenes_path
-from datamodules.worlds import _render, digit_scenes
+from datamodules.boxes import scenes as cache
+from datamodules.boxes.scenes import load_scenes, scenes_path
+from datamodules.worlds import digit_scenes
+from datamodules.worlds import render as _render
 from datamodules.worlds.digit_scenes import SHAPES, SPLITS, SceneConfig, compose, render
 from zoo.errors import BadInput
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoo.errors import BadInput
-from zoo.nn.geometry import GREY, check_size, letterbox, to_letterbox, to_original
+from zoo.inputs.geometry import GREY, check_size, letterbox, to_letterbox, to_original
 
 
 @pytest.mark.parametrize(

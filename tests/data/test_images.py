@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from datamodules import assets
-from datamodules._images_dataset import Augment, ImageSet, stratified, uniforms
 from datamodules.images import FORMATS, ImagesDataModule
+from datamodules.images.dataset import Augment, ImageSet, stratified, uniforms
 from zoo.errors import BadData, BadInput, RepositoryNotFound, ZooError
 
 LAYOUTS = FORMATS[1:]

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import _images_world
-from datamodules._images_world import land_cover_pictures
 from datamodules.images import ImagesDataModule
+from datamodules.images import world as _images_world
+from datamodules.images.world import land_cover_pictures
 from datamodules.worlds import land_cover
-from datamodules.worlds._land_cover_map import make_ground, smooth_noise
 from datamodules.worlds.land_cover import CLASSES, SPLITS, TILE, LandCoverConfig, Tiles, render
+from datamodules.worlds.land_cover.map import make_ground, smooth_noise
 from zoo.errors import BadInput
 
 SMALL = LandCoverConfig(sides=(768, 512, 512), flights=(9, 3, 3), tiles=25)

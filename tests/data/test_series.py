@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules._series_files import read_series
 from datamodules.series import SeriesDataModule
+from datamodules.series.files import read_series
 from datamodules.worlds.cylinder_bell_funnel import CLASS_NAMES, cylinder_bell_funnel
 from zoo.errors import BadData, BadInput, RepositoryNotFound
 

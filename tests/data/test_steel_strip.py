@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from datamodules.steel import SteelStripDataModule, augmented
-from datamodules.worlds._steel_stylus import Stylus, dilate, measure, peak_count, roughness_profile, transmission
-from datamodules.worlds._steel_texture import draw_coil, heights, spectrum_of
 from datamodules.worlds.steel_strip import TEXTURES, StripConfig, reflect, render, resample
+from datamodules.worlds.steel_strip.stylus import Stylus, dilate, measure, peak_count, roughness_profile, transmission
+from datamodules.worlds.steel_strip.texture import draw_coil, heights, spectrum_of
 from zoo.errors import BadData, BadInput, RepositoryNotFound
 
 STEP = 2.0
@@ -179,7 +179,7 @@ def test_a_slope_turns_the_light_by_twice_its_angle() -> None:
 
 
 def test_higher_surfaces_widen_the_lobe() -> None:
-    from zoo.sequence.steel_roughness import reflected_slope
+    from zoo.methods.steel_roughness.module import reflected_slope
 
     config = StripConfig()
     coils = [draw_coil(("random",), (0, 0, c)) for c in range(10)]

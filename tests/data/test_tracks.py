@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules._tracks_formats import FORMATS, from_columns
-from datamodules._tracks_table import Projection, seconds_of
 from datamodules.tracks import TracksDataModule, pad_tracks
 from datamodules.worlds.commuters import CityConfig, traveller
 from zoo.errors import BadData, BadInput, ZooError
-from zoo.sequence._sts_join_cdds import cdds
+from zoo.inputs.tracks import FORMATS, Projection, from_columns, seconds_of
+from zoo.methods.sts_join.distance import cdds
 
 
 def csv_of(folder: Path, text: str, name: str = "tracks.csv") -> Path:

@@ -20,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import data_toys as toys
 from data_toys import TEST, TRAIN
 
-from zoo import _data_clients, _data_convert, cli, data_sources, errors
+from zoo import cli, data_sources, errors
 from zoo.data_sources import CATALOGUE, Source, fetch, problems_of
+from zoo.data_sources import clients as _data_clients
+from zoo.data_sources import conversion as _data_convert
 
 GOOD = {"pkg/train.bin": TRAIN, "pkg/test.bin": TEST, "pkg/other.py": b"raise SystemExit('executed')"}
 

@@ -97,7 +97,7 @@ def test_index_on_a_full_disk_keeps_its_text(scene: Scene, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("zoo._store_publish.os.fsync", refuse)
+        patch.setattr(os, "fsync", refuse)
         rows = zoo.publish(namespace="owner", endpoint=scene.hub.url, token=OWNER)
     assert "No room left" in rows[0].why
     assert path.read_text() == text

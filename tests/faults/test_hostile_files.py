@@ -94,6 +94,7 @@ HOSTILE: dict[str, tuple[bytes, type[Exception]]] = {
     "shape and bytes disagree": (header({"a": tensor(0, 4, [1 << 40])}, b"\0" * 4), errors.UnsafeFile),
     "shape overflows": (header({"a": tensor(0, 4, [1 << 32, 1 << 32, 4])}, b"\0" * 4), errors.UnsafeFile),
     "shape beyond 64 bits": (header({"a": tensor(0, 4, [1 << 70, 0])}, b"\0" * 4), errors.UnsafeFile),
+    "empty and beyond 63 bits": (header({"a": tensor(0, 0, [1 << 63, 0])}), errors.UnsafeFile),
     "shape of floats": (header({"a": tensor(0, 4, [1.0])}, b"\0" * 4), errors.UnsafeFile),
     "shape of booleans": (header({"a": tensor(0, 4, [True])}, b"\0" * 4), errors.UnsafeFile),
     "a hundred dimensions": (header({"a": tensor(0, 4, [1] * 100)}, b"\0" * 4), errors.UnsafeFile),
@@ -324,7 +325,7 @@ def test_file_that_changes_between_check_and_use(tmp_path: Path, monkeypatch: py
 
 
 def test_large_files_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo import _store_tensors
+    from zoo.store import tensors as _store_tensors
 
     monkeypatch.setattr(_store_tensors, "_IN_MEMORY", 10)
     path = tmp_path / "model.safetensors"

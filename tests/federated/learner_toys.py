@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules._clients_tasks import CohortSampler, CohortSet, Swarm
 from datamodules.base import ZooLoader, even_batches
+from datamodules.clients.tasks import CohortSampler, CohortSet, Swarm
 from zoo.federated.clients import LocalTraining, ParamScope, create_client
 from zoo.federated.learner import FederatedLearner
 from zoo.federated.rules import create_rule
-from zoo.nn.draws import hash64
+from zoo.streams import hash64
 
 
 class ToyClients(LightningDataModule):

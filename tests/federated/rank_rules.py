@@ -12,7 +12,7 @@ import torch.multiprocessing as processes
 from federated.rule_toys import cohort, context, network
 
 from zoo.errors import ZooError
-from zoo.federated._ranks import comm_of_run
+from zoo.federated.ranks import comm_of_run
 from zoo.federated.rules import create_rule
 
 SHARES = {

@@ -13,8 +13,6 @@ from torch import nn
 
 from datamodules.clients import ClientTask
 from zoo.errors import BadInput, InvalidConfig, UnknownName
-from zoo.federated._clients_training import seeded
-from zoo.federated._clients_transforms import create_transform
 from zoo.federated.clients import (
     CLIENTS,
     ClientAlgorithm,
@@ -24,6 +22,8 @@ from zoo.federated.clients import (
     register_client,
     working,
 )
+from zoo.federated.clients.training import seeded
+from zoo.federated.clients.transforms import create_transform
 
 
 def deltas() -> dict[str, torch.Tensor]:

@@ -19,8 +19,10 @@ from zoo.federated.rules import StateDict, create_rule
 
 pytest.importorskip("flwr", reason="the extra federated needs Python 3.11")
 
+import tomllib
+
 from zoo.federated import flower
-from zoo.federated._flower_client import clients_of
+from zoo.federated.flower.client_app import clients_of
 
 MODEL: dict[str, Any] = {"network": "resnet10-w4-gn", "local_epochs": 1, "lr": 0.05}
 DATA: dict[str, Any] = {
@@ -234,7 +236,7 @@ def test_a_server_that_died_goes_on(moment: str, model: dict[str, Any], tmp_path
     assert equal(found, one_process(model=model))
     assert [row["round"] for row in history] == [0, 1, 2]
     assert history[0]["val/calls"] == 1  # of the first server
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.tmp"))
     same, _ = over_flower(3, again, {"model": model}, folder=tmp_path / "run")  # nothing is left to do
     assert equal(same, found)
 
@@ -244,7 +246,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="belongs to a run with other settings"):
         over_flower(2, given={"model": {"lr": 0.01}}, folder=tmp_path)
     (tmp_path / "server.pt").write_bytes((tmp_path / "server.pt").read_bytes()[:1000])
-    with pytest.raises(CorruptFile, match=r"server.pt cannot be read .*Remove it to start anew"):
+    with pytest.raises(CorruptFile, match=r"server.pt cannot be read .*Remove it to start from the beginning"):
         over_flower(2, folder=tmp_path)
 
 
@@ -277,13 +279,25 @@ def test_the_server_app_ends_with_a_model_that_loads(tmp_path: Path) -> None:
         ({"round": 3}, "No option 'round'. Did you mean 'rounds'"),
         ({"rounds": "3"}, "rounds: expected int, got '3'"),
         ({"model": "lr=0.1"}, "model: expected a mapping"),
-        ({"data": "{a: ["}, "is no YAML"),
+        ({"data": "{a: ["}, "is not YAML"),
     ],
 )
 def test_options_of_a_run(given: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        flower.settings(given)
-    assert flower.settings({"model": "{lr: 0.1}"})["model"] == {"lr": 0.1}
+        flower.settings({"zoo": "uav-swarm-fl", **given})
+    assert flower.settings({"zoo": "uav-swarm-fl", "model": "{lr: 0.1}"})["model"] == {"lr": 0.1}
+
+
+def test_a_deployment_names_its_method(checkout: Path) -> None:
+    """The example app names none, so that no machine trains what nobody asked for."""
+    app = tomllib.loads((checkout / "examples" / "flower" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    for config in ({}, {"zoo": " "}, app["config"]):
+        with pytest.raises(
+            BadInput, match=r"zoo: name the method .*\[tool.flwr.app.config\] .* --run-config 'zoo=\"ID"
+        ):
+            flower.settings(config)
+    wanted = {**app["config"], "zoo": "uav-swarm-fl"}
+    assert flower.settings(wanted) == flower.settings({"zoo": "uav-swarm-fl"}), "the defaults are the same"
 
 
 def test_nodes_must_know_their_clients(caplog: pytest.LogCaptureFixture) -> None:

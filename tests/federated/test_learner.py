@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from torch import nn
 
 from zoo.errors import BadInput, InvalidConfig, ZooError
-from zoo.federated._learner_processes import ClientProcessDied, in_processes
 from zoo.federated.clients import FedProx
+from zoo.federated.processes import ClientProcessDied, in_processes
 from zoo.federated.rules import ClientUpdate, RoundContext
 
 HARD: dict[str, Any] = {

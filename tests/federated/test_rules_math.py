@@ -11,8 +11,8 @@ import pytest
 import torch
 from federated.rule_toys import cohort, context, network
 
-from zoo.federated._rules_columns import closest_mean, sort_rows
 from zoo.federated.rules import ClientUpdate, StateDict, create_rule
+from zoo.federated.rules.columns import closest_mean, sort_rows
 
 
 def vectors(rows: np.ndarray, counts: list[int] | None = None) -> list[ClientUpdate]:

@@ -10,14 +10,10 @@ import torch
 from federated import rank_rules
 
 from zoo.errors import BadInput
-from zoo.federated._ranks import RanksComm, comm_of_run
-from zoo.federated.rules import LOCAL, RULES
+from zoo.federated.ranks import RanksComm, comm_of_run
+from zoo.federated.rules import LOCAL, rule_names
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in sorted(RULES)},
-    "log": ("ewwa", {"normaliser": "log", "minimum": "entry", "prior": "examples"}),
-    "random": ("random-shares", {"normaliser": "log"}),
-}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in rule_names()}
 
 
 @pytest.fixture(scope="module")

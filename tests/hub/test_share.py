@@ -17,7 +17,8 @@ import zoo_toys as toys
 from hub_server import LoopbackHub
 
 import zoo
-from zoo import _licences, cli, errors, index
+from zoo import cli, errors, index
+from zoo.index import licences as _licences
 
 OWNER = "token-of-owner"
 
@@ -56,7 +57,7 @@ def test_push_command(
 
 
 def test_module_push(hub: LoopbackHub) -> None:
-    about = toys.trained().push("owner/mine", endpoint=hub.url, token=OWNER, licence="MIT")
+    about = zoo.push(toys.trained(), "owner/mine", endpoint=hub.url, token=OWNER, licence="MIT")
     assert about.hub.repo == "owner/mine"
     assert hub.state.repos["owner/mine"].branches["main"] == about.hub.revision
 
@@ -250,6 +251,23 @@ def test_whole_index_of_toys(hub: LoopbackHub, tmp_path: Path, home: Path, monke
         tags.append(TAG.format(number=number, width=4 + number, sha256=sha256(data).hexdigest(), bytes=len(data)))
     path = move_index(tmp_path / "index", TOYS.format(tags="".join(tags)), files, monkeypatch)
     publish_and_pull_everything(hub, path, home)
+
+
+def test_each_checkpoint_takes_its_own_evaluation_results_along(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (zoo.save(toys.trained(0), tmp_path / "saved") / "model.safetensors").read_bytes()
+    tags = [TAG.format(number=n, width=4, sha256=sha256(data).hexdigest(), bytes=len(data)) for n in range(2)]
+    files = {f"toy-net-tag-{n}.safetensors": data for n in range(2)}
+    card = move_index(tmp_path / "index", TOYS.format(tags="".join(tags)), files, monkeypatch).parent / "model_cards"
+    text = "- dataset: {id: owner/cats, task_id: acc}\n  value: 0.5\n"
+    (card / "toy-net" / ".eval_results").mkdir(parents=True)
+    (card / "toy-net" / "README.md").write_text("# toy-net\n")
+    (card / "toy-net" / ".eval_results" / "tag-1.yaml").write_text(text)
+    assert all(row.ok for row in zoo.publish(namespace="owner", endpoint=hub.url, token=OWNER))
+    trees = [hub.state.repos[f"owner/toy-net-tag-{n}"] for n in range(2)]
+    found = [{k: v for k, v in t.commits[t.branches["main"]].items() if k.startswith(".eval_results/")} for t in trees]
+    assert found == [{}, {".eval_results/tag-1.yaml": text.encode()}]
 
 
 def real_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -15,7 +15,7 @@ from hub_server import LoopbackHub
 
 import zoo
 from zoo import errors, index
-from zoo._store_publish import pin
+from zoo.store.publication import pin
 
 OWNER = "token-of-owner"
 
@@ -41,7 +41,7 @@ def test_push_then_another_person_loads(hub: LoopbackHub, home: Path) -> None:
     module = toys.trained(class_names=["cat", "dog", "owl"])
     module.parent = "hf://owner/toy@" + "1" * 40
     about = zoo.push(module, "owner/mine", endpoint=hub.url, token=OWNER, tag="v1", licence="MIT")
-    assert about.hub == index.Hub("owner/mine", hub.state.repos["owner/mine"].branches["main"])
+    assert about.hub == index.Pin("owner/mine", hub.state.repos["owner/mine"].branches["main"])
     assert about.licence == "MIT"
     assert about.init["class_names"] == ["cat", "dog", "owl"]
     repo = hub.state.repos["owner/mine"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.base import ZooModule
-from zoo.index import Entry, Hub, Weights
+from zoo.index import Entry, Pin, Weights
 
 
 class ToyNet(ZooModule):
@@ -105,4 +105,4 @@ def with_weights(base: Entry, about: Weights) -> Entry:
 def published(
     repo: str, commit: str, sha256: str, size: int, *, file: str | None = None, tag: str = "small"
 ) -> Weights:
-    return weights(tag, hub=Hub(repo, commit), sha256=sha256, bytes=size, file=file)
+    return weights(tag, hub=Pin(repo, commit), sha256=sha256, bytes=size, file=file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.detection.alpha_iou_yolo import Targets, anchor_points, assign, decode, pairwise_iou
+from zoo.methods.alpha_iou_yolo.module import Targets, anchor_points, assign, decode, pairwise_iou
 
 SHAPES = [(12, 12), (6, 6), (3, 3)]  # a 96 px image
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision import ops
 
-from zoo.detection.alpha_iou_yolo import KINDS, alpha_iou_loss, pairwise_iou
 from zoo.errors import BadInput
+from zoo.methods.alpha_iou_yolo.module import KINDS, alpha_iou_loss, pairwise_iou
 
 BASE = torch.tensor([[0.0, 0, 2, 2]])
 HALF = torch.tensor([[1.0, 0, 3, 2]])  # IoU 1/3

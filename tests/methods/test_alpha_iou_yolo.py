@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from zoo.detection.alpha_iou_yolo import AlphaIoUYOLO, DetectorNetwork, Targets, alpha_iou_loss, assign
+from zoo.base.detector import best_boxes
 from zoo.errors import BadInput, InvalidConfig, UnknownName
-from zoo.nn.detector import best_boxes
+from zoo.methods.alpha_iou_yolo.module import AlphaIoUYOLO, DetectorNetwork, Targets, alpha_iou_loss, assign
 from zoo.nn.metrics import MAP
 
 
@@ -313,7 +313,7 @@ def test_memory_of_a_training_step() -> None:
     """Batch 32, 160 px, size n: under 2 GiB in all, interpreter and libraries included."""
     code = (
         "import resource, torch\n"
-        "from zoo.detection.alpha_iou_yolo import AlphaIoUYOLO, Targets\n"
+        "from zoo.methods.alpha_iou_yolo.module import AlphaIoUYOLO, Targets\n"
         "m = AlphaIoUYOLO(10, size='n').train(); o = torch.optim.AdamW(m.parameters())\n"
         "t = Targets.pad([torch.tensor([[9., 9, 60, 70]])] * 32, [torch.tensor([1])] * 32, torch.device('cpu'))\n"
         "for _ in range(3):\n"

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName
-from zoo.nn._attacks_apgd import checkpoints
-from zoo.nn._attacks_core import LOSSES
-from zoo.nn._attacks_square import _bump, _pair, share
 from zoo.nn.attacks import (
     apgd,
     apgd_targeted,
@@ -27,6 +24,9 @@ from zoo.nn.attacks import (
     transfer,
     uniform_noise,
 )
+from zoo.nn.attacks.auto_pgd import checkpoints
+from zoo.nn.attacks.core import LOSSES
+from zoo.nn.attacks.square_search import _bump, _pair, share
 
 ATTACKS = {
     "fgsm": fgsm,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.nn import _attacks_noise as noise
+from zoo.nn.attacks import noise
 
 
 def test_noise_is_uniform_normal_and_independent() -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from datamodules.clients import ClientsDataModule
 from zoo.errors import BadInput
-from zoo.federated.ewwa_fl import EWWAFL, VARIANTS
 from zoo.federated.rules import ClientUpdate, RoundContext
+from zoo.methods.ewwa_fl.module import EWWAFL, VARIANTS
+from zoo.methods.ewwa_fl.studies import three_clients
 from zoo.nn.classifiers import create_classifier
-from zoo.studies._rounds import run_rounds
-from zoo.studies.ewwa_fl import three_clients
+from zoo.studies.rounds import run_rounds
 
 SMALL: dict[str, Any] = {"num_clients": 3, "train_size": 60, "val_size": 20, "test_size": 20, "batch_size": 8}
 GREY: dict[str, Any] = {"network": "lenet5", "channels": 1, "img_size": 28, "client_processes": 1, "lr": 0.05}

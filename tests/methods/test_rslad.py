@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from datamodules.images import ImagesDataModule
 from zoo.errors import BadInput, InvalidConfig
+from zoo.inputs.images import fit_square
+from zoo.methods.rslad.module import METHODS, RSLAD
 from zoo.nn.adversarial_losses import kl
 from zoo.nn.classifiers import create_classifier
-from zoo.nn.images import fit_square
-from zoo.robustness.rslad import METHODS, RSLAD
 
 EPS = 0.1
 
@@ -240,7 +240,7 @@ def test_resuming_with_another_teacher_is_refused(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "student.ckpt")
     (tmp_path / "0.ckpt").write_bytes((tmp_path / "1.ckpt").read_bytes())
     again = Trainer(logger=False, max_epochs=2, enable_progress_bar=False, accelerator="cpu", default_root_dir=tmp_path)
-    with pytest.raises(InvalidConfig, match="taught by"):
+    with pytest.raises(InvalidConfig, match="The teacher of this run had weights"):
         again.fit(
             fmnist(teacher=str(tmp_path / "0.ckpt")), data(), ckpt_path=tmp_path / "student.ckpt", weights_only=True
         )
@@ -261,7 +261,7 @@ def test_no_teacher_is_told_before_training(tmp_path: Path) -> None:
 
 def test_teacher_with_other_classes_or_probabilities(tmp_path: Path) -> None:
     x, y, index = batch()
-    with pytest.raises(BadInput, match="tells 7 classes apart, the student 4"):
+    with pytest.raises(BadInput, match="tells 7 classes apart, this model 4"):
         student().teach(create_classifier("resnet10-w2", 7, 1)).loss(x, y, index)
     net = teacher_net()
     with pytest.raises(BadInput, match="probabilities"):
@@ -271,7 +271,7 @@ def test_teacher_with_other_classes_or_probabilities(tmp_path: Path) -> None:
     small = RSLAD(num_classes=4, network="resnet10-w2", channels=1, teacher=str(tmp_path / "teacher.ckpt"))
     small.trainer = trainer
     small._meet = lambda data: None  # type: ignore[method-assign]
-    with pytest.raises(BadInput, match="has 10 classes, the student 4"):
+    with pytest.raises(BadInput, match="has 10 classes, this model 4"):
         small.setup("fit")
 
 

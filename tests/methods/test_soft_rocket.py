@@ -14,8 +14,8 @@ import torch
 from datamodules.series import SeriesDataModule
 from datamodules.worlds.cylinder_bell_funnel import cylinder_bell_funnel
 from zoo.errors import BadInput, InvalidConfig
+from zoo.methods.soft_rocket.module import SoftRocket
 from zoo.nn.ridge import Ridge
-from zoo.sequence.soft_rocket import SoftRocket
 
 SMALL: dict[str, Any] = {"num_kernels": 60, "length": 32}
 

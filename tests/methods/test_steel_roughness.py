@@ -17,17 +17,17 @@ from torch import Tensor
 import zoo
 from datamodules.steel import SteelStripDataModule
 from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra, UnknownName
-from zoo.sequence._steel_roughness_networks import PatchTransformer, SpectrogramCNN
-from zoo.sequence._steel_roughness_regressor import Sections
-from zoo.sequence._steel_roughness_scores import (
+from zoo.methods.steel_roughness.networks import PatchTransformer, SpectrogramCNN
+from zoo.methods.steel_roughness.regressor import Sections
+from zoo.methods.steel_roughness.scores import (
     RoughnessErrors,
     conformal_quantile,
     roughness_errors,
     to_score,
     to_value,
 )
-from zoo.sequence._steel_roughness_trees import Trees, section_statistics
-from zoo.sequence.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
+from zoo.methods.steel_roughness.trees import Trees, section_statistics
+from zoo.methods.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
 
 SMALL = {"length": 64, "cutoff_mm": 0.25, "n_coils": 20, "val_coils": 12, "test_coils": 12, "sections_per_coil": 5}
 SIZES: dict[str, dict[str, Any]] = {

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UnsafeFile
-from zoo.sequence._sts_join_candidates import Plan
-from zoo.sequence._sts_join_cdds import CDDS, cdds, cdds_intervals
-from zoo.sequence._sts_join_clients import JoinServer, TrajectoryClient, clients_of, simplify
-from zoo.sequence._sts_join_index import Motions, STSIndex, make_table, motions_of, positions
-from zoo.sequence._sts_join_join import Found, finish, join, partial_join, share_of
-from zoo.sequence._sts_join_oracle import all_durations, sts_join_bruteforce
+from zoo.methods.sts_join.candidates import JoinPlan
+from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
+from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
+from zoo.methods.sts_join.index import Motions, STSIndex, make_table, motions_of, positions
+from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
+from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
 
 A = torch.tensor([[0, 0, 0], [10, 0, 10], [20, 0, 20], [30, 0, 30]], dtype=torch.float64)
 B = torch.tensor([[2, 2, 1], [5, 5, 5], [15, 5, 15], [25, -5, 28], [35, 5, 35]], dtype=torch.float64)
@@ -41,7 +41,7 @@ def index_of(motions: Motions, delta: float, **options: Any) -> STSIndex:
     return STSIndex().fill(make_table(motions, numbers, [f"t{n}" for n in numbers.tolist()], reach=delta, **options))
 
 
-def pairs_of(found: Found) -> Tensor:
+def pairs_of(found: JoinResult) -> Tensor:
     return torch.stack([found.query, found.track], 1)
 
 
@@ -89,7 +89,7 @@ def test_degenerate_motions(name: str) -> None:
     for x, y in ((a, b), (b, a)):
         assert cdds(x[None], y[None], delta).item() == pytest.approx(expected, abs=1e-9)
         motions = [motions_of(m[None], torch.tensor([len(m)]), GAP) for m in (x, y)]
-        found = join(motions[0], index_of(motions[1], delta), Plan(delta, 0.0))
+        found = join(motions[0], index_of(motions[1], delta), JoinPlan(delta, 0.0))
         assert float(found.upper.sum()) == pytest.approx(expected, abs=1e-9)
 
 
@@ -142,7 +142,7 @@ def test_equals_brute_force_for_random_settings(seed: int) -> None:
     delta, eps = float(10 ** draw.uniform(0.5, 2.4)), float(draw.choice([0, 5, 30, 100]))
     width, cell = float(10 ** draw.uniform(1, 3)), delta * float(draw.uniform(0.5, 5)) + 5
     index = index_of(motions, delta, width=width, cell=cell)
-    plan = Plan(delta, eps, chunk=int(draw.integers(1, 5000)), rounds=int(draw.integers(1, 5)))
+    plan = JoinPlan(delta, eps, chunk=int(draw.integers(1, 5000)), rounds=int(draw.integers(1, 5)))
     truth, seconds = sts_join_bruteforce(xyt, length, xyt, length, delta, eps, GAP)
     found = join(motions, index, plan)
     assert torch.equal(pairs_of(found), truth)
@@ -158,7 +158,7 @@ def test_equals_brute_force_for_random_settings(seed: int) -> None:
 NAMES = ("query", "track", "upper", "lower", "offsets", "start", "end")
 
 
-def same(a: Found, b: Found) -> bool:
+def same(a: JoinResult, b: JoinResult) -> bool:
     return all(torch.equal(getattr(a, n), getattr(b, n)) for n in NAMES)
 
 
@@ -166,10 +166,10 @@ def test_chunks_rounds_and_grid_change_no_bit() -> None:
     xyt, length = crowd()
     motions = motions_of(xyt, length, GAP)
     index = index_of(motions, 60.0)
-    whole = join(motions, index, Plan(60.0, 10.0))
+    whole = join(motions, index, JoinPlan(60.0, 10.0))
     assert len(whole.query) > 40
     for changes in ({"chunk": 1}, {"chunk": 37}, {"rounds": 5}, {"box_gap": False}, {"backward": False}):
-        assert same(join(motions, index, Plan(60.0, 10.0, **changes)), whole), changes
+        assert same(join(motions, index, JoinPlan(60.0, 10.0, **changes)), whole), changes
 
 
 def test_pruning_saves_work() -> None:
@@ -177,7 +177,7 @@ def test_pruning_saves_work() -> None:
     motions = motions_of(xyt, length, GAP)
     index = index_of(motions, 60.0)
     solved = {
-        name: int(join(motions, index, Plan(60.0, 60.0, **rules)).counts["solved"].sum())
+        name: int(join(motions, index, JoinPlan(60.0, 60.0, **rules)).counts["solved"].sum())
         for name, rules in {
             "all": {},
             "rounds": {"rounds": 6},
@@ -194,8 +194,8 @@ def test_membership_needs_fewer_durations() -> None:
     xyt, length = crowd(side=300.0)
     motions = motions_of(xyt, length, GAP)
     index = index_of(motions, 100.0)
-    exact = join(motions, index, Plan(100.0, 20.0, rounds=8))
-    quick = join(motions, index, Plan(100.0, 20.0, rounds=8, membership=True))
+    exact = join(motions, index, JoinPlan(100.0, 20.0, rounds=8))
+    quick = join(motions, index, JoinPlan(100.0, 20.0, rounds=8, membership=True))
     assert torch.equal(pairs_of(exact), pairs_of(quick))
     assert quick.counts["solved"].sum() < exact.counts["solved"].sum()
     assert (quick.upper <= exact.upper).all()
@@ -207,9 +207,9 @@ def test_time_shards_add_up_to_the_same_bits(world: int, min_run: float) -> None
     xyt, length = crowd()
     motions = motions_of(xyt, length, GAP)
     index = index_of(motions, 60.0)
-    plan = Plan(60.0, 10.0, min_run=min_run)
+    plan = JoinPlan(60.0, 10.0, min_run=min_run)
     parts = [partial_join(motions, index, share_of(plan, index, r, world)) for r in range(world)]
-    merged, whole = finish(parts, plan, len(index), motions.count), join(motions, index, plan)
+    merged, whole = finish(parts, plan, len(index)), join(motions, index, plan)
     assert torch.equal(pairs_of(merged), pairs_of(whole))
     assert torch.equal(merged.upper, whole.upper)
     torch.testing.assert_close(merged.start, whole.start, rtol=0, atol=1e-9)
@@ -220,10 +220,10 @@ def test_order_of_tracks_changes_nothing() -> None:
     order = torch.from_numpy(np.random.default_rng(5).permutation(len(xyt)))
     motions = motions_of(xyt, length, GAP)
     index = index_of(motions, 60.0)
-    first = join(motions, index, Plan(60.0, 10.0))
+    first = join(motions, index, JoinPlan(60.0, 10.0))
     again = motions_of(xyt[order], length[order], GAP)
     table = index_of(again, 60.0, width=float(index.grid[0]), cell=float(index.grid[1]))
-    second = join(again, table, Plan(60.0, 10.0))
+    second = join(again, table, JoinPlan(60.0, 10.0))
     one = {(q, t): s for q, t, s in zip(first.query.tolist(), first.track.tolist(), first.upper.tolist(), strict=True)}
     two = {
         (int(order[q]), int(order[t])): s
@@ -249,7 +249,7 @@ def test_larger_delta_and_smaller_eps_only_add_pairs() -> None:
     index = index_of(motions, 60.0)
 
     def found(delta: float, eps: float) -> set[tuple[int, ...]]:
-        return set(map(tuple, pairs_of(join(motions, index, Plan(delta, eps))).tolist()))
+        return set(map(tuple, pairs_of(join(motions, index, JoinPlan(delta, eps))).tolist()))
 
     assert found(30.0, 40.0) < found(60.0, 40.0) < found(200.0, 40.0)
     assert found(60.0, 80.0) < found(60.0, 40.0) < found(60.0, 1.0)
@@ -258,7 +258,7 @@ def test_larger_delta_and_smaller_eps_only_add_pairs() -> None:
 def test_min_run_counts_long_runs_only() -> None:
     xyt, length = crowd(side=300.0)
     motions = motions_of(xyt, length, GAP)
-    found = join(motions, index_of(motions, 60.0), Plan(60.0, 30.0, min_run=20.0))
+    found = join(motions, index_of(motions, 60.0), JoinPlan(60.0, 30.0, min_run=20.0))
     for k in range(0, len(found.query), 17):
         q, t = int(found.query[k]), int(found.track[k])
         # gaps cut runs as well, so compare without any
@@ -276,9 +276,9 @@ def test_memory_stays_bounded_when_all_are_at_one_place() -> None:
     xyt = torch.from_numpy(np.concatenate([draw.normal(0, 5, (count, points, 2)), times], 2))
     motions = motions_of(xyt, torch.full((count,), points), GAP)
     index = index_of(motions, 50.0)
-    found = join(index.motions, index, Plan(50.0, 60.0, same=True, chunk=2000))
+    found = join(index.motions, index, JoinPlan(50.0, 60.0, same=True, chunk=2000))
     assert len(found.query) == count * (count - 1) // 2
-    assert same(found, join(index.motions, index, Plan(50.0, 60.0, same=True)))
+    assert same(found, join(index.motions, index, JoinPlan(50.0, 60.0, same=True)))
 
 
 def test_contradicting_tables_are_refused() -> None:

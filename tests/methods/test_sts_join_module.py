@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.sequence._sts_join_clients import clients_of
-from zoo.sequence._sts_join_index import motions_of
-from zoo.sequence._sts_join_oracle import sts_join_bruteforce
-from zoo.sequence.sts_join import STSJoin
+from zoo.methods.sts_join.clients import clients_of
+from zoo.methods.sts_join.index import motions_of
+from zoo.methods.sts_join.module import STSJoin
+from zoo.methods.sts_join.oracle import sts_join_bruteforce
 
 A = torch.tensor([[0, 0, 0], [10, 0, 10], [20, 0, 20], [30, 0, 30]], dtype=torch.float64)
 B = torch.tensor([[2, 2, 1], [5, 5, 5], [15, 5, 15], [25, -5, 28], [35, 5, 35]], dtype=torch.float64)

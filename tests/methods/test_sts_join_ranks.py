@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.sequence._sts_join_index import motions_of
-from zoo.sequence.sts_join import STSJoin
-from zoo.studies.sts_join import walkers
+from zoo.methods.sts_join.index import motions_of
+from zoo.methods.sts_join.module import STSJoin
+from zoo.methods.sts_join.studies import walkers
 
 WORLD = 2
 

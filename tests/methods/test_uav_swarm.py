@@ -11,14 +11,14 @@ from lightning import seed_everything
 from torch import nn
 from torch.nn import functional as F
 
-from datamodules._clients_tasks import ClientTask
 from datamodules.clients import ClientsDataModule
+from datamodules.clients.tasks import ClientTask
 from zoo.errors import BadInput
 from zoo.federated.clients import FedProx, Moon, Work, contrast
 from zoo.federated.rules import RoundContext
-from zoo.federated.uav_swarm import ALGORITHMS, UAVSwarm
-from zoo.studies._rounds import Run, run_rounds
-from zoo.studies.uav_swarm_fl import change, partitions
+from zoo.methods.uav_swarm_fl.module import ALGORITHMS, UAVSwarm
+from zoo.methods.uav_swarm_fl.studies import change, partitions
+from zoo.studies.rounds import Run, run_rounds
 
 SMALL: dict[str, Any] = {"num_clients": 4, "train_size": 60, "val_size": 20, "test_size": 20, "batch_size": 8}
 

@@ -16,18 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo import checks
 from zoo.base import RoundModule
-from zoo.errors import BadInput, InvalidConfig
-from zoo.federated._clients_transforms import UpdateTransform
-from zoo.federated._learner_processes import can_fork, in_processes
-from zoo.federated._ranks import comm_of_run
+from zoo.errors import InvalidConfig
 from zoo.federated.clients import ClientAlgorithm, LocalTraining, ParamScope, train_client, working
+from zoo.federated.clients.transforms import UpdateTransform, create_transform
+from zoo.federated.processes import can_fork, in_processes
+from zoo.federated.ranks import comm_of_run
 from zoo.federated.rules import ClientUpdate, RoundContext, Rule, StateDict
 
 __all__ = ["FederatedLearner"]
 
 _DATA = ("cohort", "client_loader", "client_size", "num_clients")
 _PREFIX = "network."
+_LOCAL = {
+    **{name: name for name in ("lr", "optimizer", "momentum", "nesterov", "weight_decay", "milestones")},
+    "local_epochs": "epochs",
+    "optimizer_policy": "policy",
+}
+"""Hyper-parameter -> attribute of `LocalTraining`."""
 
 
 class FederatedLearner(RoundModule):
@@ -55,7 +62,7 @@ class FederatedLearner(RoundModule):
         transforms: Sequence[UpdateTransform] = (),
         client_processes: int | None = None,
     ) -> None:
-        """Say what is learned and how; the constructor of a method ends with it.
+        """Configure the federated run. Call it last in the constructor.
 
         Args:
             network: the global model.
@@ -68,8 +75,8 @@ class FederatedLearner(RoundModule):
                 alone, with the threads it has; None: as many as torch has threads, where networks are on the CPU and
                 processes can be forked.
         """
-        if client_processes is not None and client_processes < 1:
-            raise BadInput(f"client_processes must be at least 1, got {client_processes}.")
+        if client_processes is not None:
+            checks.at_least("client_processes", client_processes, 1)
         self.network, self.rule = network, rule
         self.client, self.local = client or ClientAlgorithm(), local or LocalTraining()
         self.scope, self.transforms = scope or ParamScope(), tuple(transforms)
@@ -80,6 +87,19 @@ class FederatedLearner(RoundModule):
         self._updates: list[ClientUpdate] = []
         self._changed: dict[int, dict[str, Any]] = {}
         self._resumed = False
+
+    def local_training(self) -> LocalTraining:
+        """Settings of local training: the hyper-parameters of that meaning that the method has, defaults for the rest.
+
+        These are local_epochs, lr, optimizer, momentum, nesterov, weight_decay, optimizer_policy and milestones.
+        """
+        options = {field: self.hparams[name] for name, field in _LOCAL.items() if name in self.hparams}
+        options["milestones"] = tuple(options.get("milestones") or ())
+        return LocalTraining(**options)
+
+    def update_transforms(self) -> list[UpdateTransform]:
+        """What updates go through on the client, from the hyper-parameter `transforms`."""
+        return [create_transform(options) for options in self.hparams.get("transforms") or []]
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 
@@ -114,8 +134,8 @@ class FederatedLearner(RoundModule):
         """
         return updates
 
-    def round_done(self, ctx: RoundContext, told: Mapping[str, float]) -> None:
-        """Called after each aggregation with everything that the rule told; the same on all processes."""
+    def round_done(self, ctx: RoundContext, metrics: Mapping[str, float]) -> None:
+        """Called after each aggregation with all metrics of the rule; the same on all processes."""
 
     # Clients ------------------------------------------------------------------------------------------------------
 
@@ -132,8 +152,7 @@ class FederatedLearner(RoundModule):
 
     def global_state(self) -> StateDict:
         """The network's state dict as clients receive it: copies in host memory."""
-        found = self.network.state_dict()
-        return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in found.items()}
+        return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.network.state_dict().items()}
 
     def context(self, data: Any, round: int) -> RoundContext:
         """The round, as client algorithms and rules see it."""
@@ -179,14 +198,14 @@ class FederatedLearner(RoundModule):
     # Rounds -------------------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, Tensor]:
-        """Aggregate what all processes collected; logs the mean local loss and what the rule tells."""
+        """Aggregate what all processes collected; logs the mean local loss and the rule's metrics."""
         data = self._clients()
         ctx, global_sd = self.context(data, self.current_epoch), self.global_state()
         if self.rule_state is None:
             self.rule_state = self.rule.init_state(global_sd)
-        new, state, told = self.rule(global_sd, self._crafted(ctx), ctx, self.rule_state, comm_of_run())
-        self._log_round(told)
-        self.round_done(ctx, told)
+        new, state, metrics = self.rule(global_sd, self._crafted(ctx), ctx, self.rule_state, comm_of_run())
+        self._log_round(metrics)
+        self.round_done(ctx, metrics)
         for changed in self.gather(self._changed):  # each process keeps all, since any may serve a client next time
             self.client_states |= {c: s for c, s in changed.items() if s}
         self.rule_state = state
@@ -200,11 +219,11 @@ class FederatedLearner(RoundModule):
         together = [ClientUpdate(**u) for part in self.gather([_plain(u) for u in self._updates]) for u in part]
         return [u for u in self.craft(sorted(together, key=lambda u: u.client_id), ctx) if u.client_id in mine]
 
-    def _log_round(self, told: Mapping[str, float]) -> None:
+    def _log_round(self, metrics: Mapping[str, float]) -> None:
         parts = self.gather([(u.num_examples, u.metrics["loss"]) for u in self._updates])
         losses = [pair for part in parts for pair in part]
-        # of what is told of single clients or entries there may be thousands
-        values = {f"train/{name}": float(value) for name, value in told.items() if "/" not in name}
+        # metrics of single clients or entries may be thousands
+        values = {f"train/{name}": float(value) for name, value in metrics.items() if "/" not in name}
         if total := sum(n for n, _ in losses):
             values["train/loss"] = sum(n * loss for n, loss in losses) / total
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
@@ -227,7 +246,7 @@ class FederatedLearner(RoundModule):
             )
 
     def on_fit_start(self) -> None:
-        """Start anew, unless a checkpoint is resumed."""
+        """Forget the rounds of another run, unless a checkpoint is resumed."""
         super().on_fit_start()
         if not self._resumed:
             self.client_states, self.rule_state = {}, None
@@ -240,7 +259,7 @@ class FederatedLearner(RoundModule):
         return {"updates": [_plain(u) for u in self._updates], "changed": self._changed}
 
     def load_collected_state(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Continue the unfinished round."""
         self._updates = [ClientUpdate(**u) for u in state["updates"]]
         self._changed = dict(state["changed"])
 
@@ -250,7 +269,7 @@ class FederatedLearner(RoundModule):
         checkpoint["federated"] = {"rule": self.rule_state, "clients": self.client_states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore it."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("federated") or {}
         self.rule_state, self.client_states = saved.get("rule"), dict(saved.get("clients") or {})

@@ -8,7 +8,6 @@ Student S, teacher T, x' an adversarial example of x, y labels, p softmax of log
     mart     BCE(S(x'), y) + beta KL(p_S(x) || p_S(x')) (1 - p_S(y | x))           Wang et al. 2020
     ard      (1 - a) CE(S(x), y) + a t^2 KL(p_T(x) || p_S(x'))  at temperature t   Goldblum et al. 2020
     iad      ard + a (1 - p_T(y | x')^b) KL(p_S(x) || p_S(x'))                     Zhu et al. 2022, IAD-I
-    rslad    w KL(p_T(x) || p_S(x')) + (1 - w) KL(p_T(x) || p_S(x))                Zi et al. 2021
 
 The arguments are always the same: `z` (N, K) the student's logits on x, `z_adv` on x', `t` and `t_adv` those of the
 teacher, `y` (N,) int64. Logits are in single precision at least; every loss is a scalar through which gradients flow to
@@ -20,7 +19,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ard", "boosted_cross_entropy", "iad", "kl", "mart", "natural", "rslad", "sat", "soft_targets", "trades"]
+__all__ = ["ard", "boosted_cross_entropy", "iad", "kl", "mart", "natural", "sat", "soft_targets", "trades"]
 
 
 def kl(log_p: Tensor, log_q: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -99,28 +98,3 @@ def iad(
         trust = t_adv.softmax(1).gather(1, y[:, None])[:, 0] ** power
         term = term + kl(z.log_softmax(1), z_adv.log_softmax(1), 1 - trust)
     return term * alpha + (1 - alpha) * F.cross_entropy(z, y)
-
-
-def rslad(
-    z: Tensor, z_adv: Tensor, t: Tensor, weight: float = 5 / 6, y: Tensor | None = None, hard: str = "none"
-) -> Tensor:
-    """W KL(p_T(x) || p_S(x')) + (1 - w) KL(p_T(x) || p_S(x)).
-
-    Args:
-        z: (N, K) of the student on x.
-        z_adv: (N, K) of the student on x'.
-        t: (N, K) of the teacher on x.
-        weight: w in [0, 1].
-        y: (N,) labels, for `hard`.
-        hard: terms (`none`, `clean`, `adversarial`, `both`) in which the labels replace the teacher's soft ones.
-    """
-    log_t = t.log_softmax(1)
-
-    def term(logits: Tensor, labelled: bool) -> Tensor:
-        if labelled:
-            assert y is not None
-            return F.cross_entropy(logits, y)
-        return kl(log_t, logits.log_softmax(1))
-
-    robust, clean = term(z_adv, hard in ("adversarial", "both")), term(z, hard in ("clean", "both"))
-    return weight * robust + (1 - weight) * clean

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput
-from zoo.nn._attacks_core import check_eps, check_range
 from zoo.nn.attacks import Model, attack_mode
-from zoo.robustness._evaluate_attacks import Setting, attacks_of
-from zoo.robustness._evaluate_battery import battery
-from zoo.robustness._evaluate_data import samples
-from zoo.robustness._evaluate_report import Check, RobustnessReport, Row
-from zoo.robustness._evaluate_run import Run
+from zoo.nn.attacks.core import check_eps, check_range
+from zoo.robustness.attacks import Setting, attacks_of
+from zoo.robustness.battery import battery
+from zoo.robustness.data import samples
+from zoo.robustness.report import Check, RobustnessReport, Row
+from zoo.robustness.run import Run
 
 __all__ = ["Check", "RobustnessReport", "Row", "evaluate_robustness"]
 

@@ -1,4 +1,4 @@
-"""Experiments that no recipe expresses: `zoo/studies/<id>.py`, hyphens as underscores, holds those of one method.
+"""Experiments that no recipe expresses: the module `studies` beside a method's model holds those of the method.
 
 A study is a function marked with `@study(...)`; a claim names it as `study:`, and `set:` gives its arguments. It
 returns an `Outcome`. If it takes `seed`, it gets the claim's. There is no registry: the module's name is the link.
@@ -13,9 +13,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from zoo.errors import UnknownName, nearest
+from zoo.index import entries, resolve
 
 __all__ = ["Outcome", "find_study", "module_name", "studies_of", "study"]
 
@@ -50,13 +52,22 @@ def study(*metrics: str) -> Callable[[F], F]:
 
 
 def module_name(method: str) -> str:
-    """Where the studies of an index id are."""
-    return f"zoo.studies.{method.replace('-', '_')}"
+    """Where the studies of an index id are: in the package that its model is named by, or beside its module.
+
+    Raises:
+        UnknownName: if there is no such method.
+    """
+    module = resolve(method)[0].model.partition(":")[0]
+    spec = find_spec(module)
+    package = module if spec and spec.submodule_search_locations else module.rpartition(".")[0]
+    return f"{package}.studies" if package else "studies"
 
 
 def studies_of(method: str) -> dict[str, Any]:
     """The studies of an index id by name; none, if it has no such module."""
-    name = module_name(method)
+    name = module_name(method) if method in entries() else ""
+    if not name:
+        return {}
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:

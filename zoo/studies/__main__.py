@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.files import write_whole
 from zoo.studies import find_study
 
 
@@ -20,9 +20,7 @@ def main(words: Sequence[str]) -> int:
     found = find_study(method, name)(**json.loads(arguments))
     metrics = {k: float(v) for k, v in found.metrics.items()}
     curves = {k: [[float(x), float(y)] for x, y in points] for k, points in found.curves.items()}
-    partial = Path(f"{out}.partial")
-    partial.write_text(json.dumps({"metrics": metrics, "curves": curves}) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    write_whole(Path(out), json.dumps({"metrics": metrics, "curves": curves}) + "\n")
     print(json.dumps(metrics, indent=2))
     return 0
 

@@ -1,0 +1,180 @@
+"""COCO annotations: one JSON file per split."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.boxes.records import Checker, Record, Records
+from zoo.errors import BadData
+
+__all__ = ["find_coco", "read_coco", "read_coco_categories"]
+
+_NAMES = {"val": ("val", "valid", "validation")}
+
+
+def find_coco(root: Path, split: str, name: str | None = None) -> tuple[Path, list[Path]] | None:
+    """Return the annotation file of a split and the folders its images may be in, or None.
+
+    Known layouts: `annotations/instances_train2017.json` with `train2017/`; `annotations/instances_train.json` with
+    `train/` or `images/`; `train/_annotations.coco.json` beside the images.
+    """
+    names = [name] if name else [n + year for year in ("2017", "2014", "") for n in _NAMES.get(split, (split,))]
+    for each in names:
+        for file in (root / "annotations" / f"instances_{each}.json", root / "annotations" / f"{each}.json"):
+            if file.is_file():
+                return file, [root / each, root / "images" / each, root / "images", root]
+        file = root / each / "_annotations.coco.json"
+        if file.is_file():
+            return file, [file.parent]
+    return None
+
+
+def read_coco_categories(file: Path) -> tuple[list[str], list[int]]:
+    """Return class names and category ids, ordered by id, without parsing a file of half a gigabyte."""
+    categories = _peek(file)
+    if categories is None:
+        categories = _load(file).get("categories")
+    if not isinstance(categories, list) or not categories:
+        raise BadData(f"{file}: categories: expected a list with at least one entry, got {categories!r:.80}")
+    found: dict[int, str] = {}
+    for number, entry in enumerate(categories):
+        good = isinstance(entry, dict) and isinstance(entry.get("id"), int) and isinstance(entry.get("name"), str)
+        if not good:
+            raise BadData(f"{file}: categories[{number}]: expected an integer id and a name, got {entry!r:.80}")
+        if entry["id"] in found:
+            raise BadData(f"{file}: categories[{number}].id: expected ids that occur once, got {entry['id']} again")
+        found[entry["id"]] = entry["name"]
+    ids = sorted(found)
+    return [found[key] for key in ids], ids
+
+
+def _peek(file: Path) -> Any:
+    """Decode only the value of the last "categories" key; None if that does not look right."""
+    if file.stat().st_size == 0:
+        return None
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = text.rfind(b'"categories"')
+        if at < 0:
+            return None
+        tail = text[at + 12 : at + 4_000_012].lstrip()
+    if not tail.startswith(b":"):
+        return None
+    try:
+        value = json.JSONDecoder().raw_decode(tail[1:].decode("utf-8", "ignore").lstrip())[0]
+    except ValueError:
+        return None
+    return value if isinstance(value, list) and all(isinstance(entry, dict) for entry in value) else None
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if file.stat().st_size == 0:
+        raise BadData(f"{file}: expected COCO JSON, got an empty file", [f"{file}: empty"])
+    try:
+        content = json.loads(file.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadData(f"{file}: expected JSON, got {type(error).__name__}: {error}", [str(error)]) from None
+    if not isinstance(content, dict):
+        expected = "a JSON object with images, annotations, categories"
+        raise BadData(f"{file}: expected {expected}, got a {type(content).__name__}")
+    return content
+
+
+def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
+    """Read one annotation file.
+
+    Crowd regions (`iscrowd`) are left out. Category ids may have gaps; `category_ids` maps labels back.
+    """
+    names, ids = read_coco_categories(file)
+    label_of = {category: label for label, category in enumerate(ids)}
+    content = _load(file)
+    for key in ("images", "annotations"):
+        if not isinstance(content.get(key), list):
+            raise BadData(f"{file}: {key}: expected a list, got {content.get(key)!r:.60}")
+    if not content["images"]:
+        raise BadData(f"{file}: images: expected at least one image, got an empty list")
+    records = _read_images(file, content["images"], folders, checker)
+    boxes: dict[Any, list[tuple[float, float, float, float]]] = {key: [] for key in records}
+    labels: dict[Any, list[int]] = {key: [] for key in records}
+    known = {entry.get("id") for entry in content["images"] if isinstance(entry, dict)}
+    seen: set[Any] = set()
+    for number, entry in enumerate(content["annotations"]):
+        _read_annotation(file, f"annotations[{number}]", entry, known, seen, label_of, records, boxes, labels, checker)
+    for key, record in records.items():
+        record.boxes = np.asarray(boxes[key], dtype=np.float32).reshape(-1, 4)
+        record.labels = np.asarray(labels[key], dtype=np.int64)
+    return Records(list(records.values()), names, ids)
+
+
+def _read_images(file: Path, entries: list[Any], folders: list[Path], checker: Checker) -> dict[Any, Record]:
+    name = checker.name(file)
+    records: dict[Any, Record] = {}
+    for number, entry in enumerate(entries):
+        where = f"images[{number}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str) or "id" not in entry:
+            checker.flaws.add(name, where, "an object with id and file_name", f"{entry!r:.60}")
+            continue
+        key = entry["id"]
+        if not isinstance(key, (int, str)):
+            checker.flaws.add(name, f"{where}.id", "an integer or a text", f"{key!r:.60}")
+            continue
+        if key in records:
+            checker.flaws.add(name, f"{where}.id", "ids that occur once", f"{key} again")
+            continue
+        height, width = entry.get("height"), entry.get("width")
+        size: tuple[int, int] | None = None
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            size = height, width
+        paths = [folder / entry["file_name"] for folder in folders]
+        path = next((p for p in paths if p.name in checker.listing.names(p.parent)), paths[0])
+        if checker.image(file, f"{where}.file_name", path):
+            records[key] = Record(path, key, checker.size(path, size))
+    return records
+
+
+def _read_annotation(
+    file: Path,
+    where: str,
+    entry: Any,
+    known: set[Any],
+    seen: set[Any],
+    label_of: dict[int, int],
+    records: dict[Any, Record],
+    boxes: dict[Any, list[tuple[float, float, float, float]]],
+    labels: dict[Any, list[int]],
+    checker: Checker,
+) -> None:
+    name = checker.name(file)
+    if not isinstance(entry, dict):
+        checker.flaws.add(name, where, "an object", f"{entry!r:.60}")
+        return
+    identity = entry.get("id")
+    if identity is not None:
+        if not isinstance(identity, (int, str)) or identity in seen:
+            checker.flaws.add(name, f"{where}.id", "ids that occur once", f"{identity!r:.40} again")
+            return
+        seen.add(identity)
+    key, category, bbox = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
+    if not isinstance(key, (int, str)) or key not in known:
+        checker.flaws.add(name, f"{where}.image_id", "the id of an image in this file", f"{key!r:.40}")
+        return
+    if not isinstance(category, int) or category not in label_of:
+        checker.flaws.add(name, f"{where}.category_id", f"one of {sorted(label_of)[:20]}", f"{category!r:.40}")
+        return
+    if entry.get("iscrowd"):
+        return
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) for v in bbox):
+        checker.flaws.add(name, f"{where}.bbox", "[x, y, width, height]", f"{bbox!r:.60}")
+        return
+    record = records.get(key)
+    if record is None:  # its image is missing, which has been noted
+        return
+    x, y, width, height = bbox
+    found = checker.box(file, f"{where}.bbox", (x, y, x + width, y + height), record.size)
+    if found is not None:
+        boxes[key].append(found)
+        labels[key].append(label_of[category])

@@ -1,0 +1,222 @@
+"""Pascal VOC annotations: one XML file per image, lists of image names per split.
+
+VOC counts pixels from 1 and both corners belong to the box: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
+xmax, ymax) as a half-open box.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.boxes.records import IMAGE_SUFFIXES, Checker, Record, Records
+from zoo.errors import BadData
+
+__all__ = ["VOC_NAMES", "find_voc", "read_voc", "voc_class_names"]
+
+# fmt: off
+VOC_NAMES = [
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]
+# fmt: on
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_Lists = list[tuple[Path, Path]]  # (folder of one year, list file)
+
+
+def _years(root: Path) -> list[Path]:
+    """Folders that hold Annotations/ and ImageSets/Main/: those below VOCdevkit, or the root itself."""
+    places = [root, *sorted(root.glob("VOC[0-9]*")), *sorted(root.glob("VOCdevkit/VOC[0-9]*"))]
+    return [place for place in places if (place / "Annotations").is_dir() and (place / "ImageSets/Main").is_dir()]
+
+
+def find_voc(root: Path, split: str, name: str | None = None) -> _Lists | None:
+    """Return the year folders and list files that make up a split, or None.
+
+    Args:
+        root: folder holding VOCdevkit/VOC2007 and so on, VOCdevkit itself, or one flat set.
+        split: train, val or test.
+        name: list names joined by "+", each `LIST` or `YEAR/LIST`, such as "2007/trainval+2012/trainval".
+    """
+    years = _years(root)
+    if not years:
+        return None
+    if name is None:
+        return _default_lists(years, split)
+    found: _Lists = []
+    for part in name.split("+"):
+        year, _, wanted = part.strip().rpartition("/")
+        matches = [(place, _list(place, wanted)) for place in years if not year or place.name == f"VOC{year}"]
+        matches = [match for match in matches if match[1].is_file()]
+        if not matches:
+            have = sorted(
+                {f"{p.name[3:]}/{f.stem}" for p in years for f in p.glob("ImageSets/Main/*.txt") if "_" not in f.stem}
+            )
+            raise BadData(f"{root}: no list {part!r} in ImageSets/Main; found {', '.join(have) or 'none'}")
+        found += matches
+    return found
+
+
+def _list(place: Path, name: str) -> Path:
+    return place / "ImageSets" / "Main" / f"{name}.txt"
+
+
+def _default_lists(years: list[Path], split: str) -> _Lists | None:
+    """The usual protocol: where a year has a test list, train on all trainval lists and validate on that test list."""
+    tested = [place for place in years if _list(place, "test").is_file()]
+    if len(years) > 1 and tested:
+        wanted = {"train": ("trainval", years), "val": ("test", tested), "test": ("test", tested)}[split]
+    else:
+        wanted = (split, years)
+    found = [(place, _list(place, wanted[0])) for place in wanted[1] if _list(place, wanted[0]).is_file()]
+    return found or None
+
+
+def voc_class_names(lists: _Lists) -> list[str]:
+    """Return the twenty official names if the files use no others, else the names found, sorted.
+
+    An official layout (VOC2007, VOC2012, ...) is judged by its first hundred files.
+    """
+    found: set[str] = set()
+    official = all(re.fullmatch(r"VOC\d{4}", place.name) for place, _ in lists)
+    for place, file in lists:
+        for number, stem in enumerate(_stems(file)):
+            if official and number == 100 and found <= set(VOC_NAMES):
+                break
+            path = place / "Annotations" / f"{stem}.xml"
+            if path.is_file():
+                text = path.read_text(encoding="utf-8", errors="replace")
+                objects = re.findall(r"<object\b.*?</object>", text, re.DOTALL)
+                found |= {
+                    m.group(1).strip()
+                    for m in (re.search(r"<name>(.*?)</name>", each, re.DOTALL) for each in objects)
+                    if m
+                }
+    return list(VOC_NAMES) if official and found <= set(VOC_NAMES) else sorted(found)
+
+
+def _stems(file: Path) -> list[str]:
+    # lists of one class have a second column (-1, 0, 1)
+    return [line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+
+
+def read_voc(
+    lists: _Lists, names: Sequence[str], checker: Checker, one_based: bool = True, keep_difficult: bool = False
+) -> Records:
+    """Read the annotations of a split.
+
+    Args:
+        lists: as returned by `find_voc`.
+        names: class names in label order; any other name is a problem.
+        checker: collects problems.
+        one_based: whether coordinates count from 1 with the last pixel included.
+        keep_difficult: whether to keep objects flagged difficult.
+    """
+    label_of = {name: label for label, name in enumerate(names)}
+    items: list[Record] = []
+    for place, file in lists:
+        stems = _stems(file)
+        if not stems:
+            checker.problems.add(checker.name(file), "list", "at least one image name", "an empty file")
+        seen: set[str] = set()
+        suffixes = _suffixes(checker, place / "JPEGImages")
+        for stem in stems:
+            if stem in seen:
+                checker.flaws.add(checker.name(file), "list", "names that occur once", f"{stem} again")
+                continue
+            seen.add(stem)
+            record = _read_xml(place, file, stem, suffixes, label_of, checker, one_based, keep_difficult)
+            if record is not None:
+                items.append(record)
+    return Records(items, list(names), list(range(len(names))))
+
+
+def _suffixes(checker: Checker, folder: Path) -> dict[str, str]:
+    """Stem -> file name of every image; the extension named in the XML is often wrong."""
+    return {Path(name).stem: name for name in checker.listing.names(folder) if name.lower().endswith(IMAGE_SUFFIXES)}
+
+
+def _read_xml(
+    place: Path,
+    list_file: Path,
+    stem: str,
+    images: dict[str, str],
+    label_of: dict[str, int],
+    checker: Checker,
+    one_based: bool,
+    keep_difficult: bool,
+) -> Record | None:
+    file = place / "Annotations" / f"{stem}.xml"
+    path = place / "JPEGImages" / images.get(stem, f"{stem}.jpg")
+    if not checker.image(list_file, stem, path):
+        return None
+    if not file.is_file():
+        checker.flaws.add(
+            checker.name(list_file), stem, "an annotation file", f"{checker.name(file)}, which does not exist"
+        )
+        return None
+    if not checker.inside(file):
+        return None
+    try:
+        text = file.read_bytes()
+        if b"<!ENTITY" in text:  # entities can swell a small file to gigabytes; annotations never need them
+            raise ElementTree.ParseError("entity declarations are not accepted")
+        tree = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        found = "an empty file" if file.stat().st_size == 0 else str(error)
+        checker.flaws.add(checker.name(file), "XML", "a VOC annotation", found)
+        return None
+    record = Record(path, stem, checker.size(path, _size(tree, file, checker)))
+    boxes: list[tuple[float, float, float, float]] = []
+    labels: list[int] = []
+    for number, entry in enumerate(tree.iter("object")):
+        name = (entry.findtext("name") or "").strip()
+        if name not in label_of:
+            known = ", ".join(list(label_of)[:20])
+            checker.flaws.add(checker.name(file), f"object[{number}].name", f"one of {known}", repr(name))
+            continue
+        if (entry.findtext("difficult") or "0").strip() == "1" and not keep_difficult:
+            continue
+        corners = _corners(entry, file, f"object[{number}].bndbox", checker)
+        if corners is None:
+            continue
+        shift = 1.0 if one_based else 0.0
+        xyxy = (corners[0] - shift, corners[1] - shift, corners[2], corners[3])
+        box = checker.box(file, f"object[{number}].bndbox", xyxy, record.size)
+        if box is not None:
+            boxes.append(box)
+            labels.append(label_of[name])
+    record.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    record.labels = np.asarray(labels, dtype=np.int64)
+    return record
+
+
+def _size(tree: ElementTree.Element, file: Path, checker: Checker) -> tuple[int, int] | None:
+    """(height, width) as annotated; some tools write zeros, which means unknown."""
+    sides = [tree.findtext(f"size/{key}") for key in ("height", "width")]
+    if sides[0] is None or sides[1] is None:
+        return None
+    try:
+        height, width = int(float(sides[0])), int(float(sides[1]))
+    except (ValueError, OverflowError):
+        checker.flaws.add(checker.name(file), "size", "integers", f"{sides}")
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _corners(entry: ElementTree.Element, file: Path, where: str, checker: Checker) -> list[float] | None:
+    values: list[float] = []
+    for key in _CORNERS:
+        text = entry.findtext(f"bndbox/{key}")
+        try:
+            values.append(float(text if text is not None else "missing"))
+        except ValueError:
+            checker.flaws.add(
+                checker.name(file), f"{where}.{key}", "a number", "nothing" if text is None else repr(text)
+            )
+            return None
+    return values

@@ -1,0 +1,398 @@
+"""Images with one label each: MNIST, Fashion-MNIST, CIFAR, EuroSAT, CelebA, class folders, npz archives.
+
+Layouts, below `root`:
+
+    fashion-mnist   FashionMNIST/raw/*-ubyte[.gz] (torchvision), raw/*, or the four idx files themselves (Debian)
+    mnist           MNIST/raw/*, likewise
+    cifar-10        cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}
+    cifar-100       cifar-100-python/{train,test,meta}
+    eurosat         EuroSAT/2750/CLASS/*.jpg
+    celeba          celeba/img_align_celeba/*.jpg with list_attr_celeba.txt and list_eval_partition.txt
+    folders         {train,val,test}/CLASS/*.png, or CLASS/*.png alone
+    npz             {train,val,test}.npz with `images` and `labels`, or one file with `train_images`, `x_train`, ...
+
+Without a `root`: 20,000 training and 5,000 test pictures of Fashion-MNIST, or 5,000 digits of MNIST, both embedded; or
+9,600 training and 3,200 test tiles of LandCoverMap (`datamodules.worlds.land_cover`), rendered once.
+`ImagesDataModule.fake(folder)` writes a miniature of each layout to look at.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import default_collate
+
+from datamodules import assets
+from datamodules.base import Problems, ZooDataModule, data_cache
+from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
+from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
+from datamodules.images.fake import write_fake
+from datamodules.images.read import (
+    FASHION_NAMES,
+    Pictures,
+    class_folders,
+    find_cifar,
+    find_eurosat,
+    find_idx,
+    find_npz,
+    image_files,
+    read_cifar,
+    read_cifar_names,
+    read_idx,
+    read_npz,
+    wrong,
+)
+from datamodules.images.world import land_cover_pictures
+from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
+from datamodules.worlds.land_cover import TILE
+from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
+
+__all__ = ["FORMATS", "ImagesDataModule"]
+
+FORMATS = ("auto", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "eurosat", "celeba", "folders", "npz")
+EMBEDDED = ("fashion-mnist", "mnist", "land-cover")
+_IDX = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST"}
+_DIGITS = [str(i) for i in range(10)]
+_FOLDERS = ("folders", "eurosat")
+_FILES = (*_FOLDERS, "celeba")
+
+
+class ImagesDataModule(ZooDataModule):
+    """Images with one label each.
+
+    Batch: `index` int64 (B,), `image` float32 (B, C, S, S) in [0, 1] (normalisation belongs into the network, so that
+    perturbations are measured in pixels), `label` int64 (B,); `predict` batches have no label.
+
+    Args:
+        root: folder of the data, or an npz file; None for embedded data.
+        format: fashion-mnist, mnist, cifar-10, cifar-100, eurosat, celeba, folders, npz, or auto to find out. Without a
+            root: fashion-mnist (auto), mnist or land-cover.
+        img_size: side S; None keeps that of the data (of the first image, for folders). Others are scaled so that the
+            shorter side fits, and cut to the middle.
+        channels: 1 or 3; None keeps that of the data.
+        batch_size: images per batch and process.
+        num_workers: loader processes; data in memory need none.
+        seed: order and augmentation; never which images belong to which split, so that scores compare.
+        val_size: images held out of the training split for validation where there is no val split: a number, or a
+            share below 1; None: a tenth. Where there is one: a number of it to use; None: all.
+        train_size: number or share of the training images (after holding out) to use; None: all.
+        test_size: likewise of the test images. Where there is no test split, as many are held out; None: a fifth.
+        split_seed: another number holds out and chooses other images. All choices keep the shares of the classes.
+        crop: pixels of zero padding from which training images are cropped at random; 4 is usual for CIFAR.
+        flip: probability of a horizontal flip of training images.
+        attribute: which of CelebA's attributes is the label: 0 without it, 1 with it.
+        predict_root: folder of images for `predict`; None: the test split.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        format: str = "auto",
+        img_size: int | None = None,
+        channels: int | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_size: float | None = None,
+        train_size: float | None = None,
+        test_size: float | None = None,
+        split_seed: int = 0,
+        crop: int = 0,
+        flip: float = 0.0,
+        attribute: str = "Smiling",
+        predict_root: str | None = None,
+    ) -> None:
+        super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
+        known = FORMATS if self.root is not None else tuple(dict.fromkeys((*FORMATS, *EMBEDDED)))
+        if format not in known:
+            raise BadInput(f"format: expected one of {', '.join(known)}, found {format!r}.{nearest(format, known)}")
+        if self.root is None and format not in ("auto", *EMBEDDED):
+            raise BadInput(f"format: {format} needs root (the folder of the data); embedded are {', '.join(EMBEDDED)}.")
+        if channels not in (None, 1, 3):
+            raise BadInput(f"channels: expected 1 or 3, found {channels}.")
+        if img_size is not None and img_size < 1:
+            raise BadInput(f"img_size: expected at least 1, found {img_size}.")
+        for key in ("val_size", "train_size", "test_size"):
+            if (value := self.hparams[key]) is not None and (value <= 0 or (value > 1 and value != int(value))):
+                raise BadInput(f"{key}: expected a whole number of images or a share in (0, 1), found {value}.")
+        if crop < 0 or not 0 <= flip <= 1:
+            raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; found {crop} and {flip}.")
+        self._format = format
+        self._pictures: dict[str, Pictures] = {}
+        self._sources: dict[str, Source] = {}
+        self._parts: dict[str, np.ndarray] | None = None
+
+    # What the data are --------------------------------------------------------------------------------------------
+
+    @property
+    def format(self) -> str:
+        """The layout in use, found out on first use when it was "auto"."""
+        if self._format == "auto":
+            self._format = EMBEDDED[0] if self.root is None else self._detect(self._where())
+        return self._format
+
+    def _where(self) -> Path:
+        assert self.root is not None
+        if not self.root.exists():
+            raise RepositoryNotFound(f"root: expected a folder of images or an npz file, found nothing at {self.root}.")
+        return self.root.resolve()
+
+    def _detect(self, root: Path) -> str:
+        found = ["npz"] if find_npz(root) else []
+        if root.is_dir():
+            found += [kind for kind in ("cifar-10", "cifar-100") if find_cifar(root, kind)]
+            own = [kind for kind, folder in _IDX.items() if (root / folder).is_dir() and find_idx(root, folder)]
+            if not own and find_idx(root, "raw"):  # idx files alone: only their folder's name tells which
+                own = ["fashion-mnist" if "fashion" in str(root).lower() else "mnist"]
+            found += own
+            found += ["eurosat"] if find_eurosat(root) else []
+            found += ["celeba"] if find_celeba(root) else []
+            found += ["folders"] if not found and class_folders(root, "train") else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BadData(f"{root} holds {' and '.join(found)}: say which with format=.")
+        seen = ", ".join(sorted(p.name for p in root.iterdir())[:12]) if root.is_dir() else root.name
+        raise BadData(
+            f"{root}: no layout recognised. Looked for FashionMNIST/raw or MNIST/raw with idx files, "
+            "cifar-10-batches-py, cifar-100-python, EuroSAT/2750, celeba/img_align_celeba, train.npz, and "
+            "train/CLASS/ or CLASS/ with images. "
+            f"Found: {seen or 'nothing'}. fake(folder, format=...) writes an example of each."
+        )
+
+    def read_facts(self) -> dict[str, Any]:
+        """Classes, channels and size."""
+        names, channels, size = self._describe()
+        given = self.hparams
+        return {
+            "num_classes": len(names),
+            "class_names": names,
+            "channels": given["channels"] or channels,
+            "img_size": given["img_size"] or size,
+        }
+
+    def _describe(self) -> tuple[list[str], int, int]:
+        """Class names, and channels and side of the images as they are."""
+        kind = self.format
+        if kind in _IDX:
+            return list(FASHION_NAMES if kind == "fashion-mnist" else _DIGITS), 1, 28
+        if kind.startswith("cifar"):
+            return read_cifar_names(self._cifar(), kind), 3, 32
+        if self.root is None:
+            return list(LAND_COVER_NAMES), 3, TILE
+        if kind == "celeba":
+            attribute = self.hparams["attribute"]
+            celeba_attributes(self._celeba(), attribute)
+            return [f"not {attribute}", attribute], 3, 178
+        if kind in _FOLDERS:
+            names = list(self._folders("train") or {})
+            return names, *self._first_file()
+        pixels = self._arrays("train").pixels
+        if self.hparams["img_size"] is None and pixels.shape[2] != pixels.shape[3]:
+            raise wrong(self._where(), "images", "squares, or img_size= to cut them", pixels.shape[2:])
+        return self._npz_names(), pixels.shape[1], pixels.shape[2]
+
+    def _first_file(self) -> tuple[int, int]:
+        """Channels and side of the first training image."""
+        path = next(p for folder in (self._folders("train") or {}).values() for p in image_files(folder))
+        try:
+            with Image.open(path) as image:
+                return (1 if image.mode in ("L", "1", "I;16") else 3), min(image.size)
+        except Exception as error:
+            raise wrong(path, "file", "an image", str(error)) from error
+
+    def _cifar(self) -> Path:
+        found = find_cifar(self._where(), self.format)
+        if found is None:
+            name = "cifar-10-batches-py" if self.format == "cifar-10" else "cifar-100-python"
+            raise BadData(f"{self.root}: expected the folder {name}, found none. `zoo data fetch` gets CIFAR-10.")
+        return found
+
+    def _celeba(self) -> Path:
+        found = find_celeba(self._where())
+        if found is None:
+            raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, found none.")
+        return found
+
+    def _npz_names(self) -> list[str]:
+        found = read_npz(self._where(), "train")
+        assert found is not None
+        pictures, names = found
+        return names or [str(i) for i in range(int(pictures.labels.max()) + 1)]
+
+    def _folders(self, split: str) -> dict[str, Path] | None:
+        root = self._where()
+        found = class_folders(find_eurosat(root) or root if self.format == "eurosat" else root, split)
+        if split == "train":
+            found = {name: folder for name, folder in (found or {}).items() if image_files(folder)}
+            if not found:
+                raise BadData(f"{self.root}: expected images in train/CLASS/ or CLASS/, found none.")
+        return found
+
+    # Splits -------------------------------------------------------------------------------------------------------
+
+    def _arrays(self, file_split: str) -> Pictures:
+        """What the files of a split hold; read once."""
+        if file_split not in self._pictures:
+            self._pictures[file_split] = self._read(file_split)
+        return self._pictures[file_split]
+
+    def _read(self, split: str) -> Pictures:
+        kind = self.format
+        if self.root is None:
+            return land_cover_pictures(split, data_cache()) if kind == "land-cover" else _embedded(kind, split)
+        if kind in _IDX:
+            place = find_idx(self._where(), _IDX[kind])
+            if place is None:
+                raise BadData(f"{self.root}: expected {_IDX[kind]}/raw with idx files. `zoo data fetch {kind}`")
+            return read_idx(place, split, 10)
+        if kind.startswith("cifar"):
+            return read_cifar(self._cifar(), kind, split)
+        found = read_npz(self._where(), split)
+        if found is None:
+            raise BadData(f"{self.root}: expected a {split} split, found none.")
+        return found[0]
+
+    def _has(self, split: str) -> bool:
+        """Whether the data bring a split of their own."""
+        if self.root is None or self.format in _IDX or self.format.startswith("cifar"):
+            own = self.format == "land-cover"
+            return own or (split != "val" and not (self.root is None and self.format == "mnist" and split == "test"))
+        if self.format == "celeba":
+            return True
+        if self.format in _FOLDERS:
+            return self._folders(split) is not None
+        return read_npz(self._where(), split) is not None
+
+    def _files(self, split: str) -> tuple[list[Path], np.ndarray]:
+        """Files and labels of a split in class folders."""
+        names = self.facts()["class_names"]
+        problems = Problems(self._where())
+        paths: list[Path] = []
+        labels: list[int] = []
+        for name, folder in (self._folders(split) or {}).items():
+            if name not in names:
+                problems.add(folder, "class", f"one of the training classes ({', '.join(names[:8])}, ...)", name)
+                continue
+            found = image_files(folder)
+            paths += found
+            labels += [names.index(name)] * len(found)
+        if not paths:
+            problems.add(split, "split", "at least one image", "none")
+        problems.raise_if_any()
+        return paths, np.array(labels, np.int64)
+
+    def _source(self, file_split: str) -> Source:
+        """Pixels and labels of what the files of a split hold; made once, for the splits cut from it share it."""
+        if file_split not in self._sources:
+            self._sources[file_split] = self._make_source(file_split)
+        return self._sources[file_split]
+
+    def _make_source(self, file_split: str) -> Source:
+        facts, given = self.facts(), self.hparams
+        if self.format in _FILES:
+            if self.format == "celeba":
+                files, labels = read_celeba(self._celeba(), given["attribute"], file_split)
+            else:
+                files, labels = self._files(file_split)
+            keep = self.num_workers == 0  # loader processes live for an epoch, and what they keep dies with them
+            return FileSource(files, labels, facts["img_size"], facts["channels"], keep)
+        pictures = self._arrays(file_split)
+        pixels = pictures.pixels
+        if given["img_size"] is not None or given["channels"] is not None:
+            pixels = resized(pixels, facts["img_size"], facts["channels"])
+        return ArraySource(pixels, pictures.labels)
+
+    def _choose(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Share the training files' images among the splits that have no files of their own, by class."""
+        given, seed = self.hparams, self.hparams["split_seed"]
+        left = np.arange(len(labels))
+        parts: dict[str, np.ndarray] = {}
+        for number, (split, usual) in enumerate((("test", 0.2), ("val", 0.1))):
+            if self._has(split):
+                continue
+            count = _count(given[f"{split}_size"], len(left), usual, f"{split}_size", least=1, leave=1)
+            parts[split] = left[stratified(labels[left], count, 2 * seed + number)]
+            left = np.setdiff1d(left, parts[split])
+        count = _count(given["train_size"], len(left), 1.0, "train_size")
+        parts["train"] = left[stratified(labels[left], count, seed)] if count < len(left) else left
+        return parts
+
+    def dataset(self, split: str) -> ImageSet:
+        """Build one split."""
+        if split == "predict":
+            return self._predict_set()
+        if split != "train" and self._has(split):
+            source = self._source(split)
+            assert source.labels is not None
+            count = _count(self.hparams[f"{split}_size"], len(source), 1.0, f"{split}_size", cap=split == "val")
+            chosen = stratified(source.labels, count, self.hparams["split_seed"]) if count < len(source) else None
+            return ImageSet(source, chosen)
+        source = self._source("train")
+        assert source.labels is not None
+        if self._parts is None:
+            self._parts = self._choose(source.labels)
+        augment = Augment(self.hparams["crop"], self.hparams["flip"]) if split == "train" else None
+        return ImageSet(source, self._parts[split], augment, self.seed)
+
+    def _predict_set(self) -> ImageSet:
+        place = self.hparams["predict_root"]
+        if place is None:
+            test = self.split("test")
+            assert isinstance(test, ImageSet)
+            return ImageSet(test.source, test.chosen, labelled=False)
+        folder = Path(place).expanduser()
+        files = image_files(folder) if folder.is_dir() else []
+        if not files:
+            raise RepositoryNotFound(f"predict_root: expected a folder of images, found none at {folder}.")
+        facts = self.facts()
+        return ImageSet(FileSource(files, None, facts["img_size"], facts["channels"]))
+
+    @staticmethod
+    def collate(items: Sequence[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+        """Join items; a batch that the data set made as a whole is one already."""
+        return items if isinstance(items, dict) else default_collate(list(items))
+
+    def fake(self, folder: str | Path, format: str | None = None, images: int = 40) -> Path:
+        """Write a miniature of a real layout into `folder` and return it.
+
+        Args:
+            folder: where to; made if needed.
+            format: one of `FORMATS`; None: this module's own (folders for the embedded data).
+            images: training images; a quarter as many for testing.
+        """
+        kind = format or ("folders" if self.root is None else self.format)
+        if kind not in FORMATS[1:]:
+            raise BadInput(f"format: expected one of {', '.join(FORMATS[1:])}, found {kind!r}.{nearest(kind, FORMATS)}")
+        return write_fake(Path(folder), kind, images)
+
+
+def _embedded(kind: str, split: str) -> Pictures:
+    if kind == "fashion-mnist":
+        images, labels = assets.fashion(split)
+    else:
+        images, labels = assets.digits()
+    return Pictures(images[:, None], labels.astype(np.int64))
+
+
+def _count(
+    wanted: float | None, have: int, usual: float, name: str, *, least: int = 1, leave: int = 0, cap: bool = False
+) -> int:
+    """A number or share of images as a number.
+
+    Raises:
+        BadInput: if there are not as many.
+    """
+    value = usual if wanted is None else wanted
+    count = max(least, round(value * have)) if value < 1 or (wanted is None and value == 1.0) else int(value)
+    if count > have - leave and cap:
+        warnings.warn(f"{name}={count}: there are {have} images; all are used", stacklevel=3)
+        return have - leave
+    if count > have - leave:
+        raise BadInput(f"{name}: expected at most {have - leave} images (as many are there), found {count}.")
+    return count

@@ -1,0 +1,255 @@
+"""Images in memory as bytes, and batches made from them without a Python loop over samples."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.errors import BadData, BadInput
+from zoo.inputs.images import fit_square, read_image
+
+__all__ = ["ArraySource", "Augment", "FileSource", "ImageSet", "Source", "stratified", "uniforms"]
+
+RAM_LIMIT = 1_000_000_000
+"""Bytes of decoded image files that are kept."""
+
+
+class Source(Protocol):
+    """Where pixels come from."""
+
+    labels: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Pixels of some images, uint8 (n, C, S, S)."""
+        ...
+
+
+class ArraySource:
+    """All images in one array.
+
+    Args:
+        pixels: uint8 (N, C, S, S).
+        labels: int64 (N,); None for images without.
+    """
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray | None) -> None:
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Pixels of some images, uint8 (n, C, S, S)."""
+        return self.pixels[indices]
+
+
+class FileSource:
+    """Images in files, brought to one size when they are first used, and kept while they fit into memory.
+
+    Args:
+        paths: the files.
+        labels: int64 (N,); None for images without.
+        size: S.
+        channels: 1 or 3.
+        keep: hold decoded images; loader processes forget theirs after each epoch. Processes that are forked from
+            this one share what any of them decodes.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: np.ndarray | None, size: int, channels: int, keep: bool = True
+    ) -> None:
+        self.paths, self.labels, self.size, self.channels = list(paths), labels, size, channels
+        shape = (len(self.paths), channels, size, size)
+        self.kept = _shared(shape) if keep and np.prod(shape) <= RAM_LIMIT else None
+        self.decoded = _shared(shape[:1])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _decode(self, index: int) -> np.ndarray:
+        try:
+            return fit_square(read_image(self.paths[index]), self.size, self.channels)
+        except BadInput as error:
+            raise BadData(str(error), [str(error)]) from error
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Pixels of some images, uint8 (n, C, S, S).
+
+        Raises:
+            BadData: naming a file that is no image.
+        """
+        if self.kept is None:
+            return np.stack([self._decode(i) for i in indices.tolist()])
+        for i in np.unique(indices[self.decoded[indices] == 0]).tolist():
+            self.kept[i] = self._decode(i)
+            self.decoded[i] = 1
+        return self.kept[indices]
+
+
+def _shared(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, uint8, which a forked process shares instead of getting a copy; memory is taken when it is written to."""
+    count = int(np.prod(shape))
+    return np.frombuffer(mmap.mmap(-1, max(1, count)), np.uint8, count).reshape(shape)
+
+
+def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
+    """Numbers in [0, 1) that depend on (seed, epoch, index) alone, for all samples of a batch at once.
+
+    splitmix64 over a counter: one generator object per sample would cost more than the augmentation.
+
+    Args:
+        seed: of the data module.
+        epoch: of training.
+        indices: int (n,).
+        count: numbers per sample.
+
+    Returns:
+        float64 (n, count).
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state ^ _mix(np.uint64(epoch) + np.uint64(0xD1B54A32D192ED03)))
+        rows = _mix(state ^ _mix(indices.astype(np.uint64)))[:, None]
+        drawn = _mix(rows + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(value: Any) -> Any:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random crop after zero padding, and random horizontal flip.
+
+    Attributes:
+        crop: pixels of padding on each side; 0 for none.
+        flip: probability.
+    """
+
+    crop: int = 0
+    flip: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.crop > 0 or self.flip > 0
+
+    def __call__(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Augment a batch.
+
+        Args:
+            pixels: uint8 (n, C, H, W).
+            draws: numbers in [0, 1), (n, 3): row, column, flip.
+
+        Returns:
+            A new array of the same shape.
+        """
+        n, _, height, width = pixels.shape
+        if self.crop:
+            edge = self.crop
+            padded = np.pad(pixels, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+            row, column = (draws[:, :2] * (2 * edge + 1)).astype(np.int64).T
+            pixels = windows[np.arange(n), :, row, column]
+        mirrored = draws[:, 2] < self.flip
+        return np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+
+
+class ImageSet(Dataset[dict[str, Any]]):
+    """Images of a split. An item is a dict; `__getitems__` makes a whole batch at once, which loaders prefer.
+
+    Args:
+        source: pixels and labels.
+        chosen: which of its images, in order; None for all.
+        augment: what training images go through.
+        seed: of the augmentation.
+        labelled: whether items have a `label`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        chosen: np.ndarray | None = None,
+        augment: Augment | None = None,
+        seed: int = 0,
+        labelled: bool = True,
+    ) -> None:
+        self.source = source
+        self.chosen = np.arange(len(source)) if chosen is None else chosen
+        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.labels = None if source.labels is None or not labelled else source.labels[self.chosen]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number of the epoch, from which augmentation is drawn."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """A batch: index int64 (n,), image float32 (n, C, S, S) in 0..1, label int64 (n,)."""
+        index = np.asarray(indices, dtype=np.int64)
+        pixels = self.source.take(self.chosen[index])
+        if self.augment:
+            pixels = self.augment(pixels, uniforms(self.seed, self.epoch, index, 3))
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
+        batch: dict[str, Any] = {"index": torch.from_numpy(index), "image": image}
+        if self.labels is not None:
+            batch["label"] = torch.from_numpy(self.labels[index])
+        return batch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # iteration over a data set ends with this
+        return {key: value[0] for key, value in self.__getitems__([index % len(self)]).items()}
+
+
+def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose samples at random with the shares of the classes kept, by largest remainder.
+
+    Args:
+        labels: int (N,).
+        count: how many, at most N.
+        seed: of the draw.
+
+    Returns:
+        int64 (count,), rising. A smaller count chooses a subset of what a larger one chooses wherever the shares allow.
+    """
+    kinds, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * count / len(labels)
+    shares = np.floor(exact).astype(np.int64)
+    for i in np.argsort(shares - exact, kind="stable")[: count - int(shares.sum())]:
+        shares[i] += 1
+    found = []
+    for kind, share in zip(kinds, shares, strict=True):
+        members = np.flatnonzero(labels == kind)
+        order = np.random.default_rng([seed, int(kind)]).permutation(len(members))
+        found.append(members[order[:share]])
+    return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+
+def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """Images with another side or number of channels, by the function that `predict` uses.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        size: S.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 (N, channels, S, S).
+    """
+    if pixels.shape[1:] == (channels, size, size):
+        return pixels
+    colour = pixels if pixels.shape[1] == 3 else np.repeat(pixels, 3, axis=1)
+    return np.stack([fit_square(image.transpose(1, 2, 0), size, channels) for image in colour])

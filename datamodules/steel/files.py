@@ -1,0 +1,171 @@
+"""Folders of steel strip sections: finding, reading and checking them, and a miniature to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.base import Problems
+from datamodules.steel.check import signal_problem
+from datamodules.worlds.steel_strip import StripConfig, render
+from zoo.errors import BadData
+
+__all__ = ["find_sections", "read_facts", "read_sections", "write_fake"]
+
+SPLITS = ("train", "val", "test", "predict")
+_LABELS = {"ra": "ra_um", "rq": "rq_um", "rz": "rz_um", "rpc": "rpc"}
+_META = ("speed", "tilt", "power")
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
+
+
+def read_splits(root: Path, problems: Problems) -> dict[str, str]:
+    """Coil -> split, as `splits.csv` says."""
+    path = root / "splits.csv"
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        problems.add(path.name, "file", "a table with the columns coil and split", type(error).__name__)
+        return {}
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    if "coil" not in header or "split" not in header:
+        problems.add(path.name, "first line", "the columns coil and split", ", ".join(header[:6])[:80] or "nothing")
+        return {}
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows[1:], 2):
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
+        coil, split = cells.get("coil", ""), cells.get("split", "")
+        if split not in SPLITS:
+            problems.add(path.name, f"line {number}", f"one of {', '.join(SPLITS)}", repr(split))
+        elif found.setdefault(coil, split) != split:
+            problems.add(path.name, f"line {number}", f"coil {coil!r} in one split", f"{found[coil]} and {split}")
+    return found
+
+
+def find_sections(root: Path, split: str, problems: Problems) -> list[tuple[int, Path]]:
+    """Sections of a split as (number of the coil, path), in order."""
+    splits = read_splits(root, problems)
+    found: list[tuple[int, Path]] = []
+    coils = sorted(coil for coil, where in splits.items() if where == split)
+    for number, coil in enumerate(coils):
+        place = root / f"coil_{coil}"
+        files = sorted(place.glob("section_*.npz")) if place.is_dir() else []
+        if not files:
+            problems.add(place.name, "coil", "a folder with section_<k>.npz", "none")
+        found += [(number, path) for path in files]
+    if splits and not coils and split != "predict":
+        problems.add("splits.csv", split, "at least one coil", "none")
+    return found
+
+
+def read_facts(root: Path, cutoff_mm: float) -> dict[str, object]:
+    """Shape, pitch and cut-off of the first section.
+
+    Raises:
+        BadData: if there is none that can be read.
+    """
+    problems = Problems(root)
+    for split in SPLITS:
+        for _, path in find_sections(root, split, problems):
+            held = _load(path)
+            signal = None if held is None else held.get("signal")
+            if held is None or signal is None or signal.ndim != 2:
+                continue
+            pitch, cutoff = _number(held, "pitch_um"), _number(held, "cutoff_mm")
+            return {
+                "channels": int(signal.shape[0]),
+                "length": int(signal.shape[1]),
+                "pitch_um": 32.0 if np.isnan(pitch) else pitch,
+                "cutoff_mm": cutoff_mm if np.isnan(cutoff) else cutoff,
+            }
+    problems.raise_if_any()
+    raise BadData(f"{root}: expected coil_<id>/section_<k>.npz with signal (C, L), found none that can be read.")
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except _UNREADABLE:
+        return None
+
+
+def _number(held: dict[str, np.ndarray], name: str) -> float:
+    value = held.get(name)
+    return float(value) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else float("nan")
+
+
+def read_sections(
+    where: Sequence[tuple[int, Path]], channels: int, length: int, labels: bool, problems: Problems
+) -> dict[str, np.ndarray]:
+    """Read and check sections; what is wrong goes to `problems`."""
+    columns: dict[str, list[object]] = {name: [] for name in ("signal", "meta", "coil", *_LABELS)}
+    for coil, path in where:
+        name, held = f"{path.parent.name}/{path.name}", _load(path)
+        if held is None:
+            problems.add(name, "file", "an npz file with signal, pitch_um, speed, ra_um and rpc", "something else")
+            continue
+        if "signal" not in held:
+            problems.add(name, "signal", "an array (C, L)", f"only {', '.join(held) or 'nothing'}")
+            continue
+        wrong = signal_problem(held["signal"], channels, length)
+        if wrong is not None:
+            problems.add(name, "signal", *wrong)
+            continue
+        values = {key: _number(held, field) for key, field in _LABELS.items()}
+        if labels and not values["ra"] > 0:
+            problems.add(name, "ra_um", "a number above 0", held.get("ra_um", "none"))
+        columns["signal"].append(held["signal"].astype(np.float32))
+        columns["meta"].append([_or_zero(_number(held, key), key) for key in _META])
+        columns["coil"].append(coil)
+        for key, value in values.items():
+            columns[key].append(value)
+    kinds = {"coil": np.int64}
+    return {name: np.array(values, kinds.get(name, np.float32)) for name, values in columns.items()}
+
+
+def _or_zero(value: float, key: str) -> float:
+    """What is not recorded gets its nominal value."""
+    return ({"speed": 6.0, "tilt": 0.0, "power": 1.0}[key]) if np.isnan(value) else value
+
+
+def write_fake(folder: Path, config: StripConfig) -> Path:
+    """Write a miniature of the layout: training has four coils, the others one each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["coil,split"]
+    number = 0
+    for split, coils, per_coil in (("train", 4, 4), ("val", 1, 5), ("test", 1, 5)):
+        found = render(config, split, range(coils), per_coil)
+        for coil in range(coils):
+            place = folder / f"coil_{number:03d}"
+            place.mkdir(exist_ok=True)
+            lines.append(f"{number:03d},{split}")
+            for k, i in enumerate(np.flatnonzero(found.coil == coil)):
+                content = {
+                    "signal": found.signal[i],
+                    "pitch_um": np.float32(config.pitch_um),
+                    "cutoff_mm": np.float32(config.cutoff_mm),
+                    "tip_um": found.tip_um[i],
+                    **dict(zip(_META, found.meta[i], strict=True)),
+                    **{field: getattr(found, key)[i] for key, field in _LABELS.items()},
+                }
+                _write_npz(place / f"section_{k}.npz", content)
+            number += 1
+    (folder / "splits.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def _write_npz(path: Path, content: dict[str, object]) -> None:
+    """An npz whose bytes depend on the content alone (np.savez notes the time)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in content.items():
+            raw = io.BytesIO()
+            np.save(raw, np.asarray(value), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), raw.getvalue())

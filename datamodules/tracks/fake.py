@@ -1,0 +1,105 @@
+"""Miniatures of the layouts of track files, for tests and to look at."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.worlds.commuters import CityConfig, traveller
+from zoo.inputs.tracks import Projection
+
+__all__ = ["write_fake"]
+
+_PLACE = Projection(4.9, 52.37, 1_600_000_000.0)  # degrees and dates, for the layouts that have no metres
+
+
+def write_fake(folder: Path, kind: str, tracks: int) -> Path:
+    """Write travellers of the simulator in one of the formats of `datamodules.tracks`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    city = CityConfig(seed=5, blocks=6, hours=0.8, leaders=max(1, tracks // 3), together=1.0)
+    made = [traveller(city, "train", i) for i in range(tracks)]
+    named = [(t.name, np.column_stack([t.xyt[:, :2].round(2), t.xyt[:, 2].round(1)])) for t in made]
+    {
+        "csv": _csv,
+        "geojson": _geojson,
+        "geolife": _geolife,
+        "tdrive": _tdrive,
+        "porto": _porto,
+        "flights": _flights,
+    }[kind](folder, named)
+    return folder
+
+
+Named = Sequence[tuple[str, np.ndarray]]
+
+
+def _degrees(xyt: np.ndarray) -> list[tuple[float, float, float]]:
+    place = _PLACE.degrees(xyt[:, :2])
+    return [(round(lon, 7), round(lat, 7), _PLACE.epoch + t) for (lon, lat), t in zip(place.tolist(), xyt[:, 2])]  # noqa: B905
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _csv(folder: Path, tracks: Named) -> None:
+    lines = ["id,x,y,t"]
+    lines += [f"{name},{x:.2f},{y:.2f},{t:.1f}" for name, xyt in tracks for x, y, t in xyt.tolist()]
+    (folder / "tracks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _geojson(folder: Path, tracks: Named) -> None:
+    features = []
+    for name, xyt in tracks:
+        points = _degrees(xyt)
+        shape = {"type": "LineString", "coordinates": [[lon, lat] for lon, lat, _ in points]}
+        times = [_date(t).isoformat() for _, _, t in points]
+        features.append({"type": "Feature", "id": name, "properties": {"times": times}, "geometry": shape})
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (folder / "tracks.geojson").write_text(text, encoding="utf-8")
+
+
+def _geolife(folder: Path, tracks: Named) -> None:
+    for number, (_, xyt) in enumerate(tracks):
+        place = folder / "Data" / f"{number % 3:03d}" / "Trajectory"
+        place.mkdir(parents=True, exist_ok=True)
+        lines = ["Geolife trajectory", "WGS 84", "Altitude is in Feet", "Reserved 3", "0,2,255,My Track,0,0,2,8421376"]
+        lines.append("0")
+        for lon, lat, t in _degrees(xyt):
+            days = t / 86400 + 25569  # days since 1899-12-30
+            lines.append(f"{lat:.6f},{lon:.6f},0,100,{days:.10f},{_date(t):%Y-%m-%d,%H:%M:%S}")
+        (place / f"{number:014d}.plt").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+
+
+def _tdrive(folder: Path, tracks: Named) -> None:
+    place = folder / "taxi_log_2008_by_id"
+    place.mkdir(exist_ok=True)
+    for number, (_, xyt) in enumerate(tracks, 1):
+        rows = [f"{number},{_date(t):%Y-%m-%d %H:%M:%S},{lon:.5f},{lat:.5f}" for lon, lat, t in _degrees(xyt)]
+        (place / f"{number}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _porto(folder: Path, tracks: Named) -> None:
+    lines = ['"TRIP_ID","CALL_TYPE","TAXI_ID","TIMESTAMP","MISSING_DATA","POLYLINE"']
+    for number, (_, xyt) in enumerate(tracks):
+        times = np.arange(xyt[0, 2], xyt[-1, 2], 15.0)
+        even = np.column_stack([*(np.interp(times, xyt[:, 2], xyt[:, i]) for i in (0, 1)), times])
+        points = json.dumps([[lon, lat] for lon, lat, _ in _degrees(even)])
+        lines.append(f'"{number}","B","{number % 4}","{int(_PLACE.epoch + xyt[0, 2])}","False","{points}"')
+    (folder / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _flights(folder: Path, tracks: Named) -> None:
+    rows = []
+    for number, (_, xyt) in enumerate(tracks):
+        about = {"icao24": f"{number:06x}", "callsign": f"FAKE{number}", "altitude": 30000.0}
+        rows += [
+            {"timestamp": round(t * 1000), "latitude": lat, "longitude": lon, **about} for lon, lat, t in _degrees(xyt)
+        ]
+    packed = gzip.compress(json.dumps(rows).encode(), mtime=0)
+    (folder / "quickstart.json.gz").write_bytes(packed)

@@ -1,0 +1,41 @@
+"""The contract that every method fulfils."""
+
+from zoo.base.module import (
+    RESULTS,
+    ROLES,
+    AssignOptimizer,
+    LoadReport,
+    RootMean,
+    RoundModule,
+    Scores,
+    ZooModule,
+    average_gradients,
+    decay_groups,
+    every_step,
+    gather,
+    is_plain,
+    sum_over_ranks,
+    trained_steps,
+    warmup_cosine,
+    world_size,
+)
+
+__all__ = [
+    "RESULTS",
+    "ROLES",
+    "AssignOptimizer",
+    "LoadReport",
+    "RootMean",
+    "RoundModule",
+    "Scores",
+    "ZooModule",
+    "average_gradients",
+    "decay_groups",
+    "every_step",
+    "gather",
+    "is_plain",
+    "sum_over_ranks",
+    "trained_steps",
+    "warmup_cosine",
+    "world_size",
+]

@@ -1,0 +1,202 @@
+"""What classifiers share that are trained against adversarial examples: the attack, criteria, evaluation, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import checks
+from zoo.base.image_classifier import ImageClassifier
+from zoo.base.module import Scores, every_step, trained_steps
+from zoo.errors import BadInput
+from zoo.nn import adversarial_losses as losses
+from zoo.nn.attacks import Model, Objective, apgd, attack_mode, cw_margin, fgsm, pgd
+
+__all__ = ["CRITERIA", "TESTS", "AdversarialClassifier"]
+
+CRITERIA = ("sat", "trades", "mart", "natural")
+"""What `AdversarialClassifier.criterion` computes; equations in `adversarial_losses`."""
+
+TESTS = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr")
+"""Attacks of evaluation; for a full battery see `zoo.evaluate_robustness`."""
+
+SCHEDULES = ("steps", "cosine")
+
+
+class AdversarialClassifier(ImageClassifier):
+    """Base of classifiers that are trained against, and evaluated under, perturbations of bounded maximum norm.
+
+    A subclass has, besides those of `ImageClassifier`, these hyper-parameters:
+
+    - `eps`, `attack_step`, `attack_steps`: radius, step size and steps of the training attack, for pixels in [0, 1];
+    - `eps_warmup`: epochs in which radius and step rise linearly from 0;
+    - `eval_steps`: steps of the PGD of validation and test, of size eps / 10 from a uniform start;
+    - `test_attacks`: names of `TESTS` that `test` measures;
+    - `lr`, `momentum`, `weight_decay`, `schedule` (`steps` or `cosine`), `milestones`: of SGD;
+    - `beta`: weight of the KL term, if it uses `trades` or `mart`.
+
+    It implements `loss`, in the simplest case by `return self.criterion("trades", x, y, index, share)`. Logged: loss
+    and accuracy on clean images; `robust`, the share of images that are right without an attack and under each one;
+    and in a test `robust_NAME` under each attack alone.
+    """
+
+    monitor = ("val/robust", "max")
+    logged = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in TESTS))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._check_attacks()
+        names = [f"robust_{attack}" for attack in self.hparams["test_attacks"]]
+        each = {name: self.accuracy() for name in names}
+        self.scores = Scores(each, accuracy=self.accuracy(), robust=self.accuracy())
+
+    def _check_attacks(self) -> None:
+        options = self.hparams
+        checks.one_of("schedule", options["schedule"], SCHEDULES)
+        for name in options["test_attacks"]:
+            checks.one_of("test_attacks", name, TESTS)
+        eps = options["eps"]
+        if not 0 < eps <= 1:
+            hint = f" Is {eps:g}/255 = {eps / 255:.4g} meant?" if 1 < eps <= 255 else ""
+            raise BadInput(f"eps: expected a radius in (0, 1], since pixels are in [0, 1]; got {eps:g}.{hint}")
+        for name, lowest in (("attack_steps", 0), ("attack_step", 0), ("eps_warmup", 0), ("eval_steps", 1)):
+            checks.at_least(name, options[name], lowest)
+
+    # Training -----------------------------------------------------------------------------------------------------
+
+    def loss(self, x: Tensor, y: Tensor, index: Tensor | None = None, share: float = 1.0) -> Tensor:
+        """Loss of a batch, a scalar; the network is in training mode.
+
+        Args:
+            x: (N, C, H, W) clean images in [0, 1].
+            y: (N,) labels.
+            index: (N,) identity of the samples, to which the attack's start belongs.
+            share: of eps, in [0, 1]; below 1 during warm-up.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement loss()")
+
+    def attack(
+        self,
+        x: Tensor,
+        target: Tensor,
+        loss: str | Objective,
+        index: Tensor | None = None,
+        share: float = 1.0,
+        *,
+        model: Model | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Inner maximisation by projected gradient ascent, the network in evaluation mode.
+
+        KL starts from Gaussian noise of standard deviation 0.001, everything else from a uniform point of the ball.
+
+        Args:
+            x: (N, C, H, W) clean images.
+            target: p (N, K) for `kl`, labels (N,) for `ce`, or what the function takes.
+            loss: what is increased: a name of `zoo.nn.attacks`, or a function (logits, target) -> (N,).
+            index: (N,) identity of the samples, to which the start belongs.
+            share: of eps and of the step, during warm-up.
+            model: what returns the logits, in place of `forward`: another method of this module, such as one that adds
+                those of auxiliary heads.
+            options: others of `zoo.nn.attacks.pgd`, such as `start` or `noise`.
+
+        Returns:
+            x' (N, C, H, W), detached.
+        """
+        eps, step = (share * float(self.hparams[name]) for name in ("eps", "attack_step"))
+        usual: dict[str, Any] = {
+            "start": "gaussian" if loss == "kl" else "uniform",
+            "seed": int(torch.randint(2**31, ())),  # of the host's generator, which exact resume restores
+            "check": self._trainer is None or self.global_step == 0,  # range and logits: it costs a synchronisation
+            "steps": self.hparams["attack_steps"],
+        }
+        return pgd(model or self, x, target, eps=eps, step=step, loss=loss, index=index, **{**usual, **options})
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, K) in single precision."""
+        return self(x).float()  # type: ignore[no-any-return]
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """p_S(x) (N, K) of the network in evaluation mode, without gradients: a target of the attack."""
+        with attack_mode(self), torch.no_grad():
+            return self.logits(x).softmax(1)
+
+    def criterion(self, name: str, x: Tensor, y: Tensor, index: Tensor | None = None, share: float = 1.0) -> Tensor:
+        """One of `CRITERIA`, with its own attack. The network sees x' before x, in training mode; arguments as `loss`.
+
+        `trades` attacks the KL from the network's own probabilities on x; `sat` and `mart` attack cross-entropy.
+        """
+        checks.one_of("criterion", name, CRITERIA)
+        if name == "natural":
+            return losses.natural(self.logits(x), y)
+        if name == "trades":
+            x_adv = self.attack(x, self.probabilities(x), "kl", index, share)
+        else:
+            x_adv = self.attack(x, y, "ce", index, share)
+        z_adv = self.logits(x_adv)
+        if name == "sat":
+            return losses.sat(z_adv, y)
+        z, beta = self.logits(x), float(self.hparams["beta"])
+        return losses.trades(z, z_adv, y, beta) if name == "trades" else losses.mart(z, z_adv, y, beta)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
+        """Loss of a batch; logs `train/loss`."""
+        warmup, share = self.hparams["eps_warmup"], 1.0
+        if warmup > 0 and self._trainer is not None:
+            share = min(1.0, (self.current_epoch + batch_idx / self.trainer.num_training_batches) / warmup)
+        loss = self.loss(self.lay_out(batch["image"]), batch["label"], batch["index"], share)
+        if self._trainer is not None:
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum and weight decay on all parameters; a tenth after each milestone, or a cosine to 0."""
+        options = self.hparams
+        optimizer = torch.optim.SGD(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=options["lr"],
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+        )
+        if options["schedule"] == "steps":
+            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options["milestones"]), 0.1)]
+        return every_step(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, trained_steps(self.trainer)))
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def attacked(self, name: str, batch: dict[str, Any]) -> Tensor:
+        """Adversarial images of an evaluation; the start belongs to the sample, so batches do not matter.
+
+        Args:
+            name: one of `TESTS`.
+            batch: with `image`, `label` and `index`.
+        """
+        eps = float(self.hparams["eps"])
+        common: dict[str, Any] = {"eps": eps, "index": batch["index"], "check": False}
+        x, y = batch["image"], batch["label"]
+        if name == "fgsm":
+            return fgsm(self, x, y, **common)
+        if name == "cw":
+            return cw_margin(self, x, y, step=eps / 10, **common)
+        if name.startswith("apgd"):
+            return apgd(self, x, y, steps=50, loss=name.removeprefix("apgd-"), **common)
+        return pgd(self, x, y, step=eps / 10, steps=int(self.hparams["eval_steps"]), **common)
+
+    def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
+        """Score clean images, PGD (in a test each of `test_attacks`), and the worst case over all of these."""
+        x, y = batch["image"], batch["label"]
+        logits = self.logits(x)
+        self.scores.update_loss(stage, F.cross_entropy(logits, y), len(batch["index"]))
+        worst = logits.argmax(1)
+        self.scores.update(stage, "accuracy", worst, y)
+        attacks: Sequence[str] = self.hparams["test_attacks"] if stage == "test" else ("pgd",)
+        for name in attacks:
+            label = self(self.attacked(name, batch)).argmax(1)
+            if stage == "test":
+                self.scores.update(stage, f"robust_{name}", label, y)
+            worst = torch.where(worst == y, label, worst)  # right without an attack and under each of them
+        self.scores.update(stage, "robust", worst, y)

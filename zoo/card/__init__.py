@@ -1,0 +1,223 @@
+"""Model cards and the README's table of methods, generated from the index, the claims and the results.
+
+A card that differs from its regeneration fails a test, so no number on a page can drift from what was measured.
+Pictures are drawn on demand (`zoo card ID --images`), since they need the weights; everything else needs neither torch
+nor lightning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zoo import claims as evidence
+from zoo import index
+from zoo.card.eval import FOLDER, eval_results
+from zoo.card.text import BLOCKS, card_text, hand_written, metrics_text, table
+from zoo.errors import BadInput
+from zoo.files import PACKAGE, write_whole
+from zoo.index import Entry
+from zoo.text import human_bytes, human_count
+
+__all__ = ["BLOCKS", "check", "check_readme", "draw", "has_card", "readme_table", "render", "write", "write_readme"]
+
+_START, _END = "<!-- methods:start -->", "<!-- methods:end -->"
+
+
+def has_card(entry: Entry) -> bool:
+    """Whether a method belongs to our own index, or has a card of its own elsewhere."""
+    return Path(entry.source) == index.index_path() or (evidence.card_folder(entry) / "README.md").is_file()
+
+
+def render(entry: Entry) -> str:
+    """The card as it should be, with the hand-written parts of the one that is there."""
+    folder = evidence.card_folder(entry)
+    path = folder / "README.md"
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return card_text(entry, evidence.claims_of(entry), evidence.results_of(entry), old, folder)
+
+
+def write(entry: Entry) -> list[Path]:
+    """Write a card and its `.eval_results`, after bringing results.json up to date; returns the files that changed.
+
+    Raises:
+        BadInput: if the zoo is installed, not checked out.
+    """
+    if PACKAGE in evidence.card_folder(entry).resolve().parents:
+        raise BadInput("Cards are written in a checkout of the zoo; this one is installed. Clone the repository.")
+    folder = evidence.card_folder(entry)
+    written = evidence.rejudge(entry) + _replace(folder / "README.md", render(entry))
+    wanted = eval_results(entry)
+    for name, text in wanted.items():
+        written += _replace(folder / FOLDER / name, text)
+    for path in _stale(folder / FOLDER, wanted):
+        path.unlink()
+        written.append(path)
+    return written
+
+
+def _stale(folder: Path, wanted: Iterable[str]) -> list[Path]:
+    """Results of weights that are not published any more."""
+    return sorted(path for path in folder.glob("*.yaml") if path.name not in set(wanted))
+
+
+def check(entry: Entry) -> list[str]:
+    """What is wrong with a card: out of date, verdicts that do not follow from the raw values, parts not written."""
+    path = evidence.card_folder(entry) / "README.md"
+    fresh = render(entry)
+    problems = [f"{entry.id}: {problem.partition(': ')[2]}" for problem in evidence.drifted(entry)]
+    if not path.is_file() or path.read_text(encoding="utf-8") != fresh:
+        problems.append(f"{entry.id}: README.md is out of date; run: zoo card {entry.id}")
+    wanted = eval_results(entry)
+    folder = path.parent / FOLDER
+    old = {name: (folder / name).read_text(encoding="utf-8") for name in wanted if (folder / name).is_file()}
+    if old != wanted or _stale(folder, wanted):
+        problems.append(f"{entry.id}: {FOLDER} is out of date; run: zoo card {entry.id}")
+    missing = [
+        name for name in BLOCKS if not hand_written(fresh).get(name) or f"*To be written:* {BLOCKS[name]}" in fresh
+    ]
+    problems += [f"{entry.id}: the part {name!r} is not written yet: {BLOCKS[name]}" for name in missing]
+    return problems
+
+
+def _replace(path: Path, text: str) -> list[Path]:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    return [path]
+
+
+# The README's table -----------------------------------------------------------------------------------------------
+
+
+def readme_table(entries: Iterable[Entry] | None = None) -> list[str]:
+    """One row per method: what it is, which weights there are, and how many of its claims hold."""
+    if entries is None:
+        entries = [e for e in index.entries().values() if Path(e.source) == index.index_path()]
+    rows = [_row(entry) for entry in entries]
+    head = ("id", "method", "task", "weights", "parameters", "size", "headline", "claims held", "licence")
+    return table(head, rows)
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    ready = [w for w in entry.weights.values() if w.sha256]
+    ready.sort(key=lambda w: w.tag != entry.default)
+    claims = evidence.claims_of(entry)
+    found = evidence.results_of(entry).get("claims", {})
+    held = sum(_said(found, c.id) == "holds" for c in claims)
+    untested = {name: sum(_said(found, c.id) == name for c in claims) for name in ("premise not met", "not run")}
+    rest = [f"{count} {name}" for name, count in untested.items() if count]
+    score = ", ".join([f"{held} of {len(claims) - sum(untested.values())} run", *rest]) if claims else "-"
+    return (
+        f"[{entry.id}](model_cards/{entry.id}/README.md)",
+        entry.summary,
+        entry.tag().task,
+        "<br>".join(w.tag for w in ready) or "-",
+        "<br>".join(human_count(w.params) for w in ready) or "-",
+        "<br>".join(human_bytes(w.bytes) for w in ready) or "-",
+        "<br>".join(metrics_text(w).split(", ")[0] for w in ready) or "-",
+        score,
+        ", ".join(sorted({w.licence for w in ready})) or entry.licence,
+    )
+
+
+def _said(found: dict[str, Any], name: str) -> str:
+    return str(found.get(name, {}).get("verdict", "not run"))
+
+
+def _readme() -> tuple[Path, str, str]:
+    """The README of a checkout, as it is and as it should be.
+
+    Raises:
+        BadInput: if there is none, or it lacks the markers.
+    """
+    path = index.index_path().parent / "README.md"
+    if index.index_path().parent.resolve() == PACKAGE or not path.is_file():
+        raise BadInput("There is no README.md beside the index: this works in a checkout of the zoo only.")
+    text = path.read_text(encoding="utf-8")
+    before, start, rest = text.partition(_START)
+    _, end, after = rest.partition(_END)
+    if not start or not end:
+        raise BadInput(f"{path}: expected the lines {_START} and {_END}, between which the table of methods goes.")
+    return path, text, "\n".join([before + _START, *readme_table(), _END]).replace("\n\n" + _END, "\n" + _END) + after
+
+
+def write_readme() -> list[Path]:
+    """Fill in the README's table; returns its path if that changed anything."""
+    path, _, fresh = _readme()
+    return _replace(path, fresh)
+
+
+def check_readme() -> list[str]:
+    """A problem, if the table is out of date."""
+    _, text, fresh = _readme()
+    return [] if text == fresh else ["README.md: the table of methods is out of date; run: zoo card --all"]
+
+
+# Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def draw(entry: Entry) -> list[Path]:
+    """Draw the real output of the default weights, and the curves of claims that have any.
+
+    Raises:
+        MissingExtra: if there are curves and matplotlib is not installed.
+    """
+    from zoo.card.plots import draw_claims
+
+    folder = evidence.card_folder(entry) / "images"
+    drawn = _draw_output(entry, folder)
+    results: dict[str, Any] = evidence.results_of(entry)
+    return drawn + draw_claims(entry, evidence.claims_of(entry), results, folder)
+
+
+def _draw_output(entry: Entry, folder: Path) -> list[Path]:
+    """`show` of `predict` on the first four test samples of the default data; nothing while there are no weights."""
+    default = entry.weights.get(entry.default or "")
+    if default is None or default.sha256 is None:
+        return []
+    from zoo.store import datamodule, load
+
+    model, data = load(entry.id), datamodule(entry.id)
+    own = model.init_args
+    try:
+        facts = data.facts()
+    except BadInput:
+        return []  # its data are not embedded but must be fetched: its picture is drawn by hand
+    if any(own.get(name, value) != value for name, value in facts.items() if name != "class_names"):
+        return []  # trained on data of another kind than the embedded ones: its picture is drawn by hand
+    samples = _first_samples(data, 4)
+    try:
+        pictures = [model.show(x, found) for x, found in zip(samples, model.predict(samples), strict=True)]
+    except NotImplementedError:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"output-{entry.default}.png"
+    _side_by_side(pictures).save(path, optimize=True)
+    return [path]
+
+
+def _side_by_side(pictures: list[Any], height: int = 240, gap: int = 6) -> Any:
+    """Pictures in a row, brought to one height, with transparent gaps."""
+    from PIL import Image
+
+    scaled = [p.resize((max(1, round(p.width * height / p.height)), height)) for p in pictures]
+    row = Image.new("RGBA", (sum(p.width for p in scaled) + gap * (len(scaled) - 1), height))
+    left = 0
+    for picture in scaled:
+        row.paste(picture, (left, 0))
+        left += picture.width + gap
+    return row
+
+
+def _first_samples(data: Any, count: int) -> list[Any]:
+    """Inputs of `predict`: the images of the first test items, or their first tensors that are no labels."""
+    import torch
+
+    items = [data.split("test")[i] for i in range(count)]
+    if "image" in items[0]:
+        return [item["image"] for item in items]
+    key = next(k for k, v in items[0].items() if isinstance(v, torch.Tensor) and v.ndim and not k.startswith("label"))
+    return [item[key] for item in items]

@@ -1,0 +1,109 @@
+"""Plots of claims: one line per arm, each seed faint and their mean strong. matplotlib comes with the extra `test`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.claims.planning import fingerprint, jobs_of
+from zoo.claims.schema import Claim
+from zoo.errors import require
+from zoo.index import Entry
+from zoo.pictures.palette import CURVES, GREY
+
+__all__ = ["curve_key", "curves_of", "draw_claims"]
+
+Points = list[tuple[float, float]]
+
+
+def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
+    """Which curve belongs to a claim: its metric while validating, else the only one there is.
+
+    Values "X per Y", of separate things, are no course and belong to none.
+    """
+    curves = [name for name in curves if " per " not in name]
+    wanted = claim.metric.replace("test/", "val/", 1)
+    if wanted in curves:
+        return wanted
+    return curves[0] if len(curves) == 1 else None
+
+
+def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, dict[str, list[Points]]]:
+    """Name of the curve, and arm -> one curve per seed; empty where there are none with at least three points."""
+    found: dict[str, list[Points]] = {}
+    name = ""
+    for (arm, _), spec in jobs_of(entry, claim).items():
+        curves = runs.get(fingerprint(spec), {}).get("curves", {})
+        key = curve_key(claim, list(curves))
+        points = [(float(x), float(y)) for x, y in curves.get(key, []) if y is not None] if key else []
+        if len(points) >= 3 and key:
+            name = key
+            found.setdefault(arm, []).append(points)
+    return name, found
+
+
+def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw every claim with curves that has been run."""
+    drawn = []
+    for claim in claims:
+        if results.get("claims", {}).get(claim.id, {}).get("verdict", "not run") == "not run":
+            continue
+        name, curves = curves_of(entry, claim, results["runs"])
+        if curves:
+            path = folder / f"claim-{claim.id}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            across = claim.across or ("epoch" if "/" in name else "")  # studies count what they like
+            draw_curves(curves, name, path, across=across, mark=claim.at)
+            drawn.append(path)
+    return drawn
+
+
+def draw_curves(
+    curves: dict[str, list[Points]], name: str, path: Path, *, across: str = "epoch", mark: float | None = None
+) -> None:
+    """Write one plot with a transparent ground and mid-grey text, readable on light and on dark pages.
+
+    Args:
+        curves: arm -> curves.
+        name: of the vertical axis.
+        path: PNG to write.
+        across: of the horizontal axis, unless `name` says it as "X against Y".
+        mark: share of the horizontal axis that the claim is about.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
+    """
+    require("matplotlib", "test")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (arm, lines) in enumerate(curves.items()):
+        colour = CURVES[i % len(CURVES)]
+        for line in lines if len(lines) > 1 else []:
+            axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=0.8)
+        mean = _mean(lines)
+        axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.8, label=arm)
+    if mark is not None:
+        last = max(x for lines in curves.values() for line in lines for x, _ in line)
+        axes.axvline(mark * last, color=GREY, linewidth=0.8, linestyle=":")
+    axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
+    vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
+    axes.set_xlabel(horizontal or across, color=GREY)
+    axes.set_ylabel(vertical, color=GREY)
+    axes.tick_params(colors=GREY, labelsize=8)
+    axes.margins(x=0.02)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+    figure.savefig(path, transparent=True, metadata={"Software": None})
+
+
+def _mean(lines: list[Points]) -> Points:
+    """Mean over seeds at the points that all of them have."""
+    common = sorted(set.intersection(*({x for x, _ in line} for line in lines)))
+    tables = [dict(line) for line in lines]
+    return [(x, sum(t[x] for t in tables) / len(tables)) for x in common]

@@ -1,0 +1,1 @@
+"""From what users hand over (images, series, tracks) to arrays."""

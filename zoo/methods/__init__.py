@@ -1,0 +1,1 @@
+"""The methods, one folder each; the folder is the id with underscores."""

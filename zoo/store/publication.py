@@ -1,0 +1,193 @@
+"""Publishing the index's own weights, and pinning the commits in the index file without touching the rest of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from zoo.base.format import FORMAT
+from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
+from zoo.files import temporary, versions, write_whole, writing
+from zoo.index import Entry, Weights, index_path, read_index, refresh
+from zoo.index import Pin as Published
+from zoo.store.config import without_downloads
+from zoo.store.hub import Hub
+from zoo.store.reference import Reference, reference_of
+from zoo.store.sources import CONFIG, GOLDEN, MODEL, Row, find, pull_path
+from zoo.store.tensors import check_sha256
+from zoo.store.upload import ensure_tag, files_of, listing, load_back, send
+
+__all__ = ["pin", "publish"]
+
+
+def publish(
+    wanted: list[Reference], namespace: str, hub: Hub, *, private: bool = False, dry_run: bool = False
+) -> list[Row]:
+    """See `zoo.store.publish`."""
+    rows = []
+    for reference in wanted:
+        name, (entry, about) = reference.name, reference.checkpoint
+        if about.sha256 is None:
+            continue
+        repo = f"{namespace}/{entry.id}-{about.tag}"
+        if dry_run:
+            here = "published" if about.hub.repo == repo else "would be published"
+            rows.append(Row(name, repo, True, f"{here}, {about.bytes or 0:,} bytes"))
+            continue
+        try:
+            commit, why = _publish(reference, about.sha256, repo, hub, private=private)
+            pin(Path(entry.source), entry.id, about.tag, repo, commit)
+            rows.append(Row(name, repo, True, f"{why} at {commit[:12]}"))
+        except ZooError as error:  # one failure must not stop the rest
+            rows.append(Row(name, repo, False, str(error)))
+    refresh()
+    return rows
+
+
+def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private: bool) -> tuple[str, str]:
+    """Send one checkpoint unless the Hub has it already; returns its commit and what was done."""
+    entry, about = reference.checkpoint
+    with temporary("zoo-publish-") as place:
+        readme = _card(entry, about, repo)
+        there = _already_there(hub, repo, about, readme)
+        tag = f"sha256-{sha256[:12]}"
+        if there is not None:
+            if there != about.hub.revision:  # an earlier run stopped before it had named, checked and pinned it
+                ensure_tag(hub, repo, tag, there, sha256)
+                load_back(hub, repo, there, sha256)
+            return there, "already there"
+        folder = _stage(reference, sha256, place, hub)
+        files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry) | _eval_results(entry, about)
+        commit = send(hub, repo, files, private=private, tag=tag, message=f"{reference.name} {sha256[:12]}")
+        load_back(hub, repo, commit, sha256)
+        return commit, "published"
+
+
+def _already_there(hub: Hub, repo: str, about: Weights, readme: str) -> str | None:
+    """The commit that holds these weights with this card: the pinned one, else the newest."""
+    data = readme.encode()
+    blob = sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    for revision in [about.hub.revision, None] if about.hub.repo == repo else [None]:
+        try:
+            commit, listed = listing(hub, repo, revision)
+        except (RepositoryNotFound, RevisionNotFound, Unauthorized):
+            continue  # 401 is also the answer for what does not exist; creating it will tell
+        if listed.get(MODEL) == about.sha256 and listed.get("README.md") == blob and {CONFIG, GOLDEN} <= listed.keys():
+            return commit
+    return None
+
+
+def _stage(reference: Reference, sha256: str, folder: Path, hub: Hub) -> Path:
+    """Write the folder of a checkpoint around the very bytes that the index pins."""
+    from zoo.store.build import assemble
+    from zoo.store.folder import config_text, write_golden
+
+    entry, about = reference.checkpoint
+    source = reference.bundled or pull_path(reference, Hub(hub.endpoint, hub.token))
+    check_sha256(source, sha256, size=about.bytes)
+    with writing(folder):
+        (folder / MODEL).write_bytes(source.read_bytes())
+        config: dict[str, Any] = {
+            "format": FORMAT,
+            "zoo": entry.id,
+            "tag": about.tag,
+            "init": {**about.init, **without_downloads(entry.model_class(), about.init)},
+            "facts": about.trained_on,
+            "sha256": {MODEL: sha256},
+            "parent": None,
+            "versions": versions("torch", "lightning"),
+            "metrics": about.metrics,
+            "licence": about.licence,
+        }
+        (folder / CONFIG).write_bytes(config_text(config))
+        # reading it back checks the hash of what was copied
+        write_golden(assemble(find(reference_of(folder), replace(hub, offline=True)), {}), folder / GOLDEN)
+    return folder
+
+
+def _cards(entry: Entry) -> Path | None:
+    """Folder of the entry's card, in a checkout or in the installed package."""
+    for base in (Path(entry.source).parent, index_path().parent):
+        if (base / "model_cards" / entry.id / "README.md").is_file():
+            return base / "model_cards" / entry.id
+    return None
+
+
+def _card(entry: Entry, about: Weights, repo: str) -> str:
+    from zoo.store.folder import card
+
+    if folder := _cards(entry):
+        return (folder / "README.md").read_text(encoding="utf-8")
+    config = {"init": about.init, "metrics": about.metrics, "trained_on": about.trained_on}
+    return card(entry, config, repo.rpartition("/")[2], f"{entry.id}:{about.tag}", about.licence)
+
+
+def _pictures(entry: Entry) -> dict[str, bytes | Path]:
+    folder = _cards(entry)
+    return {k: v for k, v in files_of(folder).items() if k.startswith("images/")} if folder else {}
+
+
+def _eval_results(entry: Entry, about: Weights) -> dict[str, bytes | Path]:
+    """This tag's numbers in the Hub's own format, where `zoo card` wrote them."""
+    folder = _cards(entry)
+    path = folder / ".eval_results" / f"{about.tag}.yaml" if folder else None
+    return {f".eval_results/{path.name}": path} if path is not None and path.is_file() else {}
+
+
+# The index file ---------------------------------------------------------------------------------------------------
+
+
+def pin(path: Path, name: str, tag: str, repo: str, commit: str) -> None:
+    """Write repository and commit into one tag's `hub:` line; every other byte of the file stays.
+
+    Raises:
+        InvalidIndex: if that line cannot be found; the file is unchanged.
+    """
+    old = path.read_text(encoding="utf-8")
+    lines = old.splitlines(keepends=True)
+    start, end = _block(lines, 0, len(lines), name, "")
+    start, end = _block(lines, start, end, "weights")
+    start, end = _block(lines, start, end, tag)
+    text = f'hub: {{repo: {repo}, revision: "{commit}"}}'
+    at = next((i for i in range(start, end) if re.match(r"\s+hub:", lines[i])), None)
+    if at is None:
+        first = next((line for line in lines[start:end] if line.strip()), "")
+        lines.insert(start, first[: len(first) - len(first.lstrip())] + text + "\n")
+    else:
+        changed = re.sub(r"hub:\s*(\{[^}]*\}|null|~)?(?=\s*(#.*)?$)", text, lines[at].rstrip("\n"))
+        lines[at] = changed + "\n"
+    new = "".join(lines)
+    if new != old:
+        _check_and_write(path, new, name, tag, Published(repo, commit))
+
+
+def _block(lines: list[str], start: int, end: int, key: str, indent: str | None = None) -> tuple[int, int]:
+    """Lines of the block below a key."""
+    pattern = re.compile(rf"({r'[ ]+' if indent is None else indent}){re.escape(key)}:\s*(#.*)?$")
+    for i in range(start, end):
+        if found := pattern.match(lines[i].rstrip("\n")):
+            deep = len(found.group(1))
+            for j in range(i + 1, end):
+                body = lines[j].strip()
+                if body and not body.startswith("#") and len(lines[j]) - len(lines[j].lstrip(" ")) <= deep:
+                    return i + 1, j
+            return i + 1, end
+    raise InvalidIndex(
+        f"expected a block {key!r} on lines of its own in the index, found none. Write it so, then publish."
+    )
+
+
+def _check_and_write(path: Path, text: str, name: str, tag: str, published: Published) -> None:
+    """Replace the file if the only thing that changed in what it says is that pin."""
+    before, after = read_index(path), read_index(path, text=text)
+    weights = before[name].weights
+    pinned = {**weights, tag: replace(weights[tag], hub=published)}
+    if after != {**before, name: replace(before[name], weights=pinned)}:
+        raise InvalidIndex(
+            f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
+            "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
+        )
+    write_whole(path, text)

@@ -1,0 +1,160 @@
+"""Which arguments a model gets when recipe, flags, starting weights, a checkpoint and the data all have a say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.errors import InvalidConfig, ZooError
+from zoo.store.hub import Hub
+from zoo.store.reference import Reference, reference_of
+from zoo.store.sources import find
+
+__all__ = [
+    "Source",
+    "apply_checkpoint",
+    "apply_facts",
+    "apply_source",
+    "describe_source",
+    "shapes_differ",
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from and what their module was built with.
+
+    Attributes:
+        name: as given by the user.
+        reference: the name, resolved.
+        id: index id of the method.
+        init: constructor arguments.
+    """
+
+    name: str
+    reference: Reference
+    id: str
+    init: dict[str, Any] = field(default_factory=dict)
+
+
+def describe_source(name: str) -> Source:
+    """Find out whose weights they are and what their module was built with; of tensors nothing is read."""
+    reference = reference_of(name)
+    found = find(reference, Hub(), weights=False)
+    return Source(name, reference, found.entry.id, dict(found.init))
+
+
+def apply_source(
+    model: dict[str, Any],
+    source: Source,
+    *,
+    explicit: Iterable[str],
+    recipe: Mapping[str, Any],
+    shapes_differ: Callable[[str, Any], bool],
+) -> list[str]:
+    """Let the weights' arguments replace those that nobody chose, in place.
+
+    What the recipe sets and the shapes do not depend on (a learning rate) stays: it belongs to the new training.
+
+    Args:
+        model: the model arguments so far.
+        source: the weights.
+        explicit: arguments that the user chose; they stay.
+        recipe: what the recipe says about the model.
+        shapes_differ: whether changing one argument changes the parameters.
+
+    Returns:
+        Lines that say what was taken.
+    """
+    chosen = set(explicit)
+    notes = []
+    for key, value in source.init.items():
+        if key not in model or key in chosen or model[key] == value:
+            continue
+        if key in recipe and not shapes_differ(key, value):
+            continue
+        notes.append(f"{key}={_short(value)} (was {_short(model[key])})")
+        model[key] = value
+    return notes
+
+
+def apply_checkpoint(model: dict[str, Any], saved: Mapping[str, Any], *, explicit: Iterable[str]) -> list[str]:
+    """Let a checkpoint that is resumed decide every argument, in place; return the flags it overrides."""
+    overridden = []
+    for key, value in saved.items():
+        if key not in model:
+            continue
+        if key in set(explicit) and model[key] != value:
+            overridden.append(f"--model.{key} {_short(model[key])} (the checkpoint has {_short(value)})")
+        model[key] = value
+    return overridden
+
+
+def apply_facts(
+    model: dict[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    explicit: Iterable[str],
+    saved_facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fill the arguments that the data decide, in place; return what was filled.
+
+    Raises:
+        InvalidConfig: if the user chose another value.
+    """
+    chosen = set(explicit)
+    filled = {}
+    for key, value in facts.items():
+        if key not in model or value is None:
+            continue
+        value = list(value) if isinstance(value, tuple) else value
+        if key in chosen and model[key] is not None and model[key] != value and model[key] != saved_facts.get(key):
+            raise InvalidConfig(
+                f"--model.{key} {_short(model[key])} contradicts the data, where {key} is {_short(value)}. "
+                f"Leave --model.{key} out (it is taken from the data), or correct the data."
+            )
+        model[key] = value
+        filled[key] = value
+    return filled
+
+
+def check_facts(model: Mapping[str, Any], facts: Mapping[str, Any], source: str) -> str | None:
+    """Compare trained weights with the data they are to be scored on; return a remark about other class names.
+
+    Raises:
+        InvalidConfig: if the number of classes differs: the score would mean nothing.
+    """
+    known, found = model.get("num_classes"), facts.get("num_classes")
+    if known is not None and found is not None and known != found:
+        raise InvalidConfig(
+            f"{source} was trained with num_classes {known}, the data have {found}. "
+            "Give data with the same classes, or fine-tune first: fit --weights " + source
+        )
+    ours, theirs = model.get("class_names"), facts.get("class_names")
+    if ours and theirs and list(ours) != list(theirs):
+        return f"note: the classes of {source} are {_short(list(ours))}, the data call them {_short(list(theirs))}"
+    return None
+
+
+def shapes_differ(model_class: Callable[..., Any], model: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether one argument changes names or shapes of the state dict; True where that cannot be found out."""
+    import torch
+    from lightning.pytorch.utilities.seed import isolate_rng
+
+    def shapes(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        with isolate_rng(), torch.device("meta"):
+            return {name: tuple(t.shape) for name, t in model_class(**arguments).state_dict().items()}
+
+    try:
+        return shapes(model) != shapes({**model, key: value})
+    except ZooError:
+        raise
+    except Exception:  # a constructor that cannot run without real tensors: better the trained value than a wrong one
+        return True
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,384 @@
+"""`ZooCLI`: LightningCLI whose model is completed from weights and data before it is built."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from zoo.errors import InvalidConfig, ZooError, nearest
+from zoo.files import versions
+from zoo.index.recipes import read_recipe, recipe_of, section_of
+from zoo.store.checkpoint import arguments_of, read_checkpoint
+from zoo.training import arguments as weights
+from zoo.training import run_folder as runs
+from zoo.training.request import HEADER, Request, explain
+
+if TYPE_CHECKING:
+    from zoo.index import Entry
+
+__all__ = ["ZooCLI"]
+
+# arguments of Trainer.fit and its siblings: how a command ran, not what was trained
+_METHOD_ARGUMENTS = ("verbose", "weights_only", "return_predictions")
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+class ZooCLI(LightningCLI):
+    """LightningCLI for one method of the index.
+
+    Args:
+        request: the command line.
+        entry: the method, with its tag's overrides applied.
+        tag: whose recipe is the config; None without a recipe.
+        prog: how help and errors call the program.
+    """
+
+    def __init__(self, request: Request, entry: Entry, tag: str | None, prog: str) -> None:
+        self.request, self.entry, self.tag, self.prog = request, entry, tag, prog
+        self.recipe_path = recipe_of(entry, tag)
+        self.recipe = read_recipe(entry, tag)
+        self.facts: dict[str, Any] = {}
+        self.source: weights.Source | None = None
+        self.saved: runs.SaveConfig | None = None
+        self.folder: Path | None = None
+        self.resumed = False
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            entry.model_class(),
+            entry.data_class(),
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={request.command: dict(strict), **strict},
+            args=self._arguments(),
+            # constructor arguments are plain values: checkpoints need no instantiator and hold no class path
+            load_from_checkpoint_support=False,
+        )
+
+    # Parsing ------------------------------------------------------------------------------------------------------
+
+    def _arguments(self) -> list[str]:
+        """Recipe, then the user's files, then flags: the later one wins."""
+        request = self.request
+        files = [*([str(self.recipe_path)] if self.recipe_path else []), *request.configs]
+        words = [request.command]
+        for file in files:
+            words += ["--config", file]
+        words += ["--zoo", request.zoo or self.entry.id]
+        for flag in ("weights", "ckpt_path"):
+            if getattr(request, flag) is not None:
+                words += [f"--{flag}", getattr(request, flag)]
+        return [*words, *request.flags, *([request.help] if request.help else [])]
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the one asked for: each costs a parser with all of the Trainer's flags."""
+        return {self.request.command: LightningCLI.subcommands()[self.request.command]}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data; the latter two are built here, in `instantiate_classes`."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        for section, cls in (("model", self._model_class), ("data", self._datamodule_class)):
+            parser.add_class_arguments(cls, section, fail_untyped=False, instantiate=False, sub_configs=True)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The keys of recipes and saved configs that Lightning does not know."""
+        shown = {"zoo": "method and tag, whose recipe is the config", "weights": "weights to start from"}
+        for key in HEADER:
+            kind: Any = str | None if key in shown else object
+            parser.add_argument(f"--{key}", type=kind, default=None, help=shown.get(key, argparse.SUPPRESS))
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a mistake becomes one line with the nearest flag."""
+        try:
+            if self.request.help:
+                self._show_help(parser, args)
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise explain(str(error), self._flags(), self.prog, self.request) from error
+        self._own = self.config[self.request.command]
+        if "root" in self.request.explicit_data and "format" not in self.request.explicit_data:
+            # the recipe's format is that of its own data
+            default = self._subcommand_parsers[self.request.command].get_defaults().data
+            if "format" in default:
+                self._own.data["format"] = default["format"]
+        if self.request.command != "fit":
+            # scoring is about the published or given weights, not about those that training would start from
+            for key in ("weights", "ckpt_path"):
+                value = getattr(self.request, key)
+                self._own[key] = None if value == "null" else value
+
+    def _flags(self) -> list[str]:
+        parser = self._subcommand_parsers[self.request.command]
+        return [s for action in parser._actions for s in action.option_strings if s.startswith("--") and "+" not in s]
+
+    def _show_help(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        zoo, command, prog = self.request.zoo, self.request.command, self.prog
+        if "--help-all" in args:
+            parser.parse_args([a if a != "--help-all" else "--help" for a in args])
+        print(f"{self.entry.id}: {self.entry.summary}\n\nexamples:")
+        print(f"  {prog} {command} --zoo {zoo} --data.root DIR")
+        print(f"  {prog} {command} --zoo {zoo} --data.batch_size 16 --trainer.devices 2 --trainer.strategy ddp")
+        print(f"  {prog} {command} --zoo {zoo} --print_config")
+        inner = self._subcommand_parsers[command]
+        for section, title in (("model", "the model"), ("data", "the data")):
+            print(f"\n{title}:")
+            print("\n".join(_flag_lines(inner, f"--{section}.")))
+        names = [f for f in self._flags() if f.startswith("--trainer.") and not f.endswith(".help")]
+        print("\nthe Trainer (as in Lightning's documentation):")
+        print(textwrap.fill(", ".join(names), 110, initial_indent="  ", subsequent_indent="  "))
+        print(
+            f"\nfurther: --seed_everything, --optimizer, --lr_scheduler. {prog} --help explains --weights, --ckpt_path"
+        )
+        print(f"and --config; every flag in full: {prog} {command} --zoo {zoo} --help-all")
+        raise SystemExit(0)
+
+    # Checkpoints and weights --------------------------------------------------------------------------------------
+
+    def _parse_ckpt_path(self) -> None:
+        """Find `last`, read the checkpoint's own arguments and tell which flags they override."""
+        config = self._own
+        if config.get("weights_only") is None:
+            config["weights_only"] = True
+        path = config.get("ckpt_path")
+        if path == "last":
+            found = runs.last_checkpoint(self._run_root())
+            if found is not None:
+                path = config["ckpt_path"] = str(found)
+                _say(f"ckpt_path last is {found}")
+        if path is not None and (Path(path) / "config.json").is_file():
+            raise InvalidConfig(f"{path} is a folder of weights, not a checkpoint to resume: use --weights {path}.")
+        if path is not None and (Path(path).suffix == ".ckpt" or Path(path).is_file()):
+            self._read_ckpt(path)
+
+    def _read_ckpt(self, path: str) -> None:
+        checkpoint = read_checkpoint(path, tensors=False)
+        self.resumed = True
+        saved = checkpoint.get("zoo") or {}
+        if saved.get("id") not in (None, self.entry.id):
+            raise InvalidConfig(f"{path} holds {saved['id']}, not {self.entry.id}: give --zoo {saved['id']}.")
+        model = self._own.model.as_dict()
+        lost = weights.apply_checkpoint(model, arguments_of(checkpoint), explicit=self.request.explicit)
+        self._set_model(model)
+        for flag in lost:
+            _say(f"note: --ckpt_path overrides {flag}; to start anew from these weights use --weights")
+
+    def _run_root(self) -> Path:
+        folder = self._own.trainer.default_root_dir or runs.RUNS
+        return Path(folder) / (f"{self.entry.id}-{self.tag}" if self.tag else self.entry.id)
+
+    def _set_model(self, model: dict[str, Any]) -> None:
+        for key, value in model.items():
+            self._own.model[key] = value
+
+    # Building -----------------------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """Data first: they say how many classes the model has."""
+        config = self._own
+        self.datamodule = self._datamodule_class(**config.data.as_dict())
+        self._complete_model()
+        self.model = self._build_model(config.model.as_dict())
+        if self.source is not None:
+            self._load_weights()
+        parser: Any = self.parser
+        try:
+            # `instantiate_classes` is the name in older releases of the parser
+            self.config_init = getattr(parser, "instantiate", parser.instantiate_classes)(self.config)
+            self._refuse_optimizer()
+            self._add_configure_optimizers_method_to_model(self.subcommand)
+            self.trainer = self.instantiate_trainer()
+        except (MisconfigurationException, ValueError) as error:
+            if self.folder is not None:
+                runs.give_back(self.folder)
+            raise self._explained(error) from error
+
+    def _build_model(self, arguments: dict[str, Any]) -> LightningModule:
+        try:
+            return self._model_class(**arguments)
+        except (ValueError, TypeError, LookupError) as error:
+            if isinstance(error, ZooError):
+                raise
+            raise InvalidConfig(
+                f"{self.entry.id} cannot be built with these --model settings: {type(error).__name__}: {error}. "
+                f"See {self.prog} {self.subcommand} --zoo {self.request.zoo} --help, or --debug for the traceback."
+            ) from error
+
+    def _explained(self, error: Exception) -> InvalidConfig:
+        """A complaint of the Trainer or of a class as one line."""
+        text = " ".join(str(error).split())
+        if match := re.search(r"invalid strategy name: `strategy='([^']*)'`", text):
+            known = StrategyRegistry.available_strategies()
+            text = f"--trainer.strategy: there is no strategy {match.group(1)!r}.{nearest(match.group(1), known)}"
+        return InvalidConfig(f"{text} Help: {self.prog} {self.subcommand} --zoo {self.request.zoo} --help")
+
+    def _complete_model(self) -> None:
+        """Arguments from the starting weights, then from the data."""
+        config, request = self._own, self.request
+        model = config.model.as_dict()
+        resumed = self.resumed
+        scoring = request.command != "fit"
+        name = config.get("weights")
+        if scoring and name is None and not resumed:
+            name = self._published()
+        facts = self._data_facts()
+        if name is not None and not resumed:
+            self.source = weights.describe_source(name)
+            self._check_method(self.source)
+            self._apply_source(model, scoring, () if scoring else facts)
+        if scoring or resumed:
+            what = config.get("ckpt_path") if resumed else name
+            remark = weights.check_facts(model, facts, str(what))
+            if remark:
+                _say(remark)
+        else:
+            self.facts = weights.apply_facts(model, facts, explicit=request.explicit, saved_facts=request.saved_facts)
+        self._set_model(model)
+
+    def _data_facts(self) -> dict[str, Any]:
+        assert isinstance(self.datamodule, LightningDataModule)
+        facts: Callable[[], dict[str, Any]] | None = getattr(self.datamodule, "facts", None)
+        return facts() if facts is not None else {}
+
+    def _apply_source(self, model: dict[str, Any], scoring: bool, decided: Iterable[str]) -> None:
+        assert self.source is not None
+        recipe = {} if scoring else section_of(self.recipe, "model")
+        notes = weights.apply_source(
+            model,
+            self.source,
+            explicit={*self.request.explicit, *decided},
+            recipe=recipe,
+            shapes_differ=lambda key, value: weights.shapes_differ(self._model_class, model, key, value),
+        )
+        if notes and not scoring:
+            _say(f"from the weights {self.source.name}: {', '.join(notes)}")
+
+    def _published(self) -> str:
+        if self.tag is None:
+            raise InvalidConfig(
+                f"{self.entry.id} has no published weights to {self.request.command}. "
+                "Give --weights FOLDER|CKPT or --ckpt_path FILE."
+            )
+        return f"{self.entry.id}:{self.tag}"
+
+    def _check_method(self, source: weights.Source) -> None:
+        if source.id != self.entry.id:
+            raise InvalidConfig(
+                f"--weights {source.name} belongs to {source.id}, but the model is {self.entry.id}. "
+                f"Give weights of {self.entry.id}, or --zoo {source.id}."
+            )
+
+    def _load_weights(self) -> None:
+        from zoo import store
+
+        assert self.source is not None
+        report = store.load_into(self.model, self.source.reference)
+        _say(str(report))
+
+    def _refuse_optimizer(self) -> None:
+        if self._own.get("optimizer") is not None and not self.model.automatic_optimization:
+            raise InvalidConfig(
+                f"{self.entry.id} steps its own optimisers: --optimizer and --lr_scheduler cannot replace them. "
+                f"Its settings are --model flags: {self.prog} {self.subcommand} --zoo {self.request.zoo} --help"
+            )
+
+    # Running ------------------------------------------------------------------------------------------------------
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add run folder, loggers, checkpoints and the saved config where recipe and flags leave them open."""
+        given = config.get("callbacks") or []
+        given = [*(given if isinstance(given, list) else [given]), *callbacks]
+        if config.get("enable_progress_bar") is None:
+            config["enable_progress_bar"] = runs.has_terminal() or any(isinstance(c, ProgressBar) for c in given)
+        if config.get("fast_dev_run"):
+            # Lightning keeps given ModelCheckpoints, which would write into the current folder
+            given = [c for c in given if not isinstance(c, ModelCheckpoint)]
+            config["enable_checkpointing"] = False
+        else:
+            self._prepare_folder(config)
+            self.saved = runs.SaveConfig(self.dump)
+            given.append(self.saved)
+            if self.subcommand == "predict":
+                given.append(runs.PredictionFiles())
+        given += runs.default_callbacks(
+            str(self.subcommand),
+            self.model,
+            given,
+            checkpoints=config.get("enable_checkpointing") is not False,
+            bar=config["enable_progress_bar"],
+        )
+        return self.trainer_class(**{**config, "callbacks": given})
+
+    def _prepare_folder(self, config: dict[str, Any]) -> None:
+        root = self._run_root()
+        logger = config.get("logger")
+        if logger is not None and not isinstance(logger, bool):
+            config["default_root_dir"] = str(root)
+            return
+        folder = self.folder = runs.claim_folder(root)
+        config["default_root_dir"] = str(folder)
+        if logger is not False:
+            config["logger"] = runs.default_loggers(folder)
+
+    def dump(self) -> str:
+        """The resolved config as YAML that `--config` reads back."""
+        parser = self._subcommand_parsers[self.request.command]
+        found = yaml.safe_load(_dump(parser, self._own))
+        header = {"zoo": found.get("zoo"), "command": self.request.command, "weights": found.get("weights")}
+        header["facts"] = self.facts
+        body = {k: v for k, v in found.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
+        kept = {k: v for k, v in {**header, **body}.items() if v is not None}
+        made_with = "# lightning-method-zoo {zoo}, python {python}\n".format_map(versions())
+        return made_with + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "predict":
+            self.config_init[subcommand]["return_predictions"] = False
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise self._explained(error) from error
+        if self.trainer.is_global_zero:
+            runs.write_result(subcommand, self.trainer, self.folder, chosen_on_validation=self._selects())
+            words = runs.last_words(subcommand, self.trainer, self.request.zoo or self.entry.id, self.saved, self.prog)
+            print("\n".join(["", *words]), flush=True)
+
+    def _selects(self) -> bool:
+        """Whether the recipe chooses its checkpoint on validation data."""
+        given = self._own.trainer.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        return any((c.get("init_args") or {}).get("monitor") and "Checkpoint" in c.get("class_path", "") for c in given)
+
+
+def _flag_lines(parser: LightningArgumentParser, prefix: str) -> list[str]:
+    """One line per flag: name, what it is, default."""
+    lines = []
+    for action in parser._actions:
+        flag = next((s for s in action.option_strings if s.startswith(prefix) and not s.endswith((".help", "+"))), None)
+        if flag is not None:
+            text = " ".join(str(action.help or "").split()).removesuffix(".")
+            default = "null" if action.default is None else action.default
+            lines.append(f"  {flag:<30} {text}{' ' if text else ''}(default: {default})")
+    return lines
+
+
+def _dump(parser: LightningArgumentParser, config: Any) -> str:
+    """Everything, nulls included; the argument was renamed in the parser's release 4.49."""
+    import jsonargparse
+
+    version = tuple(int(part) for part in re.findall(r"\d+", jsonargparse.__version__)[:2])
+    return parser.dump(config, **{"skip_unset" if version >= (4, 49) else "skip_none": False})

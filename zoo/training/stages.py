@@ -1,0 +1,99 @@
+"""Recipes with `after: [tag, ...]`: train the stages that have no weights yet, and use what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import InvalidConfig
+from zoo.index.recipes import section_of, stages_of
+from zoo.training.request import Request
+
+if TYPE_CHECKING:
+    from zoo.index import Entry
+
+__all__ = ["RESULT", "prepare", "stage_result"]
+
+RESULT = "result.json"
+"""Written into the run's folder when `fit` has ended: a run that was killed has none."""
+
+_HOW = ("accelerator", "devices", "num_nodes", "strategy", "precision", "default_root_dir")
+_FORWARDED = (*(f"trainer.{name}" for name in _HOW), "data.root")  # how to train, and on what
+
+
+def stage_result(root: Path) -> str | None:
+    """The checkpoint of the newest finished run in `root`."""
+    found = sorted(root.glob(f"version_*/{RESULT}"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for file in found:
+        chosen = json.loads(file.read_text(encoding="utf-8")).get("checkpoint")
+        if chosen and Path(chosen).is_file():
+            return str(chosen)
+    return None
+
+
+def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str, str]:
+    """Make sure that every stage exists; return where the references `id:tag` to freshly trained ones now point.
+
+    Raises:
+        InvalidConfig: if a stage is missing and several processes were started together, or its training failed.
+    """
+    found: dict[str, str] = {}
+    for tag in stages_of(recipe):
+        name = f"{entry.id}:{tag}"
+        if tag not in entry.weights:
+            raise InvalidConfig(f"The recipe of {request.zoo} comes after {name}, which is not in the index.")
+        if entry.weights[tag].sha256 is not None or _replaced_by_user(request, recipe, name):
+            continue
+        root = Path(_flag(request, "--trainer.default_root_dir") or "runs") / f"{entry.id}-{tag}"
+        checkpoint = stage_result(root)
+        if checkpoint is None:
+            _train(name, request)
+            checkpoint = stage_result(root)
+        if checkpoint is None:
+            raise InvalidConfig(f"Training {name} left no checkpoint in {root}: run it alone with zoo train {name}.")
+        found[name] = checkpoint
+    return found
+
+
+def replaced(recipe: dict[str, Any], found: dict[str, str]) -> list[str]:
+    """Flags that point references of the recipe to the checkpoints of the stages."""
+    return [f"--{section}.{key}={found[name]}" for section, key, name in _references(recipe) if name in found]
+
+
+def _references(recipe: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Section, key and value of the settings that are texts, `id:tag` among them."""
+    sections = [(name, section_of(recipe, name)) for name in ("model", "data")]
+    return [(name, key, v) for name, values in sections for key, v in values.items() if isinstance(v, str)]
+
+
+def _replaced_by_user(request: Request, recipe: dict[str, Any], name: str) -> bool:
+    """Whether the recipe refers to a stage, and the user has put something else everywhere in its place."""
+    chosen = {"model": request.explicit, "data": request.explicit_data}
+    places = [key in chosen[section] for section, key, value in _references(recipe) if value == name]
+    places += [request.weights is not None] if recipe.get("weights") == name else []
+    return bool(places) and all(places)
+
+
+def _flag(request: Request, name: str) -> str | None:
+    words = [w for flag in request.flags for w in flag.split("=", 1)]
+    return words[words.index(name) + 1] if name in words[:-1] else None
+
+
+def _train(name: str, request: Request) -> None:
+    """Run a stage in a process of its own: its DDP children are started with that process's words."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise InvalidConfig(f"{request.zoo} needs {name}, which is not trained yet. Train it first: zoo train {name}")
+    print(f"{request.zoo} comes after {name}: training that first", flush=True)
+    words = []
+    for part in _FORWARDED:
+        value = _flag(request, f"--{part}")
+        words += [f"--{part}={value}"] if value is not None else []
+    done = subprocess.run([sys.executable, "-m", "zoo", "train", name, *words], check=False)
+    if done.returncode:
+        raise InvalidConfig(
+            f"Training {name}, which {request.zoo} comes after, failed with exit code {done.returncode}."
+        )
