@@ -17,6 +17,7 @@ from torch import Tensor
 import zoo
 from datamodules.steel import SteelStripDataModule
 from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra, UnknownName
+from zoo.methods.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
 from zoo.methods.steel_roughness.networks import PatchTransformer, SpectrogramCNN
 from zoo.methods.steel_roughness.regressor import Sections
 from zoo.methods.steel_roughness.scores import (
@@ -27,7 +28,6 @@ from zoo.methods.steel_roughness.scores import (
     to_value,
 )
 from zoo.methods.steel_roughness.trees import Trees, section_statistics
-from zoo.methods.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
 
 SMALL = {"length": 64, "cutoff_mm": 0.25, "n_coils": 20, "val_coils": 12, "test_coils": 12, "sections_per_coil": 5}
 SIZES: dict[str, dict[str, Any]] = {

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.inputs.frames import frame_numbers, is_frame, is_number
 from datamodules.steel.check import signal_problem
 from zoo.errors import BadInput
+from zoo.inputs.frames import frame_numbers, is_frame, is_number
 
 __all__ = ["read_section", "training_items"]
 

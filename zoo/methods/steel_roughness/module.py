@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from zoo import checks
-from zoo.base.series import SeriesModel
 from zoo.base import RoundModule, Scores
+from zoo.base.series import SeriesModel
 from zoo.errors import BadData, BadInput, InvalidConfig
 from zoo.methods.steel_roughness.closed_form import ClosedForm, reflected_slope
 from zoo.methods.steel_roughness.ensemble import Networks, Pretraining

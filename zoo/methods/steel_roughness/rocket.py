@@ -9,10 +9,10 @@ from lightning import LightningModule
 from torch import Tensor
 
 from zoo.base import AssignOptimizer
+from zoo.methods.steel_roughness.regressor import Gather, Regressor, Sections, Sum, huber
 from zoo.nn.ridge import Ridge, RidgeHead
 from zoo.nn.rocket import Rocket as Kernels
 from zoo.nn.rocket import RocketTuner
-from zoo.methods.steel_roughness.regressor import Gather, Regressor, Sections, Sum, huber
 
 __all__ = ["Rocket"]
 
