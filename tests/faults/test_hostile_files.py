@@ -20,7 +20,7 @@ from safetensors.torch import save as to_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-import zoo_toys as toys
+from toys import hub as toys
 
 import zoo
 from zoo import errors, index
