@@ -20,8 +20,8 @@ from safetensors.torch import save as to_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-import cli_toys
-import zoo_toys as toys
+from toys import cli as cli_toys
+from toys import hub as toys
 
 import zoo
 from zoo import errors, index, training

@@ -162,7 +162,8 @@ class SoftRocket(SeriesModel, RoundModule):
     # Gradients ----------------------------------------------------------------------------------------------------
 
     def begin_tuning(self) -> None:
-        """Let the head give logits itself, or note the unit of the values' errors."""
+        """Let the head give logits itself, or note the unit of the values' errors; drop sums over old features."""
+        self.ridge.clear()
         if self.classifies:
             self.head.weight.mul_(self.temperature)
             self.head.bias.mul_(self.temperature)

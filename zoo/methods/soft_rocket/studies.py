@@ -18,7 +18,7 @@ from zoo.nn.rocket import Kernels, Rocket, standardise_series
 from zoo.studies import Outcome, study
 
 _FIELDS = ("weights", "lengths", "biases", "dilations", "paddings", "channel_counts", "channels")
-_AEON = "tests/methods/oracles/rocket_aeon.npz"
+_AEON = "tests/nn/oracles/rocket_aeon.npz"
 _UCR = "benchmarks/results/rocket_ucr_aeon{}.json"
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 

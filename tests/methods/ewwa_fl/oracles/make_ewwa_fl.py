@@ -3,7 +3,7 @@
 Written from the equations of the paper (softmax shares, moments per client) and of the authors' code (logarithmic
 shares, one pair of moments that every client moves in turn). Uses nothing but the standard library, no code of the zoo.
 
-    python tests/methods/oracles/make_ewwa_fl.py      writes ewwa_fl.json beside this file
+    python tests/methods/ewwa_fl/oracles/make_ewwa_fl.py      writes ewwa_fl.json beside this file
 """
 
 from __future__ import annotations

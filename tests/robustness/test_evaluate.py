@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_toys import DigitData, DigitNet, DigitSet, accuracy, data, register_digits, trained
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from toys.attacks import DigitData, DigitNet, DigitSet, accuracy, data, register_digits, trained
 
 import zoo
 from zoo.cli import main

@@ -129,6 +129,26 @@ def test_patience_ends_the_run() -> None:
     assert model.tuner.stage == "done"
 
 
+def test_the_head_is_solved_again_for_the_tuned_kernels_where_only_sums_are_kept() -> None:
+    class Solved(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.is_last_batch and trainer.current_epoch == 3:
+                self.weight = module.head.weight.detach().clone()
+                with torch.no_grad():
+                    self.features = module.features(batch["series"])
+                    self.targets = module.targets_of(batch)
+
+    module = data(batch_size=12)
+    train: Any = module.split("train")
+    batch = module.collate([train[i] for i in range(len(train))])
+    model = SoftRocket(3, **SMALL, pooling="soft", most_rows=0, tune_epochs=2, lr_kernels=0.05)
+    solved = Solved()
+    fit(model, module, epochs=4, callbacks=[solved])
+    ridge = Ridge(model.rocket.num_features, 3, most_rows=0)
+    ridge.add(solved.features, solved.targets, batch["index"])
+    torch.testing.assert_close(solved.weight, ridge.solve().weight.float(), atol=1e-4, rtol=1e-2)
+
+
 def test_the_anchor_holds_kernels_back() -> None:
     def distance(anchor: float) -> float:
         model = SoftRocket(3, **SMALL, pooling="soft", tune_epochs=2, lr_kernels=1e-2, anchor=anchor)

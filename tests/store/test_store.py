@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).parent / "hub"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-import zoo_toys as toys
+from toys import hub as toys
 
 import zoo
 from zoo import errors, index
@@ -434,7 +434,7 @@ def test_datamodule(toy: Path, tmp_path: Path) -> None:
         zoo.datamodule("toy-net", bach_size=5)
     recipe = tmp_path / "recipes" / "toy-net" / "planned.yaml"
     recipe.parent.mkdir(parents=True)
-    for text in ("data: {size: 99, batch_size: 7}", "data: {class_path: zoo_toys.ToyData, init_args: {size: 99}}"):
+    for text in ("data: {size: 99, batch_size: 7}", "data: {class_path: toys.hub.ToyData, init_args: {size: 99}}"):
         recipe.write_text(f"zoo: toy-net:planned\n{text}\n")
         data = zoo.datamodule("toy-net:planned", batch_size=3)
         assert (data.size, data.batch_size, data.root) == (99, 3, None)

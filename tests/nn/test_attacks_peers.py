@@ -13,9 +13,9 @@ import foolbox
 import numpy as np
 import pytest
 import torch
-from attack_toys import accuracy, data, trained
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
+from toys.attacks import accuracy, data, trained
 
 from zoo.nn.attacks import apgd, apgd_targeted, fgsm, pgd, square
 

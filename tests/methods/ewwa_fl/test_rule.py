@@ -13,7 +13,7 @@ import pytest
 import torch
 from federated import rank_rules
 from federated.rule_contract import RuleContract
-from federated.rule_toys import cohort, context, network, rounds
+from toys.rules import cohort, context, network, rounds
 
 from zoo.errors import BadInput
 from zoo.federated.rules import ClientUpdate, RoundContext, Rule, StateDict, create_rule

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from claims_toys import BRANCHED, PAIR, make_entry, runs_with, write_claims
+from toys.claims import BRANCHED, PAIR, make_entry, runs_with, write_claims
 
 from zoo import claims, index
 from zoo.claims import code as _claims_code
@@ -17,6 +17,7 @@ from zoo.claims import planning as _claims_plan
 from zoo.claims.judging import judge
 from zoo.claims.results import read_results, round_values, write_results
 from zoo.errors import BadInput, FormatTooNew, UnknownName
+from zoo.index import recipes
 
 
 @pytest.fixture
@@ -271,8 +272,8 @@ def test_a_recipe_is_parsed_once_until_its_file_changes(
     entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: list[Path] = []
-    read = _claims_plan.read_config
-    monkeypatch.setattr(_claims_plan, "read_config", lambda path: parsed.append(path) or read(path))
+    read = recipes.read_sections
+    monkeypatch.setattr(recipes, "read_sections", lambda path, where: parsed.append(path) or read(path, where))
     recipe = tmp_path / "recipes" / "toy-net" / "ten-n.yaml"
     recipe.write_text(recipe.read_text() + "# not in any cache yet\n")
     found = write_claims(entry, PAIR)

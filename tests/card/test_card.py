@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 import yaml
 from PIL import Image
+from toys import cli as cli_toys
 
 from zoo import card, claims, cli, index
 from zoo.card import text as _card_text

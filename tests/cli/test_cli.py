@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import cli as cli_toys
 
 import zoo
 from zoo import cli, index, store
@@ -121,7 +121,7 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_listing_imports_no_torch() -> None:
     code = "import sys; from zoo.cli import main; main(['list']); main(['--help']); assert 'torch' not in sys.modules"
-    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, stdout=subprocess.DEVNULL, timeout=60)
 
 

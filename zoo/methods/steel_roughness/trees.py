@@ -1,132 +1,17 @@
-"""Regressors that are fitted once instead of trained: the physical closed form and gradient-boosted trees.
-
-Each maps signals to scores (B, T), logarithms of the roughness; `collect` takes in a batch, `solve` returns the new
-buffers. What they gather is small: sums for the closed form, a table of statistics for the trees.
-"""
+"""Gradient-boosted trees as a regressor: XGBoost grows them, tensors hold and evaluate them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import require
+from zoo.methods.steel_roughness.regressor import Gather, Regressor, Sections, Sum
 
-__all__ = ["ClosedForm", "Fit", "Trees", "reflected_slope", "section_statistics"]
-
-Gather = Callable[[Any], list[Any]]
-Sum = Callable[[Tensor], Tensor]
-
-
-class Fit(nn.Module):
-    """Base: a regressor with buffers that one pass over the data determines."""
-
-    standardised = False
-    """Whether it reads signals standardised per channel, and gives standardised scores."""
-
-    def collect(self, signal: Tensor, score: Tensor, index: Tensor) -> None:
-        """Take in a batch: signals (B, C, L), scores (B, T), positions in the data set (B,)."""
-        raise NotImplementedError
-
-    def solve(self, total: Sum, gather: Gather) -> dict[str, Tensor]:
-        """Buffers by name, equal on all ranks; forget what was collected.
-
-        Args:
-            total: sum over the ranks.
-            gather: values of all ranks.
-        """
-        raise NotImplementedError
-
-    def collected(self) -> dict[str, Any]:
-        """What was taken in so far."""
-        raise NotImplementedError
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        raise NotImplementedError
-
-
-# The instrument's way ---------------------------------------------------------------------------------------------
-
-
-def reflected_slope(signal: Tensor, angles: Tensor, aperture: float) -> Tensor:
-    """Root mean square slope of the facets, in degrees, from the width of the reflected lobe.
-
-        w^2 = mean_t v(t) + var_t mu(t) - aperture^2,  slope = w / 2
-
-    where mu and v are mean and variance of the detectors' angles, weighted by their intensities less the background.
-
-    Args:
-        signal: intensities (B, C, L).
-        angles: of the detectors in degrees, (C,).
-        aperture: standard deviation of a detector's acceptance in degrees.
-
-    Returns:
-        (B,), at least 0.1.
-    """
-    light = signal - signal.amin((1, 2), keepdim=True)  # the least light anywhere in the section is background
-    total = light.sum(1).clamp(min=1e-6)
-    mean = (light * angles[:, None]).sum(1) / total
-    variance = (light * (angles[:, None] - mean[:, None]).square()).sum(1) / total
-    width = variance.mean(1) + mean.var(1, unbiased=False) - aperture**2
-    return width.clamp(min=0.04).sqrt() / 2
-
-
-class ClosedForm(Fit):
-    """log Ra = a log(slope) + b: two fitted numbers for each parameter, no more.
-
-    Args:
-        channels: C, detectors evenly from -span to span degrees.
-        targets: T.
-        span: of the outer detectors.
-        aperture: standard deviation of a detector's acceptance in degrees.
-    """
-
-    def __init__(self, channels: int, targets: int, span: float = 21.0, aperture: float = 3.0) -> None:
-        super().__init__()
-        self.aperture = aperture
-        self.register_buffer("angles", torch.linspace(-span, span, channels), persistent=False)
-        self.register_buffer("coefficients", torch.zeros(targets, 2))
-        self.angles: Tensor
-        self.coefficients: Tensor
-        self._clear()
-
-    def _clear(self) -> None:
-        self._gram = torch.zeros(2, 2, dtype=torch.float64)
-        self._moment = torch.zeros(2, len(self.coefficients), dtype=torch.float64)
-
-    def forward(self, signal: Tensor) -> Tensor:
-        """Scores (B, T)."""
-        slope = reflected_slope(signal, self.angles, self.aperture).log()[:, None]
-        return slope * self.coefficients[:, 0] + self.coefficients[:, 1]
-
-    def collect(self, signal: Tensor, score: Tensor, index: Tensor) -> None:
-        """Add to the normal equations."""
-        slope = reflected_slope(signal, self.angles, self.aperture).double().log()
-        row = torch.stack([slope, torch.ones_like(slope)], 1)
-        self._gram = self._gram.to(row.device) + row.T @ row
-        self._moment = self._moment.to(row.device) + row.T @ score.double()
-
-    def solve(self, total: Sum, gather: Gather) -> dict[str, Tensor]:
-        """Least squares; the tiny ridge keeps one section alone from dividing by zero."""
-        gram, moment = total(self._gram), total(self._moment)
-        self._clear()
-        eye = torch.eye(2, dtype=gram.dtype, device=gram.device)
-        return {"coefficients": torch.linalg.solve(gram + 1e-9 * gram.trace() * eye, moment).T.float()}
-
-    def collected(self) -> dict[str, Any]:
-        """The sums so far."""
-        return {"gram": self._gram, "moment": self._moment}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._gram, self._moment = state["gram"], state["moment"]
-
-
-# Trees ------------------------------------------------------------------------------------------------------------
+__all__ = ["Trees", "section_statistics"]
 
 
 def section_statistics(signal: Tensor) -> Tensor:
@@ -148,7 +33,7 @@ def section_statistics(signal: Tensor) -> Tensor:
     return torch.cat([mean.squeeze(2), variance.sqrt(), *lags, *ranks], 1)
 
 
-class Trees(Fit):
+class Trees(Regressor):
     """Gradient-boosted trees on statistics of the signal; XGBoost grows them, tensors hold and evaluate them.
 
     So the weights are ordinary numbers, and predicting needs no XGBoost.
@@ -161,7 +46,7 @@ class Trees(Fit):
         seed: of the subsampling.
     """
 
-    standardised = True
+    least_length = 5  # for the lag-4 correlation
 
     def __init__(self, targets: int, rounds: int, depth: int, rate: float, seed: int = 0) -> None:
         super().__init__()
@@ -174,7 +59,7 @@ class Trees(Fit):
         self.trees.register_buffer("leaf", nodes.clone())
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, signal: Tensor) -> Tensor:
+    def forward(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
         """Scores (B, T): each tree is descended by all sections at once."""
         rows = section_statistics(signal)
         held: Any = self.trees
@@ -191,9 +76,11 @@ class Trees(Fit):
             at = both.gather(3, right)
         return of(held.leaf).sum((2, 3))
 
-    def collect(self, signal: Tensor, score: Tensor, index: Tensor) -> None:
+    def collect(self, sections: Sections) -> None:
         """Keep the statistics of each section."""
-        self._seen.append((index.cpu(), section_statistics(signal).float().cpu(), score.float().cpu()))
+        assert sections.wanted is not None
+        rows = section_statistics(sections.signal).float().cpu()
+        self._seen.append((sections.index.cpu(), rows, sections.wanted.float().cpu()))
 
     def solve(self, total: Sum, gather: Gather) -> dict[str, Tensor]:
         """Grow the trees; every rank grows the same ones from the statistics of all."""
@@ -229,7 +116,7 @@ class Trees(Fit):
         return {"seen": [list(part) for part in self._seen]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Take back what `collected` returned."""
         self._seen = [(part[0], part[1], part[2]) for part in state["seen"]]
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 import torch
 import yaml
+from toys import cli as cli_toys
 
 import zoo
 from zoo import index, training
@@ -23,15 +21,6 @@ from zoo.training import request as args
 from zoo.training import stages
 
 QUIET = ["--trainer.max_epochs", "1"]
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An empty folder and the toy in the index."""
-    monkeypatch.chdir(tmp_path)
-    cli_toys.register(tmp_path)
-    yield tmp_path
-    index._registered.pop("toy-net", None)
 
 
 @pytest.fixture
@@ -446,46 +435,3 @@ def test_two_forked_processes_share_one_run_folder(place: Path, capsys: pytest.C
     assert [p.name for p in (place / "runs" / "toy-net-ten-n").iterdir()] == ["version_0"]
     assert capsys.readouterr().out.count("load it") == 1
     assert (place / "runs" / "toy-net-ten-n" / "version_0" / "checkpoints" / "last.ckpt").is_file()
-
-
-# Processes --------------------------------------------------------------------------------------------------------
-
-
-def _script(place: Path, *words: str) -> subprocess.Popen[str]:
-    tests = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tests / "cli_toys.py"), *words]
-    return subprocess.Popen(
-        command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-
-
-@pytest.mark.slow
-def test_ddp_from_a_script(place: Path) -> None:
-    """Two processes: Lightning starts the script again with the words of sys.argv."""
-    run = _script(place, "fit", "--zoo", "toy-net:ten-s", "--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET)
-    out, _ = run.communicate(timeout=240)
-    assert run.returncode == 0, out
-    assert "MEMBER: 2/2" in out
-    assert [p.name for p in (place / "runs" / "toy-net-ten-s").iterdir()] == ["version_0"]
-    config = yaml.safe_load((place / "runs" / "toy-net-ten-s" / "version_0" / "config.yaml").read_text())
-    assert int(config["trainer"]["devices"]) == 2
-    assert out.count("load it") == 1
-
-
-@pytest.mark.slow
-def test_killed_run_leaves_nothing_in_the_way(place: Path) -> None:
-    """kill -9 in the middle; the next run starts in a folder of its own, and `last` can be resumed."""
-    run = _script(place, "fit", "--zoo", "toy-net", "--trainer.max_epochs", "100000")
-    folder = place / "runs" / "toy-net-ten-n" / "version_0" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("last.ckpt")) and time.monotonic() < deadline and run.poll() is None:
-        time.sleep(0.2)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    done = fit("--zoo", "toy-net", *QUIET)
-    assert done.saved.path.parent.name == "version_1"
-    epochs = torch.load(folder / "last.ckpt", weights_only=True)["epoch"]
-    last = place / "runs" / "toy-net-ten-n" / "version_0" / "checkpoints" / "last.ckpt"
-    rest = fit("--zoo", "toy-net", "--ckpt_path", last, "--trainer.max_epochs", epochs + 2)
-    assert rest.trainer.current_epoch == epochs + 2

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claims_toys import BRANCHED, PAIR, PROGRAM, STUB, calls, make_entry, place_of, write_claims
+from toys.claims import BRANCHED, PAIR, PROGRAM, STUB, calls, make_entry, place_of, write_claims
 
 from zoo import claims, cli, index
 from zoo.claims import planning as _claims_plan
@@ -111,8 +111,8 @@ def test_kill_9_at_any_moment_and_go_on(entry: index.Entry, tmp_path: Path) -> N
     (tmp_path / "slow").write_text("fit --zoo toy-net:ten-n --seed_everything=1")
     job_file = tmp_path / "jobs.pkl"
     job_file.write_bytes(pickle.dumps((place_of(entry, tmp_path), jobs)))
-    text = WORKER.format(root=str(STUB.parents[1]), file=str(job_file))
-    path = os.pathsep.join([str(STUB.parent), os.environ.get("PYTHONPATH", "")])  # where the toy's code is
+    text = WORKER.format(root=str(STUB.parents[2]), file=str(job_file))
+    path = os.pathsep.join([str(STUB.parents[1]), os.environ.get("PYTHONPATH", "")])  # where the toy's code is
     process = subprocess.Popen([sys.executable, "-c", text], env={**os.environ, "PYTHONPATH": path})
     try:
         deadline = time.monotonic() + 120

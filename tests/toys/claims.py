@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 
+from toys import cli as cli_toys
 from zoo import claims, index
 from zoo.claims import planning as _claims_plan
 from zoo.claims import steps as _claims_steps

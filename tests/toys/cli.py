@@ -161,8 +161,8 @@ def register(folder: Path) -> index.Entry:
     }
     entry = index.Entry(
         id="toy-net",
-        model="cli_toys:ToyNet",
-        data="cli_toys:ToyData",
+        model="toys.cli:ToyNet",
+        data="toys.cli:ToyData",
         task="tabular-classification",
         summary="A linear classifier.",
         paper={"title": "Toys", "year": 2026},
@@ -178,9 +178,8 @@ def register(folder: Path) -> index.Entry:
 
 
 if __name__ == "__main__":
-    import cli_toys
-
+    from toys import cli as cli_toys
     from zoo.training import main
 
     cli_toys.register(Path("toy_index").resolve())
-    sys.exit(main(prog="python cli_toys.py"))
+    sys.exit(main(prog="python toys/cli.py"))

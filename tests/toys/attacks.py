@@ -105,7 +105,7 @@ def register_digits() -> None:
     if "toy-digits" not in index.entries():
         index.register(
             index.Entry(
-                id="toy-digits", model="attack_toys:DigitNet", data="attack_toys:DigitData",
+                id="toy-digits", model="toys.attacks:DigitNet", data="toys.attacks:DigitData",
                 task="image-classification",
                 summary="Digits.", paper={"title": "A toy", "year": 2026}, licence="Apache-2.0",
                 tiny={"model": {}, "data": {}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from torch import Tensor
 import zoo
 from datamodules.steel import SteelStripDataModule
 from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra, UnknownName
-from zoo.methods.steel_roughness.fits import Trees, reflected_slope, section_statistics
-from zoo.methods.steel_roughness.module import FITS, NETWORKS, SteelRoughness
+from zoo.methods.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
 from zoo.methods.steel_roughness.networks import PatchTransformer, SpectrogramCNN
-from zoo.methods.steel_roughness.scores import Scores, conformal_quantile, roughness_errors, to_score, to_value
+from zoo.methods.steel_roughness.regressor import Sections
+from zoo.methods.steel_roughness.scores import (
+    RoughnessErrors,
+    conformal_quantile,
+    roughness_errors,
+    to_score,
+    to_value,
+)
+from zoo.methods.steel_roughness.trees import Trees, section_statistics
 
 SMALL = {"length": 64, "cutoff_mm": 0.25, "n_coils": 20, "val_coils": 12, "test_coils": 12, "sections_per_coil": 5}
 SIZES: dict[str, dict[str, Any]] = {
@@ -89,7 +97,7 @@ def test_closed_form_is_the_regression_line_on_log_slope(tmp_path: Path) -> None
     angles = torch.linspace(-21, 21, 8)
     slope = reflected_slope(torch.from_numpy(arrays["signal"]), angles, 3.0).numpy()
     a, b = np.polyfit(np.log(slope), np.log(arrays["ra"]), 1)
-    assert model.fit_.coefficients[0].tolist() == pytest.approx([a, b], rel=1e-4)
+    assert model.regressor.coefficients[0].tolist() == pytest.approx([a, b], rel=1e-4)
     assert a > 0
     assert sum(p.numel() for p in model.parameters()) == 0
     spread = torch.linspace(5, 15, 20)
@@ -119,7 +127,7 @@ def test_trees_are_what_xgboost_grew() -> None:
     signal = torch.rand(80, 2, 30)
     score = torch.stack([signal.mean((1, 2)) * 10, signal.std((1, 2)) * 10], 1)
     trees = Trees(targets=2, rounds=15, depth=3, rate=0.3)
-    trees.collect(signal, score, torch.arange(80))
+    trees.collect(Sections(signal, None, score, torch.arange(80)))
     kept = []
     train = xgboost.train
     patch = pytest.MonkeyPatch()
@@ -204,17 +212,42 @@ def test_ensemble_is_the_mean_of_its_members() -> None:
     model = model_of("fcn", ensemble=3).eval()
     model.score_std.fill_(0.5)
     x = model.example_input()[0]
-    single = model.member_scores(x)
+    single = model.regressor.member_scores(model.standardised(x))
     assert single.shape == (3, 1, 1)
     assert not torch.allclose(single[0], single[1])
     torch.testing.assert_close(model.score(x), 0.5 * single.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "heads"),
+    [
+        ("closed-form", {}, {"fit_.coefficients"}),
+        ("xgboost", {}, {f"fit_.trees.{name}" for name in ("feature", "threshold", "branches", "leaf")}),
+        ("rocket", {}, {f"fit_.head.{name}" for name in ("mean", "scale", "weight", "bias")}),
+        ("fcn", {"ensemble": 2}, {f"heads.{i}.{name}" for i in range(2) for name in ("weight", "bias")}),
+        ("fcn", {"use_meta": True}, {f"meta_layers.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}),
+    ],
+)
+def test_keys_of_published_weights_stay(network: str, given: dict[str, Any], heads: set[str]) -> None:
+    model = model_of(network, **given)
+    keys = set(model.state_dict())
+    assert heads <= keys
+    assert {key.split(".")[0] for key in keys if "." in key} <= {"fit_", "members", "heads", "meta_layers"}
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for value in twin.state_dict().values():
+            value.zero_()
+    inside = [*twin.regressor.parameters(), *twin.regressor.buffers()]
+    held = {v.data_ptr() for v in inside}
+    assert all(twin.state_dict()[key].data_ptr() in held for key in heads), "the regressor has what the model registers"
+    assert any(bool(value.any()) for value in model.state_dict().values()), "a copy is a copy"
 
 
 def test_missing_labels_are_named() -> None:
     model = model_of("fcn")
     batch = {"signal": torch.rand(2, 8, 64), "ra": torch.tensor([1.0, math.nan]), "index": torch.arange(2)}
     with pytest.raises(BadData, match="'ra'"):
-        model.losses(batch)
+        model.training_step(batch, 0)
 
 
 # Tuned kernels ----------------------------------------------------------------------------------------------------
@@ -223,7 +256,7 @@ def test_missing_labels_are_named() -> None:
 def test_tuning_moves_kernels_and_never_ships_a_worse_model(tmp_path: Path) -> None:
     data = SteelStripDataModule(**SMALL, batch_size=16)
     model = model_of("soft-rocket", tune_epochs=3, lr_kernels=0.01)
-    start = model.fit_.rocket.weights.detach().clone()
+    start = model.regressor.rocket.weights.detach().clone()
     seen: list[float] = []
 
     class Watch(lightning.Callback):
@@ -234,9 +267,9 @@ def test_tuning_moves_kernels_and_never_ships_a_worse_model(tmp_path: Path) -> N
     assert len(seen) == 5
     final = trainer_of(tmp_path).validate(model, data, verbose=False)[0]["val/loss"]
     assert final == pytest.approx(min(seen), rel=1e-4)
-    assert model.fit_.best_loss == pytest.approx(min(seen), rel=1e-4)
+    assert model.regressor.tuner.best_loss == pytest.approx(min(seen), rel=1e-4)
     if seen.index(min(seen)):
-        assert not torch.equal(start, model.fit_.rocket.weights)
+        assert not torch.equal(start, model.regressor.rocket.weights)
     with pytest.raises(InvalidConfig, match="tune_epochs"):
         SteelRoughness(network="rocket", tune_epochs=2)
 
@@ -250,8 +283,8 @@ def test_the_last_epoch_solves_for_the_tuned_kernels(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             if trainer.is_last_batch and trainer.current_epoch == 2:
                 with torch.no_grad():
-                    self.features = module.fit_.features(module.standardised(signal)).double().numpy()
-                    self.found = module.fit_(module.standardised(signal))[:, 0].numpy()
+                    self.features = module.regressor.features(module.standardised(signal)).double().numpy()
+                    self.found = module.regressor(module.standardised(signal))[:, 0].numpy()
 
     signal = torch.from_numpy(data.sections("train")["signal"])
     solved = Solved()
@@ -272,7 +305,7 @@ def test_kernels_drawn_from_the_global_seed_are_noted() -> None:
     other = SteelRoughness(network="rocket", num_kernels=20, kernel_seed=None)
     assert first.init_args["kernel_seed"] != other.init_args["kernel_seed"]
     again = SteelRoughness(**first.init_args)
-    assert torch.equal(again.fit_.rocket.weights, first.fit_.rocket.weights)
+    assert torch.equal(again.regressor.rocket.weights, first.regressor.rocket.weights)
 
 
 # Networks ---------------------------------------------------------------------------------------------------------
@@ -376,14 +409,17 @@ def test_errors_against_numpy() -> None:
     torch.testing.assert_close(back, torch.tensor([[0.0, 1.5]]))
 
 
-def test_scores_of_ranks_are_put_in_order() -> None:
-    scores = Scores()
+def test_errors_of_batches_are_put_in_order() -> None:
+    errors = RoughnessErrors(["ra"])
     for rows in ([2, 0], [1]):
         index = torch.tensor(rows)
-        scores.update(index, index[:, None].float(), index[:, None].float(), index.float())
-    score, _, loss = scores.take(lambda value: [value])
+        errors.update(index, index[:, None].float(), index[:, None].float(), index.float())
+        assert len(errors.joined()[0]) == len(errors.seen) + 1, "also after it was asked once"
+    score, _, loss = errors.joined()
     assert score[:, 0].tolist() == loss.tolist() == [0.0, 1.0, 2.0]
-    assert scores.seen == []
+    assert errors.compute()["loss"] == 1.0
+    errors.reset()
+    assert errors.seen == []
 
 
 # Inputs -----------------------------------------------------------------------------------------------------------

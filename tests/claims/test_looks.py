@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claims_toys import PAIR, make_entry, runs_with, write_claims
+from toys.claims import PAIR, make_entry, runs_with, write_claims
 
 from zoo import claims, index
 from zoo.claims import stats as _claims_stats

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from attack_toys import accuracy, data, network, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys.attacks import accuracy, data, network, trained
 
 from zoo.errors import BadInput, UnknownName
 from zoo.nn.attacks import (
