@@ -89,7 +89,7 @@ def test_references(toy: Path, tmp_path: Path) -> None:
     assert [r.name for r in references_of(["toy-net:planned"])] == ["toy-net:planned"]
     assert parent_of(None) is None is parent_of("gone:tag") is parent_of("hf://no repo")
     assert parent_of("hf://owner/repo@v1") == remote
-    assert licences_of("toy-net:small")[0] == small.checkpoint[1].licence
+    assert licences_of("toy-net:small")[0] == small.indexed[1].licence
     assert licences_of("hf://owner/repo") == (None, None) == licences_of(None)
 
 

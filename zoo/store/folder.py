@@ -192,11 +192,11 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
     """Compare a module with the golden outputs of its weights; an empty list means they agree."""
     wanted, _ = read_state(path, finite=False)
     inputs = [wanted[f"input.{i}"] for i in range(sum(k.startswith("input.") for k in wanted))]
-    found = _forward(module, inputs)
+    outputs = _forward(module, inputs)
     expected = {k: v for k, v in wanted.items() if not k.startswith("input.")}
-    problems = [f"{k}: no such output" for k in expected.keys() ^ found.keys()]
-    for name in sorted(expected.keys() & found.keys()):
-        ours, theirs = found[name].cpu(), expected[name]
+    problems = [f"{k}: no such output" for k in expected.keys() ^ outputs.keys()]
+    for name in sorted(expected.keys() & outputs.keys()):
+        ours, theirs = outputs[name].cpu(), expected[name]
         if ours.shape != theirs.shape:
             problems.append(f"{name}: expected {list(theirs.shape)}, found {list(ours.shape)}")
         elif not torch.allclose(ours.double(), theirs.double(), rtol=rtol, atol=atol, equal_nan=True):

@@ -35,7 +35,7 @@ def push(
     parse_address(f"hf://{repo}")
     with _folder_of(module) as folder:
         # a folder may be anybody's: only what loads is sent
-        found = find(reference_of(folder), Hub(offline=True))
+        checkpoint = find(reference_of(folder), Hub(offline=True))
         config, _ = read_config(folder / CONFIG)
         if not (folder / GOLDEN).is_file():
             raise BadInput(f"{folder}: {GOLDEN} is missing. Load the folder and write it again with zoo.save().")
@@ -45,19 +45,18 @@ def push(
         if licence and licence != config.get("licence"):
             config = {**config, "licence": licence}  # so that it reaches those who load the weights, too
             files[CONFIG] = config_text(config)
-        licence = config.get("licence") or found.licence
+        licence = config.get("licence") or checkpoint.licence
         name = repo.rpartition("/")[2]
-        files["README.md"] = card(found.entry, config, name, f"hf://{repo}", licence).encode()
-        commit = send(
-            hub, repo, files, private=private, tag=tag, message=f"{found.entry.id}: weights {found.sha256[:12]}"
-        )
-        load_back(hub, repo, commit, found.sha256)
+        files["README.md"] = card(checkpoint.entry, config, name, f"hf://{repo}", licence).encode()
+        message = f"{checkpoint.entry.id}: weights {checkpoint.sha256[:12]}"
+        commit = send(hub, repo, files, private=private, tag=tag, message=message)
+        load_back(hub, repo, commit, checkpoint.sha256)
         return Weights(
             tag or "pushed",
             init=config["init"],
-            sha256=found.sha256,
+            sha256=checkpoint.sha256,
             bytes=(folder / MODEL).stat().st_size,
-            params=sum(t.numel() for t in (found.state or {}).values()),
+            params=sum(t.numel() for t in (checkpoint.state or {}).values()),
             hub=Published(repo, commit),
             licence=licence or "",
             metrics=config.get("metrics") or {},
@@ -146,9 +145,10 @@ def load_back(hub: Hub, repo: str, commit: str, sha256: str) -> None:
 
     with temporary("zoo-check-") as place:
         fresh = Hub(hub.endpoint, hub.token, hub.offline, place)
-        found = find(reference_of(f"hf://{repo}", commit), fresh)
-        if found.sha256 != sha256:
-            raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {found.sha256}. Push again.")
+        checkpoint = find(reference_of(f"hf://{repo}", commit), fresh)
+        if checkpoint.sha256 != sha256:
+            served = checkpoint.sha256
+            raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {served}. Push again.")
         golden = fresh.download(repo, GOLDEN, commit)
-        if problems := golden_problems(assemble(found, {}), golden):
+        if problems := golden_problems(assemble(checkpoint, {}), golden):
             raise CorruptFile(f"hf://{repo}@{commit}: golden outputs are not reproduced ({problems[0]}). Push again.")
