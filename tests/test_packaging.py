@@ -113,6 +113,8 @@ assert here in pathlib.Path(zoo.__file__).parents, zoo.__file__
 assert here in pathlib.Path(datamodules.__file__).parents, datamodules.__file__
 from zoo.index import entries, index_path
 assert here in index_path().parents
+from zoo.data_sources import CATALOGUE
+assert "mnist" in CATALOGUE
 for entry in entries().values():
     loaded = 0
     for tag, weights in entry.weights.items():

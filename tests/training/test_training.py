@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -324,18 +323,6 @@ def test_best_of_the_first_part_is_remembered() -> None:
     rest = fit("--zoo", "toy-net", "--ckpt_path", "last", "--trainer.max_epochs", 2, "--trainer.limit_val_batches", 0)
     assert rest.trainer.checkpoint_callback.best_model_path == best
     assert Path(best).is_file()
-
-
-@pytest.mark.parametrize("flag", ["--weights", "--ckpt_path"])
-def test_compressed_checkpoints_are_refused(place: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    """A few kilobytes could unpack to more than the memory; torch itself would inflate them."""
-    last = Path(fit("--zoo", "toy-net", *QUIET).trainer.checkpoint_callback.last_model_path)
-    packed = place / "packed.ckpt"
-    with zipfile.ZipFile(last) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in plain.infolist():
-            archive.writestr(member.filename, plain.read(member))
-    assert "compressed parts" in failure(capsys, "fit", "--zoo", "toy-net", flag, packed)
-    assert fit("--zoo", "toy-net", flag, last, "--trainer.max_epochs", 2).trainer.current_epoch == 2
 
 
 def test_unreadable_checkpoints(place: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
