@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ class Means(SeriesModel):
         targets: int = 1,
         channels: int = 2,
         length: int = 10,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -37,9 +37,6 @@ class Means(SeriesModel):
     def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor:
         out: Tensor = self.layer(series.mean(2))
         return out
-
-    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
-        return {"index": torch.arange(len(items)), "series": torch.stack([torch.as_tensor(i).float() for i in items])}
 
     def interval_of(self, value: Tensor) -> Tensor:
         return torch.stack([value - 1, value + 2], 2)
@@ -163,6 +160,28 @@ def test_results_of_one_and_of_several_values() -> None:
     torch.testing.assert_close(two["interval"], two["value"][:, None] + torch.tensor([-1.0, 2.0]))
     text = Means(0, targets=2).caption({"value": [0.5, 123.456], "interval": [[0.25, 1], [100, 2e5]]})
     assert text == "0.5 (0.25 to 1), 123.5 (100 to 2e+05)"
+
+
+def test_series_of_unequal_length_come_with_their_lengths() -> None:
+    batch = Means().make_batch([np.ones((2, 4)), np.ones((2, 7))])
+    assert batch["length"].tolist() == [4, 7]
+    assert batch["series"].sum((1, 2)).tolist() == [8, 14]
+
+
+def test_constant_series_are_refused_only_where_they_would_be_normalised() -> None:
+    constant = np.full((2, 10), 3.0)
+    assert len(Means().predict(constant)) == 1
+    with pytest.raises(BadInput, match="series 0: it is constant"):
+        Means(normalise=True).predict(constant)
+
+
+def test_a_series_is_drawn_with_its_caption() -> None:
+    series = batches(1)[0]["series"][0]
+    model = Means()
+    first, second = (np.asarray(model.show(series, {"name": name, "probs": [0.5]})) for name in ("bell", "step"))
+    assert (first[:44] != second[:44]).any(), "the caption"
+    assert (first[44:] == second[44:]).all()
+    assert (first[44:] != 255).any(), "the curves"
 
 
 def test_example_series_differ_and_have_the_shape_of_the_model() -> None:

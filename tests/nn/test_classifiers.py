@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName
@@ -21,8 +24,32 @@ from zoo.nn.classifiers import (
     laid_out,
     layout_of,
     load_classifier_weights,
-    macs_of,
 )
+
+
+def macs_of(network: nn.Module, shape: Sequence[int]) -> int:
+    """Multiply-adds of one forward pass of an input (C, H, W): convolutions and linear layers."""
+    total = 0
+
+    def count(module: nn.Module, args: Any, out: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += out[0].numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
+        elif isinstance(module, nn.Linear):
+            total += out[0].numel() * module.in_features
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    training = network.training
+    try:
+        network.eval()
+        with torch.no_grad():
+            like = next(network.parameters())
+            network(like.new_zeros(1, *shape))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total
 
 
 @pytest.mark.parametrize(

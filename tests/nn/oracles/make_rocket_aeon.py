@@ -1,4 +1,7 @@
-"""Writes rocket_aeon.npz: what aeon 1.6.0 and scikit-learn 1.9.1 compute, frozen because numba wants an older numpy.
+"""Writes what aeon 1.6.0 and scikit-learn 1.9.1 compute, frozen because numba wants an older numpy.
+
+ROCKET features go into `aeon/features.npz` of the method whose studies compare with them, the rest into
+rocket_aeon.npz.
 
 Run it where both are installed: `pip install aeon==1.6.0 && python make_rocket_aeon.py`. It also reads the `.ts` files
 of tests/data/ts with aeon's loader. Series are aeon's own copies of GunPoint, BasicMotions and ItalyPowerDemand.
@@ -16,17 +19,19 @@ from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 HERE = Path(__file__).parent
 KERNELS = ("weights", "lengths", "biases", "dilations", "paddings", "channel_counts", "channels")
 SETS = {"GunPoint": 12, "BasicMotions": 6, "ItalyPowerDemand": 20}
+FEATURES = HERE.parents[2] / "zoo" / "methods" / "soft_rocket" / "aeon" / "features.npz"
 ALPHAS = np.logspace(-3, 3, 10)
 
 
-def rocket(found: dict[str, np.ndarray]) -> None:
+def rocket(found: dict[str, np.ndarray], features: dict[str, np.ndarray]) -> None:
     for name, count in SETS.items():
         x, _ = load_classification(name, split="test", extract_path=None)
         x = x[:count].astype(np.float32)
         made = Rocket(n_kernels=400, normalise=False, random_state=7).fit(x)
-        found[f"{name}.x"], found[f"{name}.features"] = x, made.transform(x)
+        found[f"{name}.x"] = features[f"{name}.x"] = x
+        features[f"{name}.features"] = made.transform(x)
         for key, value in zip(KERNELS, made.kernels, strict=True):
-            found[f"{name}.{key}"] = value
+            features[f"{name}.{key}"] = value
         mini = MiniRocket(n_kernels=1000, random_state=3).fit(x)
         found[f"{name}.mini"] = mini.transform(x)
         for key, value in zip(("counts", "index", "dilations", "widths", "biases"), mini.parameters, strict=True):
@@ -64,8 +69,10 @@ def ts(found: dict[str, np.ndarray]) -> None:
 
 if __name__ == "__main__":
     arrays: dict[str, np.ndarray] = {}
-    rocket(arrays)
+    kernels: dict[str, np.ndarray] = {}
+    rocket(arrays, kernels)
     ridge(arrays)
     ts(arrays)
     np.savez_compressed(HERE / "rocket_aeon.npz", **arrays)
-    print(f"{len(arrays)} arrays")
+    np.savez_compressed(FEATURES, **kernels)
+    print(f"{len(arrays)} and {len(kernels)} arrays")

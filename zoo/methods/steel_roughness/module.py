@@ -313,6 +313,11 @@ class SteelRoughness(SeriesModel, RoundModule):
 
     # Prediction ---------------------------------------------------------------------------------------------------
 
+    def split_inputs(self, inputs: Any) -> list[Any]:
+        """Sections of an argument of `predict`: a list, an array of three axes (sections, detectors, samples), one."""
+        several = isinstance(inputs, (list, tuple)) or getattr(inputs, "ndim", 0) == 3
+        return list(inputs) if several else [inputs]
+
     def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
         """Sections as arrays or tensors (C, L), tables (samples in rows, detectors in columns), `.npz` files or dicts.
 

@@ -1,4 +1,4 @@
-"""MiniRocket and Hydra: relatives of ROCKET, on the same blocks of responses.
+"""MiniRocket and Hydra: relatives of ROCKET, on the same blocks of responses, for the timings of `rocket.py`.
 
 MiniRocket (Dempster, Schmidt, Webb, KDD 2021, arXiv 2012.08791): the 84 kernels of nine points with weights -1 and
 three times 2, thresholds from quantiles of responses to training series, share of responses above each threshold.

@@ -1,4 +1,4 @@
-"""What people have, as batches of series: arrays, tensors, lists, DataFrames, one series or many."""
+"""From arrays, tensors, lists and DataFrames, one series or many, to batches of series."""
 
 from __future__ import annotations
 
