@@ -299,6 +299,12 @@ def test_the_last_epoch_solves_for_the_tuned_kernels(tmp_path: Path) -> None:
     assert min(gaps) < 1e-3
 
 
+def test_tuning_lasts_as_long_as_was_asked_for(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, max_epochs=9)
+    trainer.fit(model_of("soft-rocket", tune_epochs=2), SteelStripDataModule(**SMALL, batch_size=16))
+    assert trainer.current_epoch == 4, "one epoch before it, and one after"
+
+
 def test_kernels_drawn_from_the_global_seed_are_noted() -> None:
     torch.manual_seed(3)
     first = SteelRoughness(network="rocket", num_kernels=20, kernel_seed=None)

@@ -310,6 +310,7 @@ class SteelRoughness(SeriesModel, RoundModule):
         last = self.trainer.is_last_batch and self.current_epoch + 1 == self.trainer.max_epochs
         if self.regressor.consider(float(loss.mean()), last=last):
             self.quantile.copy_(conformal_quantile(score - true, self.hparams["coverage"]))
+        self.trainer.should_stop |= self.regressor.finished
 
     # Prediction ---------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,11 @@ class Regressor(nn.Module):
         """
         return F.huber_loss(score, true, reduction="none").mean(1)
 
+    @property
+    def finished(self) -> bool:
+        """Whether further epochs would change nothing."""
+        return False
+
     def consider(self, loss: float, *, last: bool) -> bool:
         """Note how the model validates while it is trained; return whether it is the best one so far.
 

@@ -106,6 +106,11 @@ class Rocket(Regressor):
             return assign
         return [assign, self.tuner.optimizer(model.hparams["lr_kernels"], model.hparams["lr"])]
 
+    @property
+    def finished(self) -> bool:
+        """Whether the head has been solved for the tuned kernels."""
+        return self.tuner.stage == "done"
+
     def consider(self, loss: float, *, last: bool) -> bool:
         """Keep the model if it validates best; of a run that tunes, the best model remains."""
         return self.tuner.consider(loss, last=last) if self.tuner.epochs else super().consider(loss, last=last)
