@@ -54,12 +54,17 @@ def content(text: str) -> int:
     return len(_HEADING.sub("", text).strip().encode())
 
 
+def base_of(page: Path) -> Path:
+    """The folder from which the links of a page start; fragments of the changelog are read in CHANGELOG.md."""
+    return ROOT if page.parent == ROOT / "changelog.d" and page.name != "README.md" else page.parent
+
+
 def problems_of(page: Path) -> list[str]:
     """What is wrong with the links of a page."""
     wrong = []
     for link in links(page.read_text(encoding="utf-8")):
         name, _, anchor = link.partition("#")
-        target = (page.parent / unquote(name)).resolve() if name else page
+        target = (base_of(page) / unquote(name)).resolve() if name else page
         if not target.exists():
             wrong.append(f"{link}: there is no such file")
         elif target.suffix == ".md":
@@ -80,7 +85,7 @@ def test_every_guide_is_linked() -> None:
     linked = set()
     for page in pages():
         for link in links(page.read_text(encoding="utf-8")):
-            linked.add((page.parent / unquote(link.partition("#")[0])).resolve())
+            linked.add((base_of(page) / unquote(link.partition("#")[0])).resolve())
     alone = [p.name for p in (ROOT / "docs").glob("*.md") if p.resolve() not in linked]
     assert not alone
 
@@ -100,3 +105,14 @@ def test_a_broken_page_is_noticed(tmp_path: Path) -> None:
         "there is no such file",
         "the page has no such heading",
     ]
+
+
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ACCENT = ("anew", "belong into", "likewise", "nobody", "what people have")
+"""Phrases that are understood but that no English writer would choose; CONTRIBUTING has the style."""
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_guides_are_in_plain_english(page: Path) -> None:
+    text = " ".join(prose(page.read_text(encoding="utf-8")).lower().split())
+    assert not [phrase for phrase in ACCENT if re.search(rf"\b{phrase}\b", text)]
