@@ -298,6 +298,21 @@ def test_no_file_is_too_long() -> None:
     assert not long
 
 
+def test_no_function_is_too_long() -> None:
+    """At most 60 lines, its signature and docstring included."""
+    import ast
+
+    long = {
+        f"{path.relative_to(ROOT).as_posix()}:{node.name}": count
+        for folder in ("zoo", "datamodules", "tests", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (count := (node.end_lineno or 0) - node.lineno + 1) > 60
+    }
+    assert not long
+
+
 def test_shared_code_names_no_method() -> None:
     """Only a method's own places may name it."""
     from zoo.index import entries
