@@ -30,19 +30,17 @@ from torch.utils.data import default_collate
 from datamodules import assets
 from datamodules.base import Problems, ZooDataModule, data_cache
 from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
+from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
 from datamodules.images.fake import write_fake
 from datamodules.images.read import (
     FASHION_NAMES,
     Pictures,
     class_folders,
-    find_cifar,
     find_eurosat,
     find_idx,
     find_npz,
     image_files,
-    read_cifar,
-    read_cifar_names,
     read_idx,
     read_npz,
     wrong,
