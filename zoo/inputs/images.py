@@ -200,9 +200,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         _check_unit_range(values)
         return Image.fromarray((values * np.float32(255) + np.float32(0.5)).astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        scaled = np.clip(values * np.float32(_scale_of(image)) + np.float32(0.5), 0, 255)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        table = np.clip(np.arange(65536) * _scale_of(image) + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(table[np.asarray(image).clip(0, 65535)]).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
