@@ -108,8 +108,9 @@ def _small_enough(cost: int) -> str:
 
 def _cost(image: Image.Image) -> int:
     """Bytes per pixel at the peak of decoding and converting, as measured."""
-    plain = image.mode in ("1", "L", "P", "RGB") and "transparency" not in image.info
-    return 12 if plain and image.format != "WEBP" else 17
+    if image.format == "WEBP":
+        return 20
+    return 12 if image.mode in ("1", "L", "P", "RGB") and "transparency" not in image.info else 17
 
 
 def _has_frames(image: Image.Image) -> bool:
