@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -101,6 +102,8 @@ class ZooCLI(LightningCLI):
         for key in HEADER:
             kind: Any = str | None if key in shown else object
             parser.add_argument(f"--{key}", type=kind, default=None, help=shown.get(key, argparse.SUPPRESS))
+        often = "save last.ckpt after so many steps, too, not only after each epoch"
+        parser.add_argument("--checkpoint_every_n_steps", type=PositiveInt | None, default=None, help=often)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake becomes one line with the nearest flag."""
@@ -141,10 +144,10 @@ class ZooCLI(LightningCLI):
         names = [f for f in self._flags() if f.startswith("--trainer.") and not f.endswith(".help")]
         print("\nthe Trainer (as in Lightning's documentation):")
         print(textwrap.fill(", ".join(names), 110, initial_indent="  ", subsequent_indent="  "))
+        print("\nfurther: --seed_everything, --checkpoint_every_n_steps, --optimizer, --lr_scheduler.")
         print(
-            f"\nfurther: --seed_everything, --optimizer, --lr_scheduler. {prog} --help explains --weights, --ckpt_path"
+            f"{prog} --help explains --weights, --ckpt_path and --config; every flag in full: {prog} {command} --zoo {zoo} --help-all"
         )
-        print(f"and --config; every flag in full: {prog} {command} --zoo {zoo} --help-all")
         raise SystemExit(0)
 
     # Checkpoints and weights --------------------------------------------------------------------------------------
@@ -320,6 +323,7 @@ class ZooCLI(LightningCLI):
             given,
             checkpoints=config.get("enable_checkpointing") is not False,
             bar=config["enable_progress_bar"],
+            every_n_steps=self._own.get("checkpoint_every_n_steps"),
         )
         return self.trainer_class(**{**config, "callbacks": given})
 
