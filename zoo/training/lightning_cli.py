@@ -24,6 +24,7 @@ from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
+from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.request import HEADER, Request, explain
 
 if TYPE_CHECKING:
@@ -145,9 +146,8 @@ class ZooCLI(LightningCLI):
         print("\nthe Trainer (as in Lightning's documentation):")
         print(textwrap.fill(", ".join(names), 110, initial_indent="  ", subsequent_indent="  "))
         print("\nfurther: --seed_everything, --checkpoint_every_n_steps, --optimizer, --lr_scheduler.")
-        print(
-            f"{prog} --help explains --weights, --ckpt_path and --config; every flag in full: {prog} {command} --zoo {zoo} --help-all"
-        )
+        print(f"{prog} --help explains --weights, --ckpt_path and --config.")
+        print(f"every flag in full: {prog} {command} --zoo {zoo} --help-all")
         raise SystemExit(0)
 
     # Checkpoints and weights --------------------------------------------------------------------------------------
@@ -170,6 +170,7 @@ class ZooCLI(LightningCLI):
 
     def _read_ckpt(self, path: str) -> None:
         checkpoint = read_checkpoint(path, tensors=False)
+        remove_partial(Path(path).parent)
         self.resumed = True
         saved = checkpoint.get("zoo") or {}
         if saved.get("id") not in (None, self.entry.id):
@@ -325,7 +326,9 @@ class ZooCLI(LightningCLI):
             bar=config["enable_progress_bar"],
             every_n_steps=self._own.get("checkpoint_every_n_steps"),
         )
-        return self.trainer_class(**{**config, "callbacks": given})
+        trainer = self.trainer_class(**{**config, "callbacks": given})
+        use_whole_files(trainer)
+        return trainer
 
     def _prepare_folder(self, config: dict[str, Any]) -> None:
         root = self._run_root()

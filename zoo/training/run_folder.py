@@ -191,7 +191,7 @@ class PredictionFiles(BasePredictionWriter):
         held: dict[str, Any] = {"result": prediction}
         if isinstance(batch, dict):
             held |= {key: batch[key] for key in ("index", "image_id") if key in batch}
-        torch.save(held, self.folder / f"{trainer.global_rank:03d}-{batch_idx:06d}.pt")
+        write_whole(self.folder / f"{trainer.global_rank:03d}-{batch_idx:06d}.pt", lambda file: torch.save(held, file))
 
 
 def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | None, prog: str) -> list[str]:
