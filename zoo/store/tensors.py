@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from zoo.errors import BadInput, CorruptFile, RepositoryNotFound, TruncatedFile, UnsafeFile
-from zoo.files import file_sha256
+from zoo.errors import BadInput, CorruptFile, TruncatedFile, UnsafeFile
+from zoo.files import file_sha256, open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_header", "check_sha256", "not_finite", "read_state", "write_state"]
+__all__ = ["check_header", "check_sha256", "header_text", "not_finite", "read_state", "write_state"]
 
 _DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64")
 
@@ -138,15 +138,6 @@ def _check_tensor(name: str, spec: Any, where: object) -> int:
     return max((offset for offset in offsets if type(offset) is int), default=0)
 
 
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb", buffering=0)
-    except FileNotFoundError:
-        raise RepositoryNotFound(f"{path}: there is no such file. Check the path.") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: expected a safetensors file, found a folder.") from None
-
-
 def read_state(
     path: str | Path, *, sha256: str | None = None, size: int | None = None, finite: bool = True
 ) -> tuple[dict[str, Tensor], str]:
@@ -169,7 +160,7 @@ def read_state(
     from safetensors.torch import load, load_file
 
     path = Path(path)
-    with _open(path) as file:
+    with open_regular(path) as file:
         length = os.fstat(file.fileno()).st_size
         if length <= _IN_MEMORY:
             data = file.read(length)
@@ -191,6 +182,13 @@ def read_state(
     if finite and (bad := not_finite(state)):
         _refuse(path, f"finite numbers in {bad!r}", "NaN or infinity")
     return state, found
+
+
+def header_text(path: Path) -> str:
+    """The header of a safetensors file that was read before: names, shapes and whatever else its writer put there."""
+    with open_regular(path) as file:
+        length = min(int.from_bytes(file.read(8), "little"), _MAX_HEADER)
+        return file.read(length).decode("utf-8", "replace")
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int, int]:
