@@ -121,7 +121,7 @@ def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Found, d
         check_private(header_text(folder / name), f"{folder / name}", token)
     golden = read_regular(folder / GOLDEN, _MAX_GOLDEN, links=False)
     module = assemble(found, {})
-    if foreign := module.report.unexpected:
+    if module.report is not None and (foreign := module.report.unexpected):
         raise UnsafeFile(f"{folder / MODEL}: expected tensors of the method only, found {foreign[0][:80]!r}.")
     if problems := golden_problems(module, folder / GOLDEN):
         raise CorruptFile(
@@ -171,7 +171,7 @@ def send(
     added = [CommitOperationAdd(path, data if isinstance(data, bytes) else str(data)) for path, data in files.items()]
     for operation in added:
         if operation.path_in_repo == MODEL and operation.upload_info.sha256.hex() != sha256:
-            raise CorruptFile(f"{files[MODEL]}: the file changed while it was being pushed. Push again.")
+            raise CorruptFile(f"{MODEL}: the file changed while it was being pushed. Push again.")
     with hub.explained(repo, None, "the Hub"):
         hub.api().create_repo(repo, private=private, exist_ok=True)
     parent, _ = listing(hub, repo)
