@@ -111,8 +111,8 @@ def check_id(name: str, where: object) -> None:
 def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
     """Arguments of a constructor by name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    return {p.name: p for p in found if p.kind in kinds}
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return {p.name: p for p in parameters if p.kind in kinds}
 
 
 def check_arguments(cls: type, given: Mapping[str, Any], *, where: str, error: type[Exception]) -> None:
@@ -225,7 +225,7 @@ def class_count(cls: type, init: Mapping[str, Any]) -> Any:
 
 
 def check_classes(cls: type, file: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether the head must be made anew: another count, or other names where both sides have names."""
+    """True if the head must be re-initialised: another class count, or both sides have names and these differ."""
     if class_count(cls, file) != class_count(cls, wanted):
         return True
     ours, theirs = file.get("class_names"), wanted.get("class_names")

@@ -203,13 +203,13 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
     if len(names) != len(_example(module)):
         return [f"expected {len(_example(module))} inputs, found {len(names)}"]
     try:
-        found = _forward(module, [wanted[f"input.{i}"] for i in range(len(names))])
+        outputs = _forward(module, [wanted[f"input.{i}"] for i in range(len(names))])
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
         return [f"its inputs cannot be used: {type(error).__name__}: {str(error).splitlines()[:1]}"[:300]]
     expected = {k: v for k, v in wanted.items() if not k.startswith("input.")}
-    problems = [f"{k}: no such output" for k in expected.keys() ^ found.keys()]
-    for name in sorted(expected.keys() & found.keys()):
-        ours, theirs = found[name].cpu(), expected[name]
+    problems = [f"{k}: no such output" for k in expected.keys() ^ outputs.keys()]
+    for name in sorted(expected.keys() & outputs.keys()):
+        ours, theirs = outputs[name].cpu(), expected[name]
         if ours.shape != theirs.shape:
             problems.append(f"{name}: expected {list(theirs.shape)}, found {list(ours.shape)}")
         elif not torch.allclose(ours.double(), theirs.double(), rtol=rtol, atol=atol, equal_nan=True):

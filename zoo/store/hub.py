@@ -39,13 +39,13 @@ def parse_address(address: str, revision: str | None = None) -> tuple[str, str |
     Raises:
         BadInput: if it is not of that form, or names another revision than the argument.
     """
-    found = _ADDRESS.fullmatch(address)
-    if not found or ".." in address or "--" in address or found.group(1).endswith(".git"):
+    match = _ADDRESS.fullmatch(address)
+    if not match or ".." in address or "--" in address or match.group(1).endswith(".git"):
         raise BadInput(
             "expected hf://owner/repo or hf://owner/repo@revision (names of at most 96 letters, digits, '-', '_' and "
             f"'.'), found {address[:200]!r}."
         )
-    repo, given = found.groups()
+    repo, given = match.groups()
     if revision and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise BadInput(f"{address}: expected a branch, a tag or a commit as its revision, found {revision[:80]!r}.")
     if given and revision and given != revision:
@@ -80,8 +80,8 @@ class Hub:
         """The cached copy of a file at a revision. Never touches the network."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(repo, file, cache_dir=self.cache, revision=revision)
-        return Path(found) if isinstance(found, str) else None
+        path = try_to_load_from_cache(repo, file, cache_dir=self.cache, revision=revision)
+        return Path(path) if isinstance(path, str) else None
 
     def download(self, repo: str, file: str, revision: str, *, force: bool = False, hint: str = "") -> Path:
         """Path of a file at a revision, from the cache or the Hub. Its contents are not checked here."""
@@ -117,10 +117,10 @@ class Hub:
         """
         with self.explained(repo, revision or "main", "the Hub cache"):
             api = self.api()
-            found = api.resolve_revision(
+            answer = api.resolve_revision(
                 repo, revision=revision, cache_dir=self.cache, local_files_only=self.is_offline
             )
-            commit = as_commit(found.resolved, repo)
+            commit = as_commit(answer.resolved, repo)
             if self.is_offline or all(self.cached(repo, file, commit) for file in files):
                 return commit, {}
             about = api.get_paths_info(repo, list(files), revision=commit)
@@ -134,10 +134,10 @@ class Hub:
         except ZooError:
             raise
         except Exception as error:
-            found = self._translate(error, repo, revision, place, hint)
-            if found is None:
+            translated = self._translate(error, repo, revision, place, hint)
+            if translated is None:
                 raise
-            raise found from error
+            raise translated from error
 
     def _translate(
         self, error: BaseException, repo: str, revision: str | None, place: object, hint: str
@@ -249,14 +249,14 @@ def check_listed(path: Path, data: bytes | None, sha256: str, listed: str | None
     """
     expected = listed or os.path.realpath(path).replace("\\", "/").rpartition("/")[2]
     if re.fullmatch(r"[0-9a-f]{64}", expected):
-        found = sha256
+        actual = sha256
     elif COMMIT.fullmatch(expected):
         data = path.read_bytes() if data is None else data
-        found = sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        actual = sha1(b"blob %d\0" % len(data) + data).hexdigest()
     else:
         raise CorruptFile(f"{path}: no hash is known to compare it with. Load it once with a network.")
-    if found != expected:
+    if actual != expected:
         raise CorruptFile(
-            f"{path}: the Hub lists {expected}, the file has {found}. It was changed or damaged, and is not used. "
+            f"{path}: the Hub lists {expected}, the file has {actual}. It was changed or damaged, and is not used. "
             "Load again with a network."
         )

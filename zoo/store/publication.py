@@ -31,7 +31,7 @@ def publish(
     """See `zoo.store.publish`."""
     rows = []
     for reference in wanted:
-        name, (entry, about) = reference.name, reference.checkpoint
+        name, (entry, about) = reference.name, reference.indexed
         if about.sha256 is None:
             continue
         repo = f"{namespace}/{entry.id}-{about.tag}"
@@ -51,7 +51,7 @@ def publish(
 
 def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private: bool) -> tuple[str, str]:
     """Send one checkpoint unless the Hub has it already; returns its commit and what was done."""
-    entry, about = reference.checkpoint
+    entry, about = reference.indexed
     with temporary("zoo-publish-") as place:
         readme = _card(entry, about, repo, hub)
         there = _already_there(hub, repo, about, readme)
@@ -87,7 +87,7 @@ def _stage(reference: Reference, sha256: str, folder: Path, hub: Hub) -> Path:
     from zoo.store.build import assemble
     from zoo.store.folder import config_text, write_golden
 
-    entry, about = reference.checkpoint
+    entry, about = reference.indexed
     source = reference.bundled or pull_path(reference, Hub(hub.endpoint, hub.token))
     check_sha256(source, sha256, size=about.bytes)
     with writing(folder):
@@ -182,8 +182,8 @@ def _block(lines: list[str], start: int, end: int, key: str, indent: str | None 
     """Lines of the block below a key."""
     pattern = re.compile(rf"({r'[ ]+' if indent is None else indent}){re.escape(key)}:\s*(#.*)?$")
     for i in range(start, end):
-        if found := pattern.match(lines[i].rstrip("\n")):
-            deep = len(found.group(1))
+        if match := pattern.match(lines[i].rstrip("\n")):
+            deep = len(match.group(1))
             for j in range(i + 1, end):
                 body = lines[j].strip()
                 if body and not body.startswith("#") and len(lines[j]) - len(lines[j].lstrip(" ")) <= deep:

@@ -1,6 +1,6 @@
 """safetensors in and out. A file is judged before a tensor is made of it.
 
-The hash is computed over the very bytes that are parsed, so nobody can swap the file in between.
+The hash is computed over the very bytes that are parsed, so the file cannot be swapped in between.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ _MAGICS = {
 }
 
 
-def check_sha256(path: Path, expected: str, *, size: int | None = None, found: str | None = None) -> None:
+def check_sha256(path: Path, expected: str, *, size: int | None = None, digest: str | None = None) -> None:
     """Compare a file with its pinned hash.
 
     Args:
         path: the file.
         expected: 64 hexadecimal digits.
         size: bytes it should have, to tell a truncated file from a changed one.
-        found: its hash, if it is known.
+        digest: its hash, if it is known.
 
     Raises:
         CorruptFile: if it differs; TruncatedFile if it is also too short.
     """
-    found = found or file_sha256(path)
-    if found == expected:
+    digest = digest or file_sha256(path)
+    if digest == expected:
         return
     actual = path.stat().st_size
-    what = f"{path}: expected sha256 {expected}, found {found}"
+    what = f"{path}: expected sha256 {expected}, found {digest}"
     if size is not None and actual < size:
         raise TruncatedFile(f"{what} ({actual:,} of {size:,} bytes). Delete the file and load again.")
     raise CorruptFile(f"{what}. The file was changed or damaged, and is not used. Delete it and load again.")
@@ -182,13 +182,13 @@ def read_state(
         length = os.fstat(file.fileno()).st_size
         if length <= _IN_MEMORY:
             data = file.read(length)
-            found = hashlib.sha256(data).hexdigest()
+            digest = hashlib.sha256(data).hexdigest()
         else:
             stamp = _stamp(file)
             data = file.read(min(length, _MAX_HEADER + 8))
-            found = file_sha256(path)
+            digest = file_sha256(path)
         if sha256 is not None:
-            check_sha256(path, sha256, size=size, found=found)
+            check_sha256(path, sha256, size=size, digest=digest)
         check_header(data, length, path)
         try:
             # what is too large to hold twice is read from disk
@@ -199,7 +199,7 @@ def read_state(
             raise CorruptFile(f"{path}: the file changed while it was read. Load again.")
     if finite and (bad := not_finite(state)):
         _refuse(path, f"finite numbers in {bad!r}", "NaN or infinity")
-    return state, found
+    return state, digest
 
 
 def header_text(path: Path) -> str:
@@ -250,7 +250,7 @@ def write_state(
 
     if finite and (bad := not_finite(state)):
         raise UnsafeFile(
-            f"{bad!r} holds NaN or infinity: the training has diverged, and nobody could load this. Save an earlier "
+            f"{bad!r} holds NaN or infinity: the training has diverged, and this could not be loaded. Save an earlier "
             "checkpoint."
         )
     kept: dict[str, Tensor] = {}

@@ -17,7 +17,7 @@ from zoo.store.config import parameters_of, parse_config, read_config
 from zoo.store.hub import Hub, as_commit, parse_address
 from zoo.store.outgoing import check_private, picture_files, texts_of, without_places
 from zoo.store.reference import reference_of
-from zoo.store.sources import CONFIG, GOLDEN, MODEL, Found, find
+from zoo.store.sources import CONFIG, GOLDEN, MODEL, Checkpoint, find
 from zoo.store.tensors import header_text
 
 if TYPE_CHECKING:
@@ -41,27 +41,27 @@ def push(
     """See `zoo.store.push`."""
     parse_address(f"hf://{repo}")
     with _folder_of(module) as folder:
-        found, files = contents_of(folder, hub.token)
+        checkpoint, files = contents_of(folder, hub.token)
         config = parse_config(cast(bytes, files[CONFIG]), folder / CONFIG)
         from zoo.store.folder import card, config_text
 
         if licence and licence != config.get("licence"):
             config = {**config, "licence": licence}  # so that it reaches those who load the weights, too
             files[CONFIG] = config_text(config)
-        licence = config.get("licence") or found.licence
+        licence = config.get("licence") or checkpoint.licence
         name = repo.rpartition("/")[2]
-        text = card(found.entry, config, name, f"hf://{repo}", licence)
+        text = card(checkpoint.entry, config, name, f"hf://{repo}", licence)
         check_private(text, "the card", hub.token)
         files["README.md"] = text.encode()
-        message = f"{found.entry.id}: weights {found.sha256[:12]}"
-        commit = send(hub, repo, files, found.sha256, private=private, tag=tag, message=message)
-        load_back(hub, repo, commit, found.sha256)
+        message = f"{checkpoint.entry.id}: weights {checkpoint.sha256[:12]}"
+        commit = send(hub, repo, files, checkpoint.sha256, private=private, tag=tag, message=message)
+        load_back(hub, repo, commit, checkpoint.sha256)
         return Weights(
             tag or "pushed",
             init=config["init"],
-            sha256=found.sha256,
-            bytes=found.size,
-            params=sum(t.numel() for t in (found.state or {}).values()),
+            sha256=checkpoint.sha256,
+            bytes=checkpoint.size,
+            params=sum(t.numel() for t in (checkpoint.state or {}).values()),
             hub=Published(repo, commit),
             licence=licence or "",
             metrics=config.get("metrics") or {},
@@ -80,7 +80,7 @@ def _folder_of(module: ZooModule | str | Path) -> Iterator[Path]:
         yield save(module, place / "checkpoint")
 
 
-def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Found, dict[str, bytes | Path]]:
+def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Checkpoint, dict[str, bytes | Path]]:
     """What of a folder is sent: weights that load, their config, the golden outputs that they give, and its pictures.
 
     A folder may be anybody's. Links are refused, other files stay where they are, and whatever the config says about
@@ -216,9 +216,10 @@ def load_back(hub: Hub, repo: str, commit: str, sha256: str) -> None:
 
     with temporary("zoo-check-") as place:
         fresh = Hub(hub.endpoint, hub.token, hub.offline, place)
-        found = find(reference_of(f"hf://{repo}", commit), fresh)
-        if found.sha256 != sha256:
-            raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {found.sha256}. Push again.")
+        checkpoint = find(reference_of(f"hf://{repo}", commit), fresh)
+        if checkpoint.sha256 != sha256:
+            served = checkpoint.sha256
+            raise CorruptFile(f"hf://{repo}@{commit}: sent sha256 {sha256}, the Hub serves {served}. Push again.")
         golden = fresh.download(repo, GOLDEN, commit)
-        if problems := golden_problems(assemble(found, {}), golden):
+        if problems := golden_problems(assemble(checkpoint, {}), golden):
             raise CorruptFile(f"hf://{repo}@{commit}: golden outputs are not reproduced ({problems[0]}). Push again.")

@@ -45,8 +45,8 @@ def _version(folder: Path) -> int:
 
 def versions(root: Path) -> list[Path]:
     """Folders of earlier runs, oldest first."""
-    found = [p for p in root.glob("version_*") if p.is_dir() and _version(p) >= 0] if root.is_dir() else []
-    return sorted(found, key=_version)
+    folders = [p for p in root.glob("version_*") if p.is_dir() and _version(p) >= 0] if root.is_dir() else []
+    return sorted(folders, key=_version)
 
 
 def claim_folder(root: Path) -> Path:
@@ -76,8 +76,8 @@ def give_back(folder: Path) -> None:
 
 def last_checkpoint(root: Path) -> Path | None:
     """The newest `last.ckpt` among the runs in `root`."""
-    found = [p for run in versions(root) for p in (run / "checkpoints").glob("last*.ckpt") if p.is_file()]
-    return max(found, key=lambda p: p.stat().st_mtime) if found else None
+    checkpoints = [p for run in versions(root) for p in (run / "checkpoints").glob("last*.ckpt") if p.is_file()]
+    return max(checkpoints, key=lambda p: p.stat().st_mtime) if checkpoints else None
 
 
 def default_loggers(folder: Path) -> list[Logger]:
@@ -152,7 +152,7 @@ class SaveConfig(Callback):
 
 
 class PlainProgress(Callback):
-    """One line per epoch where there is no terminal: a log file with a bar's thousand states helps nobody."""
+    """One line per epoch where there is no terminal: a progress bar would flood a log file."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -250,14 +250,14 @@ def write_result(command: str, trainer: Trainer, folder: Path | None, *, chosen_
     callback = trainer.checkpoint_callback
     if folder is None or trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
         return
-    found: dict[str, Any] = {"command": command}
+    result: dict[str, Any] = {"command": command}
     if command == "fit" and isinstance(callback, ModelCheckpoint):
         best, last = callback.best_model_path or None, callback.last_model_path or None
-        found |= {"checkpoint": (best or last) if chosen_on_validation else (last or best), "best": best, "last": last}
-        found["monitor"] = callback.monitor
-    found["epochs"], found["steps"] = trainer.current_epoch, trainer.global_step
-    found["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
-    write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+        result |= {"checkpoint": (best or last) if chosen_on_validation else (last or best), "best": best, "last": last}
+        result["monitor"] = callback.monitor
+    result["epochs"], result["steps"] = trainer.current_epoch, trainer.global_step
+    result["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
+    write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def has_terminal() -> bool:
