@@ -7,25 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 import torch
+from toys import cli as cli_toys
 
-from zoo import index, training
+from zoo import training
 from zoo.training.checkpoints import best_of, last_of
 from zoo.training.run_folder import last_checkpoint
 from zoo.training.stages import stage_result
 
 FLAT = ("--model.lr", 0)  # nothing is learned, so the monitor never improves
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An empty folder and the toy in the index."""
-    monkeypatch.chdir(tmp_path)
-    cli_toys.register(tmp_path)
-    yield tmp_path
-    index._registered.pop("toy-net", None)
 
 
 def fit(*words: Any) -> Any:
