@@ -10,6 +10,7 @@ Chang, Qi, Tanin, Ma, Samet: "Sub-trajectory Similarity Join with Obfuscation", 
 
 Nothing is trained: `fit` goes once over the tracks and builds the index, a space-time hash in float64, which is what a
 checkpoint holds. Hash, simplification and noise are this project's; the definition and the promises are the paper's.
+Exact means to a nanosecond, for times and places as float64 holds them; see `cdds`.
 """
 
 from __future__ import annotations
@@ -268,7 +269,7 @@ class STSJoin(RoundModule):
     def _settled(self, result: JoinResult, motions: Motions, plan: JoinPlan) -> tuple[JoinResult, Tensor, Tensor]:
         """Ask the clients, if they are at hand, about all pairs of an obfuscated index."""
         if plan.slack == 0 or not self.clients:
-            return result, result.upper, result.lower >= plan.eps - GUARD
+            return result, result.upper, result.certain
         server = JoinServer(plan.delta, plan.eps, plan.min_run, index=self.table, numbers=self.table.ids.tolist())
         known = {i: self.clients[n] for i, n in enumerate(server.numbers)} if plan.same else {}
         queries = known or clients_of(motions, 0.0, 0.0)
