@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 import torch
 from fault_tools import FORK, in_child, small_disk
+from toys import cli as cli_toys
 
 from zoo import errors, index, training
 from zoo.training import checkpoint_io

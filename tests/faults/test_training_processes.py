@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cli_toys
 import pytest
 import torch
 from fault_tools import FORK, in_child
-from federated.learner_toys import ToyClients, ToyLearner, trainer_of
+from toys import cli as cli_toys
+from toys.learners import ToyClients, ToyLearner, trainer_of
 
 from zoo import index, training
 from zoo.training import stages
@@ -354,9 +354,9 @@ def test_whole_command_in_a_stage(place: Path, number: int) -> None:
 
     recipe = place / "toy_index" / "recipes" / "toy-net"
     script = f"""
-import sys; sys.path[:0] = {[str(Path(cli_toys.__file__).parent), str(Path(cli_toys.__file__).parents[1])]!r}
+import sys; sys.path[:0] = {[str(Path(cli_toys.__file__).parents[n]) for n in (1, 2)]!r}
 from pathlib import Path
-import cli_toys
+from toys import cli as cli_toys
 from zoo.training import main, stages
 cli_toys.register(Path("toy_index").resolve())
 path = Path("toy_index/recipes/toy-net/ten-s.yaml")

