@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, hashed, and errors about disks that say what to do."""
+"""What the operating system is asked for: files written whole or not at all, hashes, children that end with us."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ __all__ = [
     "open_regular",
     "read_regular",
     "temporary",
+    "tied_to_me",
     "versions",
     "write_whole",
     "writing",
@@ -180,3 +183,25 @@ def disk_error(error: BaseException, place: object) -> ZooError | None:
             f"Cannot write {place} ({error}). Choose a folder you may write to (HF_HOME for the Hub cache)."
         )
     return None
+
+
+def tied_to_me() -> Callable[[], None] | None:
+    """What a child process calls first, so that it is killed when the thread that started it ends, however that ends.
+
+    It is made in the parent, since a forked child should not load libraries.
+
+    Returns:
+        A function without arguments, such as `subprocess.Popen` takes as `preexec_fn`; None on systems that cannot.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def tie() -> None:
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
+
+    return tie

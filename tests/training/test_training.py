@@ -241,12 +241,12 @@ def test_missing_stage_is_trained_first_and_used(place: Path, monkeypatch: pytes
     recipe.write_text(recipe.read_text() + "after: [ten-n]\nweights: toy-net:ten-n\n")
     started = []
 
-    def stage(words: list[str], check: bool) -> Any:
+    def stage(words: list[str]) -> int:
         started.append(words[2:])
         training.run(["fit", "--zoo", words[4], *words[5:], *QUIET])
-        return subprocess.CompletedProcess(words, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", stage)
+    monkeypatch.setattr(stages, "_run", stage)
     flags = ["--trainer.devices", "1", "--model.size", "n"]
     first = fit("--zoo", "toy-net:ten-s", *flags, "--trainer.max_epochs", 0)
     assert started == [["zoo", "train", "toy-net:ten-n", "--trainer.devices=1"]]
@@ -261,11 +261,11 @@ def test_missing_stage_is_trained_first_and_used(place: Path, monkeypatch: pytes
 def test_stage_is_trained_on_the_data_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 
-    def stage(words: list[str], check: bool) -> Any:
+    def stage(words: list[str]) -> int:
         started.append(words[4:])
-        return subprocess.CompletedProcess(words, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", stage)
+    monkeypatch.setattr(stages, "_run", stage)
     words = ["fit", "--zoo", "toy-net:ten-s", "--data.root", "mine", "--data.batch_size=3", "--trainer.max_epochs=2"]
     entry, _ = index.resolve("toy-net")
     with pytest.raises(InvalidConfig, match="left no checkpoint"):

@@ -17,7 +17,7 @@ from typing import Any
 from zoo.claims.planning import QUICK, Job
 from zoo.claims.results import round_values
 from zoo.errors import ZooError
-from zoo.files import PACKAGE, write_whole
+from zoo.files import PACKAGE, tied_to_me, write_whole
 from zoo.index import Entry
 from zoo.training.stages import RESULT
 
@@ -104,7 +104,7 @@ class Step:
                 env=_environment(place.threads),
                 # Ctrl-C is for us; Lightning would begin to save and to clean up
                 start_new_session=os.name == "posix",
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=tied_to_me(),
             )
 
     def _clear(self) -> None:
@@ -238,14 +238,6 @@ def _environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     fixed = {name: str(threads) for name in _THREADS}
     return {**os.environ, **fixed, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-
-
-def _die_with_parent() -> None:
-    """Linux: a run whose `zoo reproduce` was killed would go on computing, unseen."""
-    import ctypes
-    import signal
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -23,8 +24,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from zoo.errors import ZooError
+from zoo.files import tied_to_me
 
-__all__ = ["ClientProcessDied", "can_fork", "in_processes"]
+__all__ = ["ClientProcessDied", "can_fork", "in_processes", "waiting"]
+
+_GRACE = 2.0  # seconds that a child has to end after SIGTERM
+_rounds: list[int] = []
 
 
 class ClientProcessDied(ZooError, RuntimeError):
@@ -34,6 +39,11 @@ class ClientProcessDied(ZooError, RuntimeError):
 def can_fork() -> bool:
     """Whether processes can be forked safely here: as for torch's own loader processes, on Linux."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
+
+
+def waiting() -> bool:
+    """Whether this process only waits for its children, so that whoever wants to stop it need not wait for more."""
+    return bool(_rounds)
 
 
 def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int) -> list[Any]:
@@ -54,10 +64,13 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
     following = context.Value("i", 0)
     members: dict[Connection, Any] = {}
     results: dict[int, Any] = {}
+    tie = tied_to_me()
+    _rounds.append(os.getpid())
     try:
         for _ in range(min(processes, len(jobs))):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_serve, args=(work, jobs, following, theirs), daemon=True)
+            inherited = [*members, ours]
+            process = context.Process(target=_serve, args=(work, jobs, following, theirs, inherited, tie), daemon=True)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
                 process.start()
@@ -67,17 +80,28 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
             for pipe in wait(list(members)):
                 _receive(pipe, members, results)  # type: ignore[arg-type]
     finally:
-        for pipe, process in members.items():
-            pipe.close()
-            process.terminate()
-            process.join()
+        _rounds.pop()
+        _end(members)
     return [results[number] for number in range(len(jobs))]
+
+
+def _end(members: dict[Connection, Any]) -> None:
+    """End what still runs: asked first, then killed."""
+    for pipe, process in members.items():
+        pipe.close()
+        process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for process in members.values():
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _receive(pipe: Connection, members: dict[Connection, Any], results: dict[int, Any]) -> None:
     try:
         kind, number, value = pickle.loads(pipe.recv_bytes())
-    except EOFError:
+    except (EOFError, OSError):  # nothing, or half an answer
         members[pipe].join()
         raise ClientProcessDied(
             f"A process that trained clients died (exit code {members[pipe].exitcode}; -9 often means that memory ran "
@@ -99,8 +123,20 @@ class _Array:
         self.array = tensor.numpy()
 
 
-def _serve(work: Callable[[Any], Any], jobs: Sequence[Any], following: Any, pipe: Connection) -> None:
+def _serve(
+    work: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    following: Any,
+    pipe: Connection,
+    inherited: Sequence[Connection],
+    tie: Callable[[], None] | None,
+) -> None:
+    if tie is not None:
+        tie()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Trainer's handler would only take a note
+    for end in inherited:  # held open here, they would keep a sibling waiting for a reader that is gone
+        end.close()
     torch.set_num_threads(1)
 
     def send(*message: Any) -> None:

@@ -18,6 +18,7 @@ from zoo.errors import InvalidConfig, ZooError
 from zoo.index.recipes import read_recipe, stages_of
 from zoo.training import stages
 from zoo.training.request import HELP, Request, read_request
+from zoo.training.signals import code_of, handlers_kept
 
 if TYPE_CHECKING:
     pass
@@ -53,8 +54,11 @@ def main(args: Sequence[str] | None = None, *, prog: str | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except SystemExit as stop:  # --print_config, or Lightning after Ctrl-C
-        return int(stop.code) if isinstance(stop.code, int) else (0 if stop.code is None else 1)
+    except BaseException as end:  # --print_config, signals, and errors
+        code = code_of(end)
+        if code is None:
+            raise
+        return code
     return 0
 
 
@@ -89,7 +93,7 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
             weights=trained.get(start, request.weights),
         )
     cli_class = _cli_class()
-    with _quiet():
+    with _quiet(), handlers_kept():
         return cli_class(request, entry.tag(tag) if tag else entry, tag, prog)
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from zoo.base.resume import validation_follows
 from zoo.store.checkpoint import read_checkpoint
 
-__all__ = ["BestCheckpoint", "LastCheckpoint", "best_of", "describe", "last_of", "take_over_last"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "best_of", "describe", "last_of", "take_over_last", "within_step"]
 
 LAST = "last"
 """Name of the file that holds the last state, without `.ckpt`."""
@@ -98,7 +98,7 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save after so many steps, and before the first validation."""
-        if not _may_save(trainer) or between_steps(trainer):
+        if not _may_save(trainer) or within_step(trainer):
             return
         due = self.every_n_steps is not None and trainer.global_step - self._saved_at >= self.every_n_steps
         if due or (not self.last_model_path and validation_follows(trainer)):
@@ -129,7 +129,7 @@ def _may_save(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
-def between_steps(trainer: Trainer) -> bool:
+def within_step(trainer: Trainer) -> bool:
     """Whether gradients of an unfinished step are waiting, which no checkpoint holds."""
     return trainer.lightning_module.automatic_optimization and trainer.fit_loop.epoch_loop._should_accumulate()
 

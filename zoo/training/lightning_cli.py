@@ -25,7 +25,10 @@ from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
+from zoo.training.checkpoints import last_of
 from zoo.training.request import HEADER, Request, explain
+from zoo.training.signals import Stopped
+from zoo.training.stopping import requested
 
 if TYPE_CHECKING:
     from zoo.index import Entry
@@ -359,10 +362,25 @@ class ZooCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise self._explained(error) from error
+        except Stopped:
+            self._say_what_is_kept()
+            raise
+        except Exception as error:
+            if (number := requested(self.trainer)) is None:
+                raise
+            self._say_what_is_kept()  # such as a loader's process, which Ctrl-C has reached, too
+            raise Stopped(number) from error
         if self.trainer.is_global_zero:
             runs.write_result(subcommand, self.trainer, self.folder, chosen_on_validation=self._selects())
             words = runs.last_words(subcommand, self.trainer, self.request.zoo or self.entry.id, self.saved, self.prog)
             print("\n".join(["", *words]), flush=True)
+
+    def _say_what_is_kept(self) -> None:
+        kept = last_of(self.trainer)
+        if kept is not None and kept.last_model_path:
+            _say(f"stopped; {kept.last_model_path} is the last state: resume with --ckpt_path {kept.last_model_path}")
+        else:
+            _say("stopped; no state has been saved yet")
 
     def _selects(self) -> bool:
         """Whether the recipe chooses its checkpoint on validation data."""

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo.files import write_whole
 from zoo.training.checkpoints import BestCheckpoint, LastCheckpoint, best_of, describe, last_of, take_over_last
 from zoo.training.stages import RESULT, number_of, run_folders
+from zoo.training.stopping import StopOnSignal
 
 __all__ = [
     "PlainProgress",
@@ -94,7 +95,7 @@ def default_callbacks(
         bar: whether a progress bar was asked for; None means where there is a terminal.
         every_n_steps: how often the last state is saved besides the ends of epochs.
     """
-    added: list[Callback] = []
+    added: list[Callback] = [StopOnSignal()] if command == "fit" else []
     if command == "fit" and checkpoints:
         if not any(isinstance(c, ModelCheckpoint) for c in given):
             added.append(BestCheckpoint(*getattr(module, "monitor", ("val/loss", "min"))))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import InvalidConfig
+from zoo.files import tied_to_me
 from zoo.index.recipes import section_of, stages_of
 from zoo.training.request import Request
+from zoo.training.signals import SIGNALS, Stopped, handlers_kept
 
 if TYPE_CHECKING:
     from zoo.index import Entry
@@ -107,8 +110,29 @@ def _train(name: str, request: Request) -> None:
     for part in _FORWARDED:
         value = _flag(request, f"--{part}")
         words += [f"--{part}={value}"] if value is not None else []
-    done = subprocess.run([sys.executable, "-m", "zoo", "train", name, *words], check=False)
-    if done.returncode:
-        raise InvalidConfig(
-            f"Training {name}, which {request.zoo} comes after, failed with exit code {done.returncode}."
-        )
+    code = _run([sys.executable, "-m", "zoo", "train", name, *words])
+    if code:
+        raise InvalidConfig(f"Training {name}, which {request.zoo} comes after, failed with exit code {code}.")
+
+
+def _run(words: list[str]) -> int:
+    """Run a command and return its exit code. Signals are passed on to it, and it ends when we are killed.
+
+    Raises:
+        Stopped: if a signal was passed on; the process has ended.
+    """
+    passed: list[int] = []
+    # a session of its own: Ctrl-C at the terminal comes once, from us, and not twice, which would mean at once
+    process = subprocess.Popen(words, preexec_fn=tied_to_me(), start_new_session=os.name == "posix")
+
+    def pass_on(number: int, frame: object) -> None:
+        passed.append(number)
+        process.send_signal(number)
+
+    with handlers_kept() as may_handle:
+        for number in SIGNALS if may_handle else ():
+            signal.signal(number, pass_on)
+        code = process.wait()
+    if passed:
+        raise Stopped(passed[0])
+    return code
