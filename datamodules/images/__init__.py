@@ -48,7 +48,8 @@ from datamodules.images.world import land_cover_pictures
 from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
 from datamodules.worlds.land_cover import TILE
 from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
-from zoo.inputs.images import UnreadableError, open_picture
+from zoo.inputs import UnreadableError
+from zoo.inputs.images import open_picture
 
 __all__ = ["FORMATS", "ImagesDataModule"]
 
