@@ -1,4 +1,4 @@
-"""Reading image-classification data: idx files, npz archives, class folders.
+"""Reading image-classification data: idx files and npz archives.
 
 Files are a user's, or came from somewhere: sizes are compared before arrays are made of them.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +16,12 @@ import numpy as np
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.arrays import open_arrays, swollen
-from zoo.inputs.images import SUFFIXES
 
 __all__ = [
     "FASHION_NAMES",
     "Pictures",
-    "class_folders",
-    "find_eurosat",
     "find_idx",
     "find_npz",
-    "image_files",
     "read_idx",
     "read_npz",
 ]
@@ -57,12 +52,14 @@ class Pictures:
         labels: int64 (N,).
         groups: int64 (N,), which person, flight or machine an image is from; None if that is not known.
         positions: float32 (N, 2), where it was taken; None likewise.
+        class_names: in label order, if the file states them.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None = None
     positions: np.ndarray | None = None
+    class_names: list[str] | None = None
 
     def checked(self, where: Path, classes: int | None = None) -> Pictures:
         """Itself, after comparing counts and labels.
@@ -155,8 +152,8 @@ def find_npz(root: Path) -> bool:
     return (root.is_file() and root.suffix == ".npz") or (root / "train.npz").is_file()
 
 
-def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None:
-    """Images, labels and class names of a split; None if there is no such split.
+def read_npz(root: Path, split: str) -> Pictures | None:
+    """A split; None if there is no such split.
 
     One file with `train_images`, `train_labels`, ... or `x_train`, `y_train`, ...; or a file per split with `images`
     and `labels`, or `x` and `y`. Optional: `class_names`, `groups`, `positions`.
@@ -185,7 +182,8 @@ def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None
         raise wrong(path, keys[1], f"{len(pixels)} whole numbers, one for each image", f"{labels.dtype} {labels.shape}")
     found = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, len(names) if names else None)
     found.groups, found.positions = _checked_marks(path, len(pixels), *marks)
-    return found, names
+    found.class_names = names
+    return found
 
 
 def _npz_names(names: np.ndarray | None, path: Path) -> list[str] | None:
@@ -245,37 +243,3 @@ def _to_planes(images: np.ndarray, path: Path, key: str) -> np.ndarray:
     if images.dtype != np.uint8:
         raise wrong(path, key, "bytes or floats in [0, 1]", images.dtype)
     return images
-
-
-# Class folders ----------------------------------------------------------------------------------------------------
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files at any depth, in order; hidden ones and links that lead nowhere are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
-
-
-def _folders(place: Path) -> Iterator[Path]:
-    if place.is_dir():
-        yield from sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def find_eurosat(root: Path) -> Path | None:
-    """The folder of EuroSAT's classes: as in its archive, or as torchvision unpacks it."""
-    for name in ("EuroSAT/2750", "eurosat/2750", "2750"):
-        if (root / name).is_dir():
-            return root / name
-    return None
-
-
-def class_folders(root: Path, split: str) -> dict[str, Path] | None:
-    """Class name -> folder, of `root/SPLIT/CLASS` or, for training without any such split, `root/CLASS`."""
-    for word in SPLIT_WORDS[split]:
-        if found := {p.name: p for p in _folders(root / word)}:
-            return found
-    words = {word for all_words in SPLIT_WORDS.values() for word in all_words}
-    inside = list(_folders(root))
-    if split == "train" and inside and not any(p.name in words for p in inside):
-        return {p.name: p for p in inside}
-    return None
