@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from datamodules.worlds.steel_strip import StripConfig, render
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.arrays import open_arrays
+from zoo.inputs.text_files import read_rows
 
 __all__ = ["find_sections", "read_facts", "read_sections", "write_fake"]
 
@@ -29,21 +29,21 @@ def read_splits(root: Path, problems: Problems) -> dict[str, str]:
     """Coil -> split, as `splits.csv` says."""
     path = root / "splits.csv"
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.add(path.name, "file", "a table with the columns coil and split", type(error).__name__)
+        rows = read_rows(path)
+    except UnreadableError as error:
+        problems.add(path.name, "file", "a table with the columns coil and split", f"{error.got}")
         return {}
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
     if "coil" not in header or "split" not in header:
         problems.add(path.name, "first line", "the columns coil and split", ", ".join(header[:6])[:80] or "nothing")
         return {}
     found: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in row):
-            continue
+    for number, row in rows[1:]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         coil, split = cells.get("coil", ""), cells.get("split", "")
-        if split not in SPLITS:
+        if not 0 < len(coil) <= 200 or "/" in coil:
+            problems.add(path.name, f"line {number}", "the name of a coil", repr(coil[:40]))
+        elif split not in SPLITS:
             problems.add(path.name, f"line {number}", f"one of {', '.join(SPLITS)}", repr(split))
         elif found.setdefault(coil, split) != split:
             problems.add(path.name, f"line {number}", f"coil {coil!r} in one split", f"{found[coil]} and {split}")

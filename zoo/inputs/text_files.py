@@ -1,13 +1,15 @@
-"""Text files of any origin: UTF-8, or whatever their byte order mark says; other bytes are named with their line."""
+"""Text files and tables of any origin: UTF-8, or what a byte order mark says; other bytes are named with their line."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 from pathlib import Path
 
 from zoo.inputs import UnreadableError
 
-__all__ = ["decoded", "read_text"]
+__all__ = ["decoded", "read_rows", "read_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,3 +57,23 @@ def decoded(raw: bytes) -> str:
         got = f"a zero byte in line {text.count(chr(10), 0, text.index(chr(0))) + 1}: save it as UTF-8"
         raise UnreadableError("text in UTF-8, or in UTF-16 with a byte order mark", got)
     return text
+
+
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Rows of a table as (number of the line, cells); the header says whether commas, semicolons or tabs part them.
+
+    Raises:
+        UnreadableError: as `read_text`, and for quotes that never end.
+    """
+    text = read_text(path)
+    header = text.lstrip().partition("\n")[0]
+    part = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=part)
+    rows = []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise UnreadableError("a table", f"{error} in line {reader.line_num}") from None
+    return rows
