@@ -31,6 +31,7 @@ test-all: $(TEST)
 lint: $(DEV)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m codespell_lib
 	$(PY) -m mypy
 
 $(PY):

@@ -203,7 +203,7 @@ def peak_memory() -> dict[str, Any]:
 
 def relatives(shape: Shape, folder: Path) -> dict[str, Any]:
     """MiniRocket and Hydra on the same engine, for orientation."""
-    from zoo.nn.rocket import Hydra, MiniRocket
+    from rocket_relatives import Hydra, MiniRocket
 
     _, x = series_of(shape, folder)
     mini, hydra = MiniRocket(KERNELS, shape[2], shape[1]).fit(x), Hydra(shape[2], shape[1])

@@ -4,9 +4,9 @@
     python benchmarks/rocket_pictures.py                             # accuracies over the sets of the UCR archive
 
 The second one reads the runs of the claims `as-accurate-as-aeon` and `as-accurate-on-large-sets` from the card's
-`results.json`, and aeon's side from `benchmarks/results` (`rocket_ucr.py`). It draws a scatter of accuracies, and mean
-ranks with the critical difference of Nemenyi's test (Demsar, JMLR 2006): aeon beside each seed of ours, so that a
-difference between libraries can be compared with that between seeds.
+`results.json`, and aeon's side from the folder `aeon` of the method (`rocket_ucr.py`). It draws a scatter of
+accuracies, and mean ranks with the critical difference of Nemenyi's test (Demsar, JMLR 2006): aeon beside each seed of
+ours, so that a difference between libraries can be compared with that between seeds.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).parent
-CARD = HERE.parent / "model_cards" / "soft-rocket"
+ROOT = Path(__file__).parents[1]
+CARD = ROOT / "model_cards" / "soft-rocket"
+AEON = ROOT / "zoo" / "methods" / "soft_rocket" / "aeon"
 GREY, BLUE, ORANGE = "#808890", "#2f80c8", "#d97706"
 
 
 def accuracies(large: bool) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the sets, aeon's accuracies (S,), and ours (seeds, S)."""
-    path = HERE / "results" / f"rocket_ucr_aeon{'_large' * large}.json"
+    path = AEON / f"accuracy{'_large' * large}.json"
     theirs = json.loads(path.read_text())["accuracy"] if path.is_file() else {}
     names = sorted(theirs)
     runs = json.loads((CARD / "results.json").read_text())["runs"].values()

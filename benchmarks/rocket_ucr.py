@@ -9,7 +9,7 @@ are left out. It goes on where it was stopped, and runs without the zoo installe
 
     rocket_ucr.py data/UCR-A-H data/UCR-H-P
     rocket_ucr.py data/UCR-A-H data/UCR-H-P --points 100000000 --minutes 9 \\
-        --skip benchmarks/results/rocket_ucr_aeon.json --out benchmarks/results/rocket_ucr_aeon_large.json
+        --skip zoo/methods/soft_rocket/aeon/accuracy.json --out zoo/methods/soft_rocket/aeon/accuracy_large.json
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+RESULTS = Path(__file__).parents[1] / "zoo" / "methods" / "soft_rocket" / "aeon"
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--kernels", type=int, default=2000)
     parser.add_argument("--points", type=int, default=600_000)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rocket_ucr_aeon.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.json")
     parser.add_argument("--skip", type=Path, help="results whose sets are done")
     options = parser.parse_args()
     files = sorted(p for root in options.roots for p in root.glob("*/*_TRAIN.tsv"))

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zoo._version import versions
 
 import zoo
 from zoo.errors import DiskFull
-from zoo.files import write_whole
+from zoo.files import versions, write_whole
 from zoo.text import aligned, human_bytes, human_count, table
 
 

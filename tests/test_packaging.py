@@ -113,6 +113,8 @@ assert here in pathlib.Path(zoo.__file__).parents, zoo.__file__
 assert here in pathlib.Path(datamodules.__file__).parents, datamodules.__file__
 from zoo.index import entries, index_path
 assert here in index_path().parents
+from zoo.data_sources import CATALOGUE
+assert "mnist" in CATALOGUE
 for entry in entries().values():
     loaded = 0
     for tag, weights in entry.weights.items():
@@ -292,6 +294,21 @@ def test_no_file_is_too_long() -> None:
         for folder in ("zoo", "datamodules", "tests", "examples", "benchmarks")
         for p in (ROOT / folder).rglob("*.py")
         if (count := len(p.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long
+
+
+def test_no_function_is_too_long() -> None:
+    """At most 60 lines, its signature and docstring included."""
+    import ast
+
+    long = {
+        f"{path.relative_to(ROOT).as_posix()}:{node.name}": count
+        for folder in ("zoo", "datamodules", "tests", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (count := (node.end_lineno or 0) - node.lineno + 1) > 60
     }
     assert not long
 

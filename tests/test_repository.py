@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -91,6 +92,30 @@ def test_every_dependency_has_a_lower_bound() -> None:
     extras = [d for group in about["optional-dependencies"].values() for d in group]
     for text in [*about["dependencies"], *extras]:
         assert ">=" in text or text.startswith(about["name"]), text
+
+
+@pytest.mark.parametrize(("lint", "test", "code"), [(0, 0, 0), (1, 0, 1), (0, 2, 2), (1, 2, 2)])
+def test_ci_run(lint: int, test: int, code: int, tmp_path: Path) -> None:
+    """Both parts run, lint first, and either fails it; a stand-in for make says what it was asked for."""
+    stand_in = tmp_path / "make"
+    script = f"for part; do :; done\necho make $part\n[ $part = lint ] && exit {lint}\nexit {test}\n"
+    stand_in.write_text(f"#!/bin/sh\n{script}")
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", str(ROOT / ".ci" / "run")]
+    done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["make lint", "make test", ""]
+    assert done.returncode == code
+
+
+def test_the_source_distribution_holds_what_belongs_in_it() -> None:
+    """Every file and folder at the top is included, comes by itself, or is of use to git only."""
+    included = set(settings()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert all((ROOT / name.lstrip("/")).exists() for name in included)
+    by_itself = {"LICENSE", "README.md", "pyproject.toml"}
+    for_git = {".gitattributes", ".git-blame-ignore-revs", ".gitignore"}
+    tops = {p.relative_to(ROOT).parts[0] for p in tracked("*")}
+    assert tops - by_itself - for_git == {name.lstrip("/") for name in included}
 
 
 # Issue forms ------------------------------------------------------------------------------------------------------

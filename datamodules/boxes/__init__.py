@@ -57,7 +57,9 @@ class BoxesDataModule(ZooDataModule):
         num_workers: loader processes.
         seed: order, augmentation, label noise and subset; never the embedded scenes, so that test scores compare.
         classes: class names to use, in label order; other boxes are dropped (DigitScenes: not drawn). None: all.
-        train_size: number of DigitScenes for training; likewise `val_size` and `test_size`.
+        train_size: number of DigitScenes for training.
+        val_size: number of DigitScenes for validation.
+        test_size: number of DigitScenes for the test.
         scene_seed: another number gives other DigitScenes.
         shapes: DigitScenes also show ellipses, polygons, stars, rings and crosses.
         extra_photos: DigitScenes for training also use photographs of other installed packages (the data then differ
@@ -65,16 +67,23 @@ class BoxesDataModule(ZooDataModule):
         label_noise: training boxes only: "uniform:E" shifts and stretches each by up to E of its sides; "mixture:P"
             does so by 0.5 with probability P, else by 0.05. Drawn once per seed.
         subset: fraction of the training images to use.
-        augment: preset "none", "light" (flip, colour, shift, zoom) or "full" (also mosaic and mixup); the next ones
-            override it. Digits are not flipped unless `flip` says so.
-        flip: probability of a horizontal flip; likewise `flip_vertical`.
+        augment: preset "none", "light" (flip, colour, shift, zoom) or "full" (also mosaic and mixup); `flip` to
+            `mixup` override it. Digits are not flipped unless `flip` says so.
+        flip: probability of a horizontal flip.
+        flip_vertical: probability of a vertical flip.
         hsv: largest relative change of hue, saturation, value.
-        degrees: largest rotation; `shear` likewise; `translate` as a fraction; `scale` 0.5 zooms 0.5-1.5 times.
-        mosaic: probability of joining four images; `mixup`: of blending in another one.
+        degrees: largest rotation, in degrees.
+        translate: largest shift, as a fraction of the image.
+        scale: largest relative change of size; 0.5 zooms 0.5 to 1.5 times.
+        shear: largest shear, in degrees.
+        mosaic: probability of joining four images.
+        mixup: probability of blending in another image.
         mosaic_epochs: number of epochs with mosaic and mixup; None for all.
         multi_scale: training batches vary in size by up to this many steps of 32 px.
-        train_split: name of the split for training; likewise `val_split` and `test_split`. COCO and YOLO: a folder such
-            as "train2017"; VOC: lists such as "2007/trainval+2012/trainval". None: the usual names.
+        train_split: name of the split for training. COCO and YOLO: a folder such as "train2017"; VOC: lists such as
+            "2007/trainval+2012/trainval". None: the usual names.
+        val_split: name of the split for validation, written as for training. None: the usual names.
+        test_split: name of the split for the test, written as for training. None: the usual names.
         voc_one_based: VOC coordinates count from 1 and include the last pixel (the official sets do).
         voc_difficult: keep objects flagged difficult.
         on_error: "raise" names every broken entry at once; "clip" cuts boxes at the border of the image and leaves out

@@ -78,7 +78,8 @@ class ImagesDataModule(ZooDataModule):
         val_size: images held out of the training split for validation where there is no val split: a number, or a
             share below 1; None: a tenth. Where there is one: a number of it to use; None: all.
         train_size: number or share of the training images (after holding out) to use; None: all.
-        test_size: likewise of the test images. Where there is no test split, as many are held out; None: a fifth.
+        test_size: number or share of the test images to use; None: all. Where there is no test split, as many are held
+            out of the training images; None: a fifth.
         split_seed: another number holds out and chooses other images. All choices keep the shares of the classes.
         crop: pixels of zero padding from which training images are cropped at random; 4 is usual for CIFAR.
         flip: probability of a horizontal flip of training images.

@@ -76,7 +76,9 @@ class SeriesDataModule(ZooDataModule):
         split_seed: of these draws.
         unequal: series of unequal length: `mask` them, or `refuse`.
         missing: missing values: `refuse` names them, `interpolate` fills them linearly.
-        train_size: number of embedded series for training; likewise `val_size` and `test_size`.
+        train_size: number of embedded series for training.
+        val_size: number of embedded series for validation.
+        test_size: number of embedded series for the test.
         length: of embedded series.
     """
 

@@ -107,17 +107,20 @@ class SteelStripDataModule(ZooDataModule):
         augment: "none" or "light" (gain 0.7-1.3, offset, noise, reversal, crop).
         labelled_fraction: share of the training sections with a label, drawn evenly over the coils.
         train_on: "labelled" sections, or "all" of them, also those without a label (whose parameters are NaN).
-        n_coils: simulated coils for training; likewise `val_coils` and `test_coils`.
-        sections_per_coil: simulated sections of each.
+        n_coils: simulated coils for training.
+        val_coils: simulated coils for validation.
+        test_coils: simulated coils for the test.
+        sections_per_coil: simulated sections of each coil.
         world_seed: another number gives another world; None: as `seed`.
         cutoff_mm: of the roughness filter, 0.25, 0.8 or 2.5.
-        length: samples of a section; likewise `channels`, the detectors.
+        length: L, samples of a simulated section.
+        channels: C, simulated detectors.
         pitch_um: distance of two samples in um, a multiple of 4.
         textures: rolls of the coils: some of random, edt, mill.
-        gain: laser power at the test, as a factor; the next ones likewise: they leave training and validation alone.
-        offset: background light added, in full scales.
-        tilt: factor of the strip's tilt.
-        speckle: relative standard deviation of each intensity (0.05 in training).
+        gain: laser power at the test, as a factor of that in training.
+        offset: background light added at the test, in full scales.
+        tilt: tilt of the strip at the test, as a factor of that in training.
+        speckle: relative standard deviation of each intensity at the test (0.05 in training).
         test_textures: rolls of the test coils; None: as in training.
         fine: the stylus samples at 1.5 um instead of 4 um.
     """

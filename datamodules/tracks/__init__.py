@@ -55,8 +55,11 @@ class TracksDataModule(ZooDataModule):
         every: of each so many seconds keep the first point only; None keeps all.
         origin: [longitude, latitude, seconds since 1970] of the plane; the data's own centre and begin if None. A model
             that was made elsewhere needs its own: `model.hparams.origin`.
-        val_share, test_share: of the files' tracks; at 0 the indexed tracks are the queries, too.
-        train_size, val_size, test_size: tracks of the simulator.
+        val_share: share of the files' tracks for validation; at 0 the indexed tracks are the queries, too.
+        test_share: share of the files' tracks for the test; at 0 the indexed tracks are the queries, too.
+        train_size: tracks of the simulator that are indexed.
+        val_size: tracks of the simulator that are queries of validation.
+        test_size: tracks of the simulator that are queries of the test.
         noise: of the simulator's positions, metres.
         together: share of the simulator's tracks that follow another one for a while.
     """

@@ -16,7 +16,7 @@ from datamodules.worlds.cylinder_bell_funnel import CLASS_NAMES, cylinder_bell_f
 from zoo.errors import BadData, BadInput, RepositoryNotFound
 
 TS = Path(__file__).parent / "ts"
-ORACLE = Path(__file__).parents[1] / "methods" / "oracles" / "rocket_aeon.npz"
+ORACLE = Path(__file__).parents[1] / "nn" / "oracles" / "rocket_aeon.npz"
 
 
 def write(folder: Path, train: str, test: str | None = None, ending: str = ".ts") -> Path:

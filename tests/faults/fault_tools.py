@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-import zoo_toys as toys
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 from zoo import index
@@ -30,8 +30,8 @@ FORK = "fork" in multiprocessing.get_all_start_methods()
 INDEX = """\
 # kept by publish
 toy-net:
-  model: zoo_toys:ToyNet
-  data: zoo_toys:ToyData
+  model: toys.hub:ToyNet
+  data: toys.hub:ToyData
   task: image-classification
   summary: A toy.
   paper: {{title: On Toys, year: 2020}}

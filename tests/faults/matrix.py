@@ -182,8 +182,8 @@ What happens when something goes wrong, and the test that shows it. Written by `
 outcomes of the tests; edit the matrix there, not this page.
 
 The rule behind every cell: an operation ends in the right result or in one named error (`zoo.errors`) whose message
-says what to do next; no wrong byte is accepted, nothing half-written takes the name of something whole, and the same
-call made again goes on or starts anew. After each fault the tests load the weights once more and compare every tensor.
+says what to do next; no wrong byte is accepted, no partial file takes the name of a complete one, and repeating the
+call resumes it or starts it again. After each fault the tests load the weights once more and compare every tensor.
 
 ✓ tested{marks}
 

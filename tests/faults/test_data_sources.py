@@ -17,8 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import data_toys as toys
-from data_toys import TEST, TRAIN
+from toys import archives as toys
+from toys.archives import TEST, TRAIN
 
 from zoo import cli, data_sources, errors
 from zoo.data_sources import CATALOGUE, Source, fetch, problems_of
@@ -395,7 +395,7 @@ def test_photographs_inside_resource_files(place: Path, monkeypatch: pytest.Monk
 CHILD = """
 import sys
 sys.path[:0] = {path!r}
-import data_toys as toys
+from toys import archives as toys
 from zoo import data_sources
 data_sources.CATALOGUE["toy"] = toys.data_set("pip")
 print("ready", flush=True)
@@ -404,7 +404,7 @@ data_sources.fetch("toy", sys.argv[1])
 
 
 def child(place: Path, folder: Path) -> subprocess.Popen[str]:
-    code = CHILD.format(path=[str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+    code = CHILD.format(path=[str(Path(__file__).parents[2]), str(Path(__file__).parents[1])])
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, cwd=place)
 
 

@@ -152,12 +152,12 @@ def test_no_home_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Bundled and saved weights, listing and the embedded data need no home directory at all."""
     (tmp_path / "file").write_text("")
     code = (
-        "import sys, zoo; sys.path.insert(0, sys.argv[1]); import zoo_toys as toys; zoo.register(toys.entry());"
+        "import sys, zoo; sys.path.insert(0, sys.argv[1]); from toys import hub as toys; zoo.register(toys.entry());"
         "folder = zoo.save(toys.trained(), sys.argv[2]); zoo.load(folder); print(zoo.list_models())"
     )
     home = str(tmp_path / "file" / "home")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ZOO_", "XDG_", "PYTEST"))}
-    words = [sys.executable, "-c", code, str(Path(__file__).parents[1] / "hub"), str(tmp_path / "saved")]
+    words = [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(tmp_path / "saved")]
     done = subprocess.run(
         words,
         env={**kept, "HOME": home, "PYTHONPATH": str(Path(__file__).parents[2])},

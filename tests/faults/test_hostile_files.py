@@ -20,12 +20,14 @@ from safetensors.torch import save as to_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
-import zoo_toys as toys
+from toys import cli as cli_toys
+from toys import hub as toys
 
 import zoo
-from zoo import errors, index
+from zoo import errors, index, training
 from zoo.index import load_yaml
 from zoo.store import read_state
+from zoo.training.checkpoints import last_of
 
 MEGABYTE = 1 << 20
 
@@ -193,6 +195,25 @@ def test_compressed_checkpoint_is_a_bomb(tmp_path: Path, folder: Path) -> None:
         archive.writestr("archive/data/0", b"\0" * (64 * MEGABYTE))
     with pytest.raises(errors.UnsafeFile, match="compressed"):
         zoo.load(path)
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--ckpt_path"])
+def test_training_refuses_bombs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    """Starting from a checkpoint and resuming it read it in the same way."""
+    monkeypatch.chdir(tmp_path)
+    cli_toys.register(tmp_path)
+    fit = ["fit", "--zoo", "toy-net"]
+    kept = last_of(training.run([*fit, "--trainer.max_epochs", "1"]).trainer)
+    assert kept is not None
+    last = Path(kept.last_model_path)
+    with zipfile.ZipFile(last) as plain, zipfile.ZipFile("packed.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in plain.infolist():
+            archive.writestr(member.filename, plain.read(member))
+    assert training.main([*fit, flag, "packed.ckpt"]) == 2
+    assert "compressed parts" in capsys.readouterr().err
+    assert training.run([*fit, flag, str(last), "--trainer.max_epochs", "2"]).trainer.current_epoch == 2
 
 
 @pytest.mark.parametrize(

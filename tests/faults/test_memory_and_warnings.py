@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-import zoo_toys as toys
 from fault_tools import OWNER, Scene
 from hub_server import LoopbackHub
 from memory import grown
 from safetensors.torch import save as to_bytes
+from toys import hub as toys
 
 import zoo
 import zoo.index

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as processes
-from federated.learner_toys import ToyLearner, learn, state_of, trainer_of
+from toys.learners import ToyLearner, learn, state_of, trainer_of
 
 DATA: dict[str, Any] = {"clients": 5, "link_loss": 0.1}
 METHODS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def told(learner: ToyLearner) -> float:
 
 def resumed(folder: Path, fit: dict[str, Any]) -> dict[str, Any]:
     """One round, saved; then on to three in fresh objects."""
-    from federated.learner_toys import ToyClients
+    from toys.learners import ToyClients
 
     method = METHODS["moon, fedadam"]
     first = learn(folder, DATA, fit={**fit, "max_epochs": 1}, **method)

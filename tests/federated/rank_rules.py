@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from federated.rule_toys import cohort, context, network
+from toys.rules import cohort, context, network
 
 from zoo.errors import ZooError
 from zoo.federated.ranks import comm_of_run

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from federated.rule_toys import cohort, context, network, rounds, trained
+from toys.rules import cohort, context, network, rounds, trained
 
 from zoo.errors import BadInput
 from zoo.federated.rules import ClientUpdate, Rule, StateDict

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from federated.learner_toys import ToyClients, trainer_of
-from federated.rule_toys import cohort, context, network
 from lightning import seed_everything
+from toys.learners import ToyClients, trainer_of
+from toys.rules import cohort, context, network
 
 from zoo.federated.rules import RULES, create_rule
 

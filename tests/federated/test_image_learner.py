@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from federated.learner_toys import trainer_of
 from lightning import Callback, seed_everything
+from toys.learners import trainer_of
 
 from datamodules.clients import ClientsDataModule
 from zoo.federated.clients import ClientAlgorithm, FedProx, LocalTraining, ParamScope

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federated.learner_toys import ToyClients, ToyLearner, apart, learn, state_of, trainer_of
 from lightning import Callback, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from torch import nn
+from toys.learners import ToyClients, ToyLearner, apart, learn, state_of, trainer_of
 
 from zoo.errors import BadInput, InvalidConfig, ZooError
 from zoo.federated.clients import FedProx

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from federated import rank_learner
-from federated.learner_toys import learn, state_of
+from toys.learners import learn, state_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from federated.rule_contract import RuleContract
-from federated.rule_toys import cohort, context, network
+from toys.rules import cohort, context, network
 
 from zoo import index
 from zoo.errors import BadInput, InvalidIndex, KeyMismatch, ShapeMismatch, UnknownName

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federated.rule_toys import cohort, context, network
+from toys.rules import cohort, context, network
 
 from zoo.federated.rules import ClientUpdate, StateDict, create_rule
 from zoo.federated.rules.columns import closest_mean, sort_rows

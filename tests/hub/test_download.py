@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import zoo_toys as toys
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 from zoo import errors

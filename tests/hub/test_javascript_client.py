@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo_toys as toys
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-import zoo_toys as toys
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 from zoo import cli, errors, index
@@ -219,8 +219,8 @@ def check_requests(hub: LoopbackHub, names: list[str]) -> None:
 
 TOYS = """\
 toy-net:
-  model: zoo_toys:ToyNet
-  data: zoo_toys:ToyData
+  model: toys.hub:ToyNet
+  data: toys.hub:ToyData
   task: image-classification
   summary: A toy.
   paper: {{title: On Toys, year: 2020}}
@@ -283,7 +283,7 @@ def real_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cards = source.parent / "model_cards"
     folder.mkdir()
     if cards.is_dir():
-        (folder / "model_cards").symlink_to(cards)
+        shutil.copytree(cards, folder / "model_cards")
     return move_index(folder, text, files, monkeypatch)
 
 

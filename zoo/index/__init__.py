@@ -47,15 +47,15 @@ _registered: dict[str, Entry] = {}
 _cache: dict[str, Entry] | None = None
 
 
-def _merge(found: dict[str, Entry], more: dict[str, Entry]) -> None:
-    taken = {name: e.id for e in found.values() for name in (e.id, *e.aliases)}
+def _merge(merged: dict[str, Entry], more: dict[str, Entry]) -> None:
+    taken = {name: e.id for e in merged.values() for name in (e.id, *e.aliases)}
     for entry in more.values():
         for name in (entry.id, *entry.aliases):
-            if taken.setdefault(name, entry.id) != entry.id or name in found:
+            if taken.setdefault(name, entry.id) != entry.id or name in merged:
                 raise InvalidIndex(
                     f"{entry.source}: {entry.id}: the name {name!r} is taken by {taken[name]}; rename it"
                 )
-    found.update(more)
+    merged.update(more)
 
 
 def entries() -> dict[str, Entry]:
@@ -66,14 +66,14 @@ def entries() -> dict[str, Entry]:
     """
     global _cache
     if _cache is None:
-        found: dict[str, Entry] = {}
-        _merge(found, read_index(index_path(), ordered=True))
+        merged: dict[str, Entry] = {}
+        _merge(merged, read_index(index_path(), ordered=True))
         for owner, path in third_parties():
             try:
-                _merge(found, read_index(path))
+                _merge(merged, read_index(path))
             except (ZooError, OSError) as error:
                 warn_broken(owner, error)
-        _cache = found
+        _cache = merged
     return _cache | _registered
 
 
@@ -205,12 +205,12 @@ def entry_of(cls: type) -> Entry:
     Raises:
         UnknownName: if none is.
     """
-    if (found := id_of(cls)) is None:
+    if (name := id_of(cls)) is None:
         raise UnknownName(
             f"No index entry has the model {cls.__module__}:{cls.__qualname__}. Add one with zoo.register(Entry(...)), "
             "or through an installed package's entry point 'zoo.index', so that its files can be loaded again."
         )
-    return entries()[found]
+    return entries()[name]
 
 
 def _beside(entry: Entry | None) -> Path:

@@ -164,10 +164,10 @@ def _import_class(path: str, where: str) -> Any:
             f"{where}: expected a module {module_name}, found none. Is its package installed?"
         ) from error
     _refuse_shadow(top, where)
-    found = getattr(module, class_name, None)
-    if not isinstance(found, type):
+    cls = getattr(module, class_name, None)
+    if not isinstance(cls, type):
         raise InvalidIndex(f"{where}: {module_name} has no class {class_name!r}.{nearest(class_name, vars(module))}")
-    return found
+    return cls
 
 
 def _refuse_shadow(top: str, where: str) -> None:
@@ -176,8 +176,8 @@ def _refuse_shadow(top: str, where: str) -> None:
         return
     places = [Path(p).resolve() for p in getattr(sys.modules[top], "__path__", [])]
     if PACKAGE.parent.resolve() / top not in places:
-        found = places[0] if places else getattr(sys.modules[top], "__file__", "?")
+        place = places[0] if places else getattr(sys.modules[top], "__file__", "?")
         raise ShadowedPackage(
-            f"{where}: expected the zoo's own package {top!r} in {PACKAGE.parent}, found another one: {found}. "
+            f"{where}: expected the zoo's own package {top!r} in {PACKAGE.parent}, found another one: {place}. "
             "Rename that folder or file, or start Python from elsewhere."
         )

@@ -32,7 +32,7 @@ def index_path() -> Path:
 
 
 def _parse(raw: Any, source: str, *, ordered: bool = False) -> dict[str, Entry]:
-    """Build the entries of a parsed YAML file; all problems of the file are told at once."""
+    """Build the entries of a parsed YAML file; all problems of the file are reported together."""
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -124,79 +124,80 @@ def _keys(where: str, raw: Any, rules: dict[str, Rule]) -> list[str]:
 
 def _check_choices(where: str, raw: dict[str, Any]) -> list[str]:
     """Values that come from a table: task, learns, can; and the two parts of tiny."""
-    found = []
+    problems = []
     task, learns, can, tiny = (raw.get(k) for k in ("task", "learns", "can", "tiny"))
     if is_text(task) and task not in TASKS:
-        found.append(f"{where}.task: unknown task {task!r}.{nearest(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
+        problems.append(f"{where}.task: unknown task {task!r}.{nearest(str(task), TASKS)} Tasks: {', '.join(TASKS)}.")
     if is_text(learns) and learns not in LEARNS:
-        found.append(f"{where}.learns: expected one of {', '.join(LEARNS)}, got {learns!r}")
+        problems.append(f"{where}.learns: expected one of {', '.join(LEARNS)}, got {learns!r}")
     for value in can if _can(can) and can else ():
         if value not in CAPABILITIES:
             hint = nearest(value, CAPABILITIES) or f" Known: {', '.join(CAPABILITIES)}."
-            found.append(f"{where}.can: unknown capability {value!r}.{hint}")
+            problems.append(f"{where}.can: unknown capability {value!r}.{hint}")
     for part, value in tiny.items() if isinstance(tiny, dict) else ():
         if part not in ("model", "data") or not isinstance(value, dict):
-            found.append(f"{where}.tiny: expected {{model: {{...}}, data: {{...}}}}, got {part!r}: {shown(value)}")
-    return found
+            problems.append(f"{where}.tiny: expected {{model: {{...}}, data: {{...}}}}, got {part!r}: {shown(value)}")
+    return problems
 
 
 def _check_weights(entry: str, tag: Any, raw: Any) -> list[str]:
     where = f"{entry}: weights.{tag}"
-    found = [] if matches(NAME)(tag) else [f"{where}: a tag is kebab-case (a-z, 0-9, '-'); rename it"]
-    found += _keys(where, raw, _WEIGHTS)
+    problems = [] if matches(NAME)(tag) else [f"{where}: a tag is kebab-case (a-z, 0-9, '-'); rename it"]
+    problems += _keys(where, raw, _WEIGHTS)
     if not isinstance(raw, dict):
-        return found
-    found += _check_choices(where, raw)
+        return problems
+    problems += _check_choices(where, raw)
     file, sha256, hub = raw.get("file"), raw.get("sha256"), raw.get("hub") or {}
     if isinstance(file, str) and file != f"{entry}-{tag}.safetensors":
-        found.append(f"{where}.file: expected {entry}-{tag}.safetensors, got {shown(file)}")
+        problems.append(f"{where}.file: expected {entry}-{tag}.safetensors, got {shown(file)}")
     if isinstance(hub, dict) and hub:
-        found += _keys(f"{where}.hub", hub, _HUB)
+        problems += _keys(f"{where}.hub", hub, _HUB)
         if (hub.get("repo") is None) != (hub.get("revision") is None):
-            found.append(f"{where}.hub: repo and revision go together: give both, or null for both")
+            problems.append(f"{where}.hub: repo and revision go together: give both, or null for both")
     published = isinstance(hub, dict) and hub.get("repo") is not None
     if (file or published) and sha256 is None:
-        found.append(f"{where}: the key 'sha256' is missing: weights are only loaded when their hash is pinned here")
+        problems.append(f"{where}: the key 'sha256' is missing: weights are only loaded when their hash is pinned here")
     if sha256 is not None and not (file or published):
-        found.append(f"{where}: sha256 without a file: give 'file' (bundled) or 'hub' (published)")
+        problems.append(f"{where}: sha256 without a file: give 'file' (bundled) or 'hub' (published)")
     if sha256 is not None:
-        found += [f"{where}: the key {key!r} is missing" for key in ("bytes", "params") if raw.get(key) is None]
+        problems += [f"{where}: the key {key!r} is missing" for key in ("bytes", "params") if raw.get(key) is None]
         trained_on = raw.get("trained_on") or {}
         if isinstance(trained_on, dict):
-            found += [
+            problems += [
                 f"{where}.trained_on: the key {k!r} is missing" for k in ("data", "licence") if k not in trained_on
             ]
     elif raw.get("recipe") is None:
-        found.append(f"{where}: neither weights (file, sha256) nor a recipe that would make them; add one")
+        problems.append(f"{where}: neither weights (file, sha256) nor a recipe that would make them; add one")
     names = (raw.get("init") or {}).get("class_names") if isinstance(raw.get("init"), dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
-        found.append(f"{where}.init.class_names: expected a list of text; put words like yes, no, on and 1 in quotes")
-    return found
+        where = f"{where}.init.class_names"
+        problems.append(f"{where}: expected a list of text; put words like yes, no, on and 1 in quotes")
+    return problems
 
 
 def problems_of(name: Any, raw: Any) -> list[str]:
     """Everything that is wrong with one entry, each line naming the entry, the key and the fix."""
-    found = []
+    problems = []
     if not matches(NAME)(name):
-        found.append(f"{name}: an id is kebab-case (a-z, 0-9, '-'), such as my-method; rename it")
-    found += _keys(str(name), raw, _ENTRY)
+        problems.append(f"{name}: an id is kebab-case (a-z, 0-9, '-'), such as my-method; rename it")
+    problems += _keys(str(name), raw, _ENTRY)
     if not isinstance(raw, dict):
-        return found
-    found += _check_choices(str(name), raw)
+        return problems
+    problems += _check_choices(str(name), raw)
     if isinstance(raw.get("paper"), dict):
-        found += _keys(f"{name}: paper", raw["paper"], _PAPER)
+        problems += _keys(f"{name}: paper", raw["paper"], _PAPER)
     weights, default, aliases = raw.get("weights") or {}, raw.get("default"), raw.get("aliases") or {}
     if not isinstance(weights, dict) or not isinstance(aliases, dict):
-        return found
+        return problems
     for tag, block in weights.items():
-        found += _check_weights(str(name), tag, block)
+        problems += _check_weights(str(name), tag, block)
     if weights and default is None:
-        found.append(f"{name}: the key 'default' is missing; name one of the tags: {', '.join(map(str, weights))}")
+        problems.append(f"{name}: the key 'default' is missing; name one of the tags: {', '.join(map(str, weights))}")
     if default is not None and default not in weights:
-        found.append(f"{name}.default: no tag {default!r}.{nearest(str(default), weights)}")
+        problems.append(f"{name}.default: no tag {default!r}.{nearest(str(default), weights)}")
     for alias, tag in aliases.items():
         if not matches(NAME)(alias):
-            found.append(f"{name}.aliases: {alias!r} is not kebab-case; rename it")
+            problems.append(f"{name}.aliases: {alias!r} is not kebab-case; rename it")
         if tag not in weights:
-            found.append(f"{name}.aliases.{alias}: no tag {tag!r}.{nearest(str(tag), weights)}")
-    return found
+            problems.append(f"{name}.aliases.{alias}: no tag {tag!r}.{nearest(str(tag), weights)}")
+    return problems

@@ -46,8 +46,8 @@ def load(
     Args:
         name: `id`, `id:tag`, an alias, `hf://owner/repo[@revision]`, a folder written by `save`, or a `.ckpt` file.
         weights: False builds it untrained.
-        num_classes: another number of classes than the weights have makes only the head anew.
-        class_names: implies `num_classes`; other names than the weights have make the head anew, too.
+        num_classes: if it differs from the checkpoint's, only the head is re-initialised.
+        class_names: implies `num_classes`; names that differ from the checkpoint's re-initialise the head, too.
         source: `hub` or `bundled` forces one; by default the Hub cache, then the bundled file, then the Hub.
         revision: of the repository. Another one than the index pins is compared with the Hub's own hash only.
         endpoint: another Hub than HF_ENDPOINT.
@@ -64,9 +64,9 @@ def load(
         ZooError: a class of its own for each failure; the message says what to do.
     """
     hub = Hub(endpoint, token, offline)
-    found = find(reference_of(name, revision), hub, source=source, weights=weights)
-    module = assemble(found, init, num_classes, class_names, map_location)
-    notice_of(found)
+    checkpoint = find(reference_of(name, revision), hub, source=source, weights=weights)
+    module = assemble(checkpoint, init, num_classes, class_names, map_location)
+    notice_of(checkpoint)
     return module
 
 
@@ -80,7 +80,7 @@ def load_into(
     token: str | bool | None = None,
     offline: bool | None = None,
 ) -> LoadReport:
-    """Give weights to a module that exists; its mode and device stay.
+    """Load weights into an existing module; its mode and device are unchanged.
 
     The head is kept new if the module's class count or class names differ from the weights'.
 
@@ -97,12 +97,12 @@ def load_into(
         BadInput: if the weights belong to another method.
         KeyMismatch: (ShapeMismatch) if they do not fit; the module is unchanged.
     """
-    found = find(reference_of(name, revision), Hub(endpoint, token, offline), source=source)
-    cls = found.entry.model_class()
+    checkpoint = find(reference_of(name, revision), Hub(endpoint, token, offline), source=source)
+    cls = checkpoint.entry.model_class()
     if not isinstance(module, cls):
-        raise BadInput(f"{found.name} holds weights of {cls.__name__}, the module is a {type(module).__name__}.")
-    report = fill_from(module, found, remake=check_classes(cls, found.init, module.init_args))
-    notice_of(found)
+        raise BadInput(f"{checkpoint.name} holds weights of {cls.__name__}, the module is a {type(module).__name__}.")
+    report = fill_from(module, checkpoint, remake=check_classes(cls, checkpoint.init, module.init_args))
+    notice_of(checkpoint)
     return report
 
 
@@ -175,7 +175,7 @@ def verify(
 
 
 def _verify(reference: Reference, hub: Hub, remote: bool) -> list[Row]:
-    name, (_, about) = reference.name, reference.checkpoint
+    name, (_, about) = reference.name, reference.indexed
     if about.sha256 is None:
         return [Row(name, "-", True, "not trained yet, only a recipe")]
     repo, revision = reference.repo, reference.revision

@@ -9,7 +9,7 @@ from zoo.base.report import LoadReport
 from zoo.errors import BadInput
 from zoo.index.licences import notice
 from zoo.store.config import build, check_arguments, check_classes, class_arguments
-from zoo.store.sources import Found
+from zoo.store.sources import Checkpoint
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
@@ -18,34 +18,34 @@ __all__ = ["assemble", "fill_from", "notice_of"]
 
 
 def assemble(
-    found: Found,
+    checkpoint: Checkpoint,
     init: dict[str, Any],
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     map_location: Any = "cpu",
 ) -> ZooModule:
     """Build the module of verified weights and fill it."""
-    cls = found.entry.model_class()
-    check_arguments(cls, init, where=found.name, error=BadInput)
-    classes = class_arguments(cls, found.init, num_classes, class_names, where=found.name)
-    wanted = {**found.init, **init, **classes}
-    untrusted = None if found.trusted else found.size
+    cls = checkpoint.entry.model_class()
+    check_arguments(cls, init, where=checkpoint.name, error=BadInput)
+    classes = class_arguments(cls, checkpoint.init, num_classes, class_names, where=checkpoint.name)
+    wanted = {**checkpoint.init, **init, **classes}
+    untrusted = None if checkpoint.trusted else checkpoint.size
     module: ZooModule = build(
-        cls, wanted, weights_follow=found.state is not None, where=found.name, untrusted=untrusted
+        cls, wanted, weights_follow=checkpoint.state is not None, where=checkpoint.name, untrusted=untrusted
     )
-    if found.state is None:
-        module.report = LoadReport(found.name, source="untrained")
+    if checkpoint.state is None:
+        module.report = LoadReport(checkpoint.name, source="untrained")
     else:
-        fill_from(module, found, remake=check_classes(cls, found.init, wanted))
+        fill_from(module, checkpoint, remake=check_classes(cls, checkpoint.init, wanted))
     return module.to(map_location).eval()
 
 
-def fill_from(module: ZooModule, found: Found, *, remake: bool) -> LoadReport:
+def fill_from(module: ZooModule, checkpoint: Checkpoint, *, remake: bool) -> LoadReport:
     """Fill a module with verified weights.
 
     Args:
         module: of the same method.
-        found: the weights.
+        checkpoint: the weights.
         remake: keep the head of the module.
 
     Raises:
@@ -53,14 +53,14 @@ def fill_from(module: ZooModule, found: Found, *, remake: bool) -> LoadReport:
     """
     from zoo.store.fill import fill
 
-    report = LoadReport(found.name, source=found.source, sha256=found.sha256, pinned=found.pinned)
-    fill(module, found.state or {}, report, remake=remake)
+    report = LoadReport(checkpoint.name, source=checkpoint.source, sha256=checkpoint.sha256, pinned=checkpoint.pinned)
+    fill(module, checkpoint.state or {}, report, remake=remake)
     module.report = report
-    module.parent = found.parent
+    module.parent = checkpoint.parent
     return report
 
 
-def notice_of(found: Found) -> None:
+def notice_of(checkpoint: Checkpoint) -> None:
     """Say once which licence restricts the weights; nothing is said of local files without a licence."""
-    if found.state is not None and (found.licence or found.source.startswith("hub")):
-        notice(found.name, found.licence, found.data_licence)
+    if checkpoint.state is not None and (checkpoint.licence or checkpoint.source.startswith("hub")):
+        notice(checkpoint.name, checkpoint.licence, checkpoint.data_licence)

@@ -25,10 +25,12 @@ from zoo.errors import (
 )
 from zoo.files import disk_error
 
-__all__ = ["Hub", "check_listed", "parse_address"]
+__all__ = ["Hub", "as_commit", "check_listed", "parse_address"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_ADDRESS = re.compile(r"hf://([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?", re.ASCII)
+_REVISION = re.compile(r"\w[\w./-]{0,254}", re.ASCII)
+_PART = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"  # the Hub's own rule for names of owners and repositories
+_ADDRESS = re.compile(rf"hf://({_PART}/{_PART})(?:@(\w[\w./-]{{0,254}}))?", re.ASCII)
 
 
 def parse_address(address: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -37,10 +39,15 @@ def parse_address(address: str, revision: str | None = None) -> tuple[str, str |
     Raises:
         BadInput: if it is not of that form, or names another revision than the argument.
     """
-    found = _ADDRESS.fullmatch(address)
-    if not found or ".." in address or "--" in address:
-        raise BadInput(f"expected hf://owner/repo or hf://owner/repo@revision, found {address!r}.")
-    repo, given = found.groups()
+    match = _ADDRESS.fullmatch(address)
+    if not match or ".." in address or "--" in address or match.group(1).endswith(".git"):
+        raise BadInput(
+            "expected hf://owner/repo or hf://owner/repo@revision (names of at most 96 letters, digits, '-', '_' and "
+            f"'.'), found {address[:200]!r}."
+        )
+    repo, given = match.groups()
+    if revision and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise BadInput(f"{address}: expected a branch, a tag or a commit as its revision, found {revision[:80]!r}.")
     if given and revision and given != revision:
         raise BadInput(f"{address} names the revision {given!r}, the argument says {revision!r}. Give one of them.")
     return repo, given or revision
@@ -73,8 +80,8 @@ class Hub:
         """The cached copy of a file at a revision. Never touches the network."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(repo, file, cache_dir=self.cache, revision=revision)
-        return Path(found) if isinstance(found, str) else None
+        path = try_to_load_from_cache(repo, file, cache_dir=self.cache, revision=revision)
+        return Path(path) if isinstance(path, str) else None
 
     def download(self, repo: str, file: str, revision: str, *, force: bool = False, hint: str = "") -> Path:
         """Path of a file at a revision, from the cache or the Hub. Its contents are not checked here."""
@@ -110,10 +117,10 @@ class Hub:
         """
         with self.explained(repo, revision or "main", "the Hub cache"):
             api = self.api()
-            found = api.resolve_revision(
+            answer = api.resolve_revision(
                 repo, revision=revision, cache_dir=self.cache, local_files_only=self.is_offline
             )
-            commit = str(found.resolved)
+            commit = as_commit(answer.resolved, repo)
             if self.is_offline or all(self.cached(repo, file, commit) for file in files):
                 return commit, {}
             about = api.get_paths_info(repo, list(files), revision=commit)
@@ -127,10 +134,10 @@ class Hub:
         except ZooError:
             raise
         except Exception as error:
-            found = self._translate(error, repo, revision, place, hint)
-            if found is None:
+            translated = self._translate(error, repo, revision, place, hint)
+            if translated is None:
                 raise
-            raise found from error
+            raise translated from error
 
     def _translate(
         self, error: BaseException, repo: str, revision: str | None, place: object, hint: str
@@ -185,6 +192,17 @@ class Hub:
         return f"{(self.endpoint or constants.ENDPOINT).rstrip('/')}/{repo}"
 
 
+def as_commit(name: Any, repo: str) -> str:
+    """A commit as the Hub says it; it becomes part of paths in the cache.
+
+    Raises:
+        CorruptFile: if it is not one.
+    """
+    if not isinstance(name, str) or COMMIT.fullmatch(name) is None:
+        raise CorruptFile(f"hf://{repo}: expected a commit of 40 digits from the Hub, found {str(name)[:60]!r}.")
+    return name
+
+
 def _file_of(error: Any) -> str:
     url = str(getattr(getattr(error, "response", None), "url", ""))
     return url.rsplit("/", 1)[-1] or "unknown"
@@ -210,6 +228,10 @@ def _network_or_disk(error: BaseException, where: str, place: object, status: in
             f"{where}: the Hub cannot be reached ({text}). Check the connection and proxy, or set HF_ENDPOINT to a "
             f"mirror; what is in the cache loads without a network.{hint}"
         )
+    if isinstance(error, (ValueError, KeyError, TypeError, AttributeError, IndexError)):
+        return NetworkUnavailable(
+            f"{where}: what answers is not a Hub, or not a sound one ({text}). Check HF_ENDPOINT and the proxy.{hint}"
+        )
     return None
 
 
@@ -227,14 +249,14 @@ def check_listed(path: Path, data: bytes | None, sha256: str, listed: str | None
     """
     expected = listed or os.path.realpath(path).replace("\\", "/").rpartition("/")[2]
     if re.fullmatch(r"[0-9a-f]{64}", expected):
-        found = sha256
+        actual = sha256
     elif COMMIT.fullmatch(expected):
         data = path.read_bytes() if data is None else data
-        found = sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        actual = sha1(b"blob %d\0" % len(data) + data).hexdigest()
     else:
         raise CorruptFile(f"{path}: no hash is known to compare it with. Load it once with a network.")
-    if found != expected:
+    if actual != expected:
         raise CorruptFile(
-            f"{path}: the Hub lists {expected}, the file has {found}. It was changed or damaged, and is not used. "
+            f"{path}: the Hub lists {expected}, the file has {actual}. It was changed or damaged, and is not used. "
             "Load again with a network."
         )

@@ -37,7 +37,7 @@ class Reference:
     path: Path | None = None
 
     @property
-    def checkpoint(self) -> tuple[Entry, Weights]:
+    def indexed(self) -> tuple[Entry, Weights]:
         """The entry and the checkpoint of a tag of the index."""
         assert self.entry is not None
         assert self.tag is not None
@@ -46,14 +46,14 @@ class Reference:
     @property
     def bundled(self) -> Path | None:
         """The bundled file of a tag of the index, where this installation has it."""
-        entry, about = self.checkpoint
+        entry, about = self.indexed
         path = bundled_path(about, entry)
         return path if about.file and path.is_file() else None
 
     @property
     def is_pinned(self) -> bool:
         """Whether the revision of a tag of the index is the one that the index pins, or none."""
-        return self.revision == self.checkpoint[1].hub.revision
+        return self.revision == self.indexed[1].hub.revision
 
 
 def reference_of(name: str | Path | Reference, revision: str | None = None) -> Reference:
@@ -143,5 +143,5 @@ def licences_of(parent: str | None) -> tuple[str | None, str | None]:
     reference = parent_of(parent)
     if reference is None or reference.tag is None:
         return None, None
-    _, about = reference.checkpoint
+    _, about = reference.indexed
     return about.licence, about.trained_on.get("licence")

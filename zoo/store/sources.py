@@ -29,14 +29,14 @@ from zoo.store.tensors import check_sha256, not_finite, read_state
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CONFIG", "GOLDEN", "MODEL", "Found", "Row", "find", "pull_path"]
+__all__ = ["CONFIG", "GOLDEN", "MODEL", "Checkpoint", "Row", "find", "pull_path"]
 
 CONFIG, MODEL, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 T = TypeVar("T")
 
 
 @dataclass
-class Found:
+class Checkpoint:
     """Verified weights and what is needed to build their module.
 
     Attributes:
@@ -83,7 +83,7 @@ class Row:
         return f"{'ok   ' if self.ok else 'WRONG'} {self.name:<40} {self.where:<8} {self.why}"
 
 
-def find(reference: Reference, hub: Hub, *, source: str | None = None, weights: bool = True) -> Found:
+def find(reference: Reference, hub: Hub, *, source: str | None = None, weights: bool = True) -> Checkpoint:
     """Find, verify and read.
 
     Args:
@@ -105,28 +105,29 @@ def find(reference: Reference, hub: Hub, *, source: str | None = None, weights: 
     return local(reference.path, weights=weights)
 
 
-def _find_entry(reference: Reference, hub: Hub, *, source: str | None, weights: bool) -> Found:
+def _find_entry(reference: Reference, hub: Hub, *, source: str | None, weights: bool) -> Checkpoint:
     if reference.tag is None:
         assert reference.entry is not None
         if weights:
             name = reference.name
             raise NotOnHub(f"{name} has no weights. Build it untrained: zoo.load({name!r}, weights=False).")
-        return Found(reference.entry, reference.name, {}, trusted=True)
-    entry, about = reference.checkpoint
-    found = Found(entry, reference.name, dict(about.init), parent=reference.name, size=about.bytes or 0, trusted=True)
-    found.licence, found.data_licence = about.licence, about.trained_on.get("licence")
+        return Checkpoint(reference.entry, reference.name, {}, trusted=True)
+    entry, about = reference.indexed
+    name, size = reference.name, about.bytes or 0
+    checkpoint = Checkpoint(entry, name, dict(about.init), parent=name, size=size, trusted=True)
+    checkpoint.licence, checkpoint.data_licence = about.licence, about.trained_on.get("licence")
     if not weights:
-        return found
+        return checkpoint
     if not reference.is_pinned:
         other = _find_remote(_published(reference), reference.revision, hub, weights=True)
         if other.entry.id != entry.id:
             raise InvalidConfig(f"{other.name}: expected {entry.id}, found {other.entry.id}.")
         return other
-    (found.state, found.sha256), found.source = _pinned(
+    (checkpoint.state, checkpoint.sha256), checkpoint.source = _pinned(
         reference, hub, source, lambda path: read_state(path, sha256=about.sha256, size=about.bytes)
     )
-    found.pinned = True
-    return found
+    checkpoint.pinned = True
+    return checkpoint
 
 
 def _published(reference: Reference) -> str:
@@ -145,7 +146,7 @@ def _places(reference: Reference, hub: Hub, source: str | None) -> Iterator[tupl
     if source != "hub" and (bundled := reference.bundled):
         yield "bundled", lambda: bundled
     if repo and revision and source != "bundled" and not (hub.is_offline and cached):
-        hint = _alternatives(*reference.checkpoint)
+        hint = _alternatives(*reference.indexed)
         yield "hub", lambda: hub.download(repo, MODEL, revision, force=bool(cached), hint=hint)
         if not hub.is_offline:
             yield "hub", lambda: hub.download(repo, MODEL, revision, force=True, hint=hint)
@@ -158,7 +159,7 @@ def _alternatives(entry: Entry, about: Weights) -> str:
 
 def _pinned(reference: Reference, hub: Hub, source: str | None, use: Callable[[Path], T]) -> tuple[T, str]:
     """Apply `use`, which checks the hash, to the first place whose file is right."""
-    name, (entry, about) = reference.name, reference.checkpoint
+    name, (entry, about) = reference.name, reference.indexed
     if about.sha256 is None:
         raise NotOnHub(
             f"{name} has not been trained yet; its recipe makes it: zoo train {name}. Other tags of {entry.id}: "
@@ -198,7 +199,7 @@ def pull_path(reference: Reference, hub: Hub) -> Path:
         raise NotOnHub(f"{reference.name} has no weights.")
     if not reference.is_pinned:
         return _remote_files(_published(reference), reference.revision, hub)[1]
-    _, about = reference.checkpoint
+    _, about = reference.indexed
 
     def verified(path: Path) -> Path:
         check_sha256(path, str(about.sha256), size=about.bytes)
@@ -229,17 +230,17 @@ def _remote_files(repo: str, revision: str | None, hub: Hub) -> tuple[dict[str, 
     return config, paths[1], commit, listed.get(MODEL)
 
 
-def _find_remote(repo: str, revision: str | None, hub: Hub, *, weights: bool) -> Found:
+def _find_remote(repo: str, revision: str | None, hub: Hub, *, weights: bool) -> Checkpoint:
     config, path, commit, listed = _remote_files(repo, revision, hub)
     name = f"hf://{repo}@{commit}"
-    found = _from_config(config, name, path)
-    found.parent = name
+    checkpoint = _from_config(config, name, path)
+    checkpoint.parent = name
     if weights:
         state, sha256 = read_state(path)
         check_listed(path, None, sha256, listed)  # the bytes that were parsed, not those hashed before
-        found.state, found.sha256, found.source = state, sha256, f"hub: {repo}@{commit}"
+        checkpoint.state, checkpoint.sha256, checkpoint.source = state, sha256, f"hub: {repo}@{commit}"
         _check_config_hash(config, sha256, name)
-    return found
+    return checkpoint
 
 
 def _check_config_hash(config: dict[str, Any], sha256: str, where: object) -> None:
@@ -251,38 +252,39 @@ def _check_config_hash(config: dict[str, Any], sha256: str, where: object) -> No
         )
 
 
-def _from_config(config: dict[str, Any], name: str, path: Path) -> Found:
+def _from_config(config: dict[str, Any], name: str, path: Path) -> Checkpoint:
     entry = entry_and_tag(config)
     check_arguments(entry.model_class(), config["init"], where=name, error=InvalidConfig)
     parent, facts = config.get("parent"), config.get("facts") or {}
-    found = Found(entry, name, config["init"], parent=parent, facts=facts, size=path.stat().st_size)
-    inherited, found.data_licence = licences_of(parent)
-    found.licence = config.get("licence") or inherited
-    return found
+    checkpoint = Checkpoint(entry, name, config["init"], parent=parent, facts=facts, size=path.stat().st_size)
+    inherited, checkpoint.data_licence = licences_of(parent)
+    checkpoint.licence = config.get("licence") or inherited
+    return checkpoint
 
 
-def _find_folder(folder: Path, *, weights: bool) -> Found:
+def _find_folder(folder: Path, *, weights: bool) -> Checkpoint:
     if not (folder / CONFIG).is_file():
         raise RepositoryNotFound(f"{folder}: expected a folder written by zoo.save(), found no {CONFIG} in it.")
     config, _ = read_config(folder / CONFIG)
     path = folder / MODEL
     if not path.is_file():
         raise RepositoryNotFound(f"{folder}: expected {MODEL} beside {CONFIG}, found none. Save it again.")
-    found = _from_config(config, str(folder), path)
-    found.source = f"folder: {folder}"
+    checkpoint = _from_config(config, str(folder), path)
+    checkpoint.source = f"folder: {folder}"
     if weights:
-        found.state, found.sha256 = read_state(path, sha256=config["sha256"].get(MODEL, "none in config.json"))
-        pins = {w.sha256 for w in found.entry.weights.values()}
-        found.pinned = found.sha256 in pins
-    return found
+        sha256 = config["sha256"].get(MODEL, "none in config.json")
+        checkpoint.state, checkpoint.sha256 = read_state(path, sha256=sha256)
+        pins = {w.sha256 for w in checkpoint.entry.weights.values()}
+        checkpoint.pinned = checkpoint.sha256 in pins
+    return checkpoint
 
 
 # Lightning checkpoints --------------------------------------------------------------------------------------------
 
 
-def _find_checkpoint(path: Path, *, weights: bool) -> Found:
-    checkpoint = read_checkpoint(path, tensors=weights)
-    mine = checkpoint.get("zoo")
+def _find_checkpoint(path: Path, *, weights: bool) -> Checkpoint:
+    content = read_checkpoint(path, tensors=weights)
+    mine = content.get("zoo")
     name = mine.get("id") if isinstance(mine, dict) else None
     if not isinstance(mine, dict) or not isinstance(name, str):
         raise BadInput(
@@ -292,18 +294,19 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Found:
     check_format(mine.get("format"), path)
     check_id(name, path)
     entry = entries()[name]
-    init = arguments_of(checkpoint)
+    init = arguments_of(content)
     check_arguments(entry.model_class(), init, where=str(path), error=InvalidConfig)
     parent = mine.get("parent") if isinstance(mine.get("parent"), str) else None
-    found = Found(entry, str(path), init, parent=parent, source=f"checkpoint: {path}", size=path.stat().st_size)
-    found.licence, found.data_licence = licences_of(parent)
+    checkpoint = Checkpoint(entry, str(path), init, parent=parent, size=path.stat().st_size)
+    checkpoint.source = f"checkpoint: {path}"
+    checkpoint.licence, checkpoint.data_licence = licences_of(parent)
     if weights:
         import torch
 
-        state = {k: v for k, v in checkpoint["state_dict"].items() if isinstance(v, torch.Tensor)}
+        state = {k: v for k, v in content["state_dict"].items() if isinstance(v, torch.Tensor)}
         if bad := not_finite(state):
             raise UnsafeFile(
                 f"{path}: {bad!r} holds NaN or infinity: the training diverged. Use an earlier checkpoint."
             )
-        found.state, found.sha256 = state, file_sha256(path)
-    return found
+        checkpoint.state, checkpoint.sha256 = state, file_sha256(path)
+    return checkpoint

@@ -80,13 +80,13 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
     request = _replace(request, zoo=f"{entry.id}:{tag}" if tag else entry.id)
     recipe = read_recipe(entry, tag)
     if request.command == "fit" and stages_of(recipe) and not request.help:
-        found = stages.prepare(request, entry, recipe)
+        trained = stages.prepare(request, entry, recipe)
         start = str(request.weights or recipe.get("weights"))
         request = _replace(
             request,
             # before the user's own flags, which win
-            flags=(*stages.replaced(recipe, found), *request.flags),
-            weights=found.get(start, request.weights),
+            flags=(*stages.replaced(recipe, trained), *request.flags),
+            weights=trained.get(start, request.weights),
         )
     cli_class = _cli_class()
     with _quiet():

@@ -42,8 +42,8 @@ class Source:
 def describe_source(name: str) -> Source:
     """Find out whose weights they are and what their module was built with; of tensors nothing is read."""
     reference = reference_of(name)
-    found = find(reference, Hub(), weights=False)
-    return Source(name, reference, found.entry.id, dict(found.init))
+    checkpoint = find(reference, Hub(), weights=False)
+    return Source(name, reference, checkpoint.entry.id, dict(checkpoint.init))
 
 
 def apply_source(
@@ -54,7 +54,7 @@ def apply_source(
     recipe: Mapping[str, Any],
     shapes_differ: Callable[[str, Any], bool],
 ) -> list[str]:
-    """Let the weights' arguments replace those that nobody chose, in place.
+    """Let the weights' arguments replace those that the user did not choose, in place.
 
     What the recipe sets and the shapes do not depend on (a learning rate) stays: it belongs to the new training.
 
@@ -126,10 +126,10 @@ def check_facts(model: Mapping[str, Any], facts: Mapping[str, Any], source: str)
     Raises:
         InvalidConfig: if the number of classes differs: the score would mean nothing.
     """
-    known, found = model.get("num_classes"), facts.get("num_classes")
-    if known is not None and found is not None and known != found:
+    known, here = model.get("num_classes"), facts.get("num_classes")
+    if known is not None and here is not None and known != here:
         raise InvalidConfig(
-            f"{source} was trained with num_classes {known}, the data have {found}. "
+            f"{source} was trained with num_classes {known}, the data have {here}. "
             "Give data with the same classes, or fine-tune first: fit --weights " + source
         )
     ours, theirs = model.get("class_names"), facts.get("class_names")

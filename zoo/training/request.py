@@ -39,6 +39,7 @@ What is decided where, later wins: the recipe, your own --config FILE, then flag
   --weights SOURCE   start from NAME:TAG, hf://owner/repo, a saved folder or a .ckpt; flags are kept
   --ckpt_path PATH   resume a .ckpt exactly, or `last`; its own hyper-parameters win over flags
   --print_config     show the resolved settings and stop
+  --checkpoint_every_n_steps N   save last.ckpt after so many steps, too; it is written after each epoch anyway
   --debug            show the traceback of an error
   --model.X, --data.X, --trainer.X, --optimizer X: everything the model, the data module and the Trainer take
 
@@ -58,12 +59,12 @@ class Request:
         command: one of `COMMANDS`.
         zoo: `id[:tag]`, from the flag or else from a config file.
         weights: what `--weights` or else a config file says; `null` if the user wants none.
-        ckpt_path: what `--ckpt_path` or else a config file says, likewise.
+        ckpt_path: what `--ckpt_path` or else a config file says; `null` if the user wants none.
         configs: the user's config files, in order.
         flags: everything else, as given.
         saved_facts: the facts that a config saved by an earlier run took from its data.
         explicit: model arguments that the user chose, by flag or in a hand-written config file.
-        explicit_data: data arguments that the user chose, likewise.
+        explicit_data: data arguments that the user chose, by flag or in a hand-written config file.
         debug: tracebacks are wanted.
         help: `--help` or `--help-all` if the flags are to be listed.
     """
@@ -150,23 +151,23 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def _headers(files: Sequence[str], command: str) -> dict[str, Any]:
     """Header keys of the user's config files, and the model arguments that hand-written ones set."""
-    found: dict[str, Any] = {"zoo": None, "weights": None, "ckpt_path": None, "facts": {}}
-    found |= {"model": frozenset(), "data": frozenset()}
+    headers: dict[str, Any] = {"zoo": None, "weights": None, "ckpt_path": None, "facts": {}}
+    headers |= {"model": frozenset(), "data": frozenset()}
     for file in files:
         config = read_config(file)
         # what training started from is not what is to be scored
         other = config.get("command") == "fit" and command != "fit"
         for key in ("zoo",) if other else ("zoo", "weights", "ckpt_path"):
             if config.get(key) is not None:
-                found[key] = str(config[key])
+                headers[key] = str(config[key])
         facts = config.get("facts")
-        if isinstance(facts, dict):  # saved by a run: its sections are complete, nobody chose each value
-            found["facts"] = facts
+        if isinstance(facts, dict):  # saved by a run: its sections are complete, not each value was chosen
+            headers["facts"] = facts
             continue
         for section in ("model", "data"):
             given = config.get(section)
-            found[section] |= frozenset(map(str, given)) if isinstance(given, dict) else frozenset()
-    return found
+            headers[section] |= frozenset(map(str, given)) if isinstance(given, dict) else frozenset()
+    return headers
 
 
 def _flag_arguments(flags: Iterable[str], section: str) -> set[str]:

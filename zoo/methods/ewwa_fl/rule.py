@@ -1,4 +1,4 @@
-"""The aggregation rule of EWWA-FL, equations (1) to (6) of `ewwa_fl.py`, and what a round needs around them.
+"""The aggregation rule of EWWA-FL, equations (1) to (6) of `zoo.methods.ewwa_fl`, and what a round needs around them.
 
 Rows are clients, columns are elements. `EWWA.combine` is (6), `_walk` (1), `_own` and `_shared` (2) to (4), `_shares`
 (5); the rest keeps moments over rounds in which clients are away, and reports shares.

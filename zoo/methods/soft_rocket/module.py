@@ -1,22 +1,8 @@
-"""Soft ROCKET: random convolution kernels with a pooling that gradients pass, and a ridge head in closed form.
-
-Milne, Xie: "Predicting Surface Texture in Steel Manufacturing at Speed", 2023, arXiv 2301.08527; kernels of ROCKET
-(Dempster, Petitjean, Webb, DMKD 2020). With z the responses of a kernel to a series x:
-
-    f    = [ppv_0, max_0, ppv_1, max_1, ...],  max = max_t z                       -> zoo.nn.rocket.Rocket
-    ppv  = mean_t 1[z > 0]  (hard)   or   mean_t sigmoid(lambda z - beta)  (soft)
-    s    = (f - mean) / scale @ w + b,  w in closed form, penalty by leave-one-out -> zoo.nn.ridge.Ridge
-    L    = CE(T s, y)  or  Huber(s, y)                                             -> SoftRocket.tuning_loss
-    L + 1e-3 ||w_kernel - w_kernel at start||^2  is minimised, then w solved again -> zoo.nn.rocket.RocketTuner
-
-Frozen kernels need one epoch. With `tune_epochs`, kernels, lambda and head then follow the gradient; the head is solved
-again for the tuned kernels; and of all models of the run the one that validates best is what remains.
-"""
+"""The classifier as a Lightning module; the paper and its equations stand in `zoo.methods.soft_rocket`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,13 +12,10 @@ from zoo import checks
 from zoo.base import RoundModule
 from zoo.base.series import SeriesModel
 from zoo.errors import BadInput
+from zoo.inputs.series import refuse_constant
 from zoo.methods.soft_rocket.calibration import CalibrationSample, half_widths, temperature_of
-from zoo.methods.soft_rocket.inputs import make_series_batch, refuse_constant, split_series
 from zoo.nn.ridge import Ridge, RidgeHead
 from zoo.nn.rocket import Rocket, RocketTuner, standardise_series
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["SoftRocket"]
 
@@ -162,7 +145,8 @@ class SoftRocket(SeriesModel, RoundModule):
     # Gradients ----------------------------------------------------------------------------------------------------
 
     def begin_tuning(self) -> None:
-        """Let the head give logits itself, or note the unit of the values' errors."""
+        """Let the head give logits itself, or note the unit of the values' errors; drop sums over old features."""
+        self.ridge.clear()
         if self.classifies:
             self.head.weight.mul_(self.temperature)
             self.head.bias.mul_(self.temperature)
@@ -220,18 +204,6 @@ class SoftRocket(SeriesModel, RoundModule):
 
     # Prediction ---------------------------------------------------------------------------------------------------
 
-    def split_inputs(self, inputs: Any) -> list[Any]:
-        """One series, or the series of a list or an array with one more axis (see `make_batch`)."""
-        return split_series(inputs, int(self.hparams["channels"]))
-
-    def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
-        """Batch of series: arrays, tensors or lists (C, L), or (L,) where C is 1; DataFrames with a column per channel.
-
-        Raises:
-            BadInput: naming the series and what is wrong: shape, channels, NaN, text, constant, too short.
-        """
-        return make_series_batch(items, int(self.hparams["channels"]), refuse_constant=bool(self.hparams["normalise"]))
-
     def interval_of(self, value: Tensor) -> Tensor:
         """Ends (B, R, 2) of intervals that held 90 % of the training series when they were left out."""
         return torch.stack([value - self.spread, value + self.spread], 2)
@@ -247,9 +219,3 @@ class SoftRocket(SeriesModel, RoundModule):
         """
         result = super().predict_step(batch, batch_idx)
         return result | {"scores": result["logits"] / self.temperature} if self.classifies else result
-
-    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
-        """Plot a series with what was predicted for it."""
-        from zoo.methods.soft_rocket.picture import draw_series
-
-        return draw_series(self.make_batch(self.split_inputs(inputs)[:1])["series"][0], self.caption(result))

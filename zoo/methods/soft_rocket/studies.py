@@ -18,19 +18,8 @@ from zoo.nn.rocket import Kernels, Rocket, standardise_series
 from zoo.studies import Outcome, study
 
 _FIELDS = ("weights", "lengths", "biases", "dilations", "paddings", "channel_counts", "channels")
-_AEON = "tests/methods/oracles/rocket_aeon.npz"
-_UCR = "benchmarks/results/rocket_ucr_aeon{}.json"
+_AEON = Path(__file__).with_name("aeon")  # what aeon computes; its README says how
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _checkout(path: str) -> Path:
-    from zoo.index import index_path
-
-    if not (found := index_path().parent / path).is_file():
-        raise BadInput(
-            f"{found}: there is no such file; this study needs a checkout of the zoo, not the package alone."
-        )
-    return found
 
 
 # Exactness and speed ----------------------------------------------------------------------------------------------
@@ -42,7 +31,7 @@ def exactness(name: str = "GunPoint") -> Outcome:
 
     Shares may differ by the responses within 1e-5 of 0, whose side rounding decides.
     """
-    with np.load(_checkout(_AEON)) as file:
+    with np.load(_AEON / "features.npz") as file:
         kernels = Kernels(*(file[f"{name}.{field}"] for field in _FIELDS))
         x, wanted = torch.from_numpy(file[f"{name}.x"]), torch.from_numpy(file[f"{name}.features"])
     rocket = Rocket.from_kernels(kernels, x.shape[1])
@@ -196,12 +185,12 @@ def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: 
         ucr_h_p: folder of the sets H to P.
         large: the sets that take long instead of the others.
         kernels: N.
-        seed: of our kernels; aeon's results, made by `benchmarks/rocket_ucr.py`, are read from the checkout.
+        seed: of our kernels; aeon's results are those that `benchmarks/rocket_ucr.py` wrote.
 
     Returns:
         Also `accuracy per set`: ours, by the place of the set in the alphabet.
     """
-    theirs: dict[str, float] = json.loads(_checkout(_UCR.format("_large" * large)).read_text())["accuracy"]
+    theirs: dict[str, float] = json.loads((_AEON / f"accuracy{'_large' * large}.json").read_text())["accuracy"]
     ours: dict[str, float] = {}
     for name in sorted(theirs):
         root = next((p for p in (Path(ucr_a_h) / name, Path(ucr_h_p) / name) if p.is_dir()), None)

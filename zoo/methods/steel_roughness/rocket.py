@@ -1,29 +1,23 @@
-"""ROCKET as a regressor of steel strip: random kernels and a ridge head, and the stages that tune the kernels.
-
-A run that tunes has three stages, told by the epoch: the first solves the head for the random kernels, the last solves
-it again for the tuned ones, and in between kernels and head follow the gradient of the Huber loss, kernels tied to
-their start by `anchor ||w - w0||^2`. Of all models of the run the one that validates best is what remains, so tuning
-never ships a worse model.
-"""
+"""ROCKET as a regressor: random kernels and a ridge head, solved in one pass, and tuned through soft pooling."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from lightning import LightningModule
 from torch import Tensor
 
-from zoo.methods.steel_roughness.fits import Fit, Gather, Sum
+from zoo.base import AssignOptimizer
+from zoo.methods.steel_roughness.regressor import Gather, Regressor, Sections, Sum, huber
 from zoo.nn.ridge import Ridge, RidgeHead
-from zoo.nn.rocket import Rocket
+from zoo.nn.rocket import Rocket as Kernels
+from zoo.nn.rocket import RocketTuner
 
-__all__ = ["RocketFit"]
-
-_LEARNED = ("rocket.weights", "rocket.biases", "rocket.log_sharpness")
-_HEAD = ("head.mean", "head.scale", "head.weight", "head.bias")
+__all__ = ["Rocket"]
 
 
-class RocketFit(Fit):
+class Rocket(Regressor):
     """Kernels and head.
 
     Args:
@@ -34,10 +28,9 @@ class RocketFit(Fit):
         seed: of the kernels.
         pooling: `hard`, `soft` or `straight-through`.
         sharpness: lambda of soft pooling.
-        tuned: whether kernels are parameters that follow the gradient.
+        tune_epochs: epochs in which kernels and head follow the gradient; 0 keeps the kernels.
+        anchor: factor of the kernels' squared distance from where they started.
     """
-
-    standardised = True
 
     def __init__(
         self,
@@ -48,85 +41,85 @@ class RocketFit(Fit):
         seed: int,
         pooling: str,
         sharpness: float,
-        tuned: bool,
+        tune_epochs: int,
+        anchor: float,
     ) -> None:
         super().__init__()
-        self.tuned = tuned
-        self.rocket = Rocket(kernels, length, channels, seed, pooling, sharpness, trainable=tuned)
+        tuned = tune_epochs > 0
+        self.rocket = Kernels(kernels, length, channels, seed, pooling, sharpness, trainable=tuned)
         self.head = RidgeHead(self.rocket.num_features, targets, trainable=tuned)
         self.ridge = Ridge(self.rocket.num_features, targets)
-        self.start: dict[str, Tensor] = {}
-        self.best: dict[str, Tensor] = {}
-        self.best_loss = float("inf")
+        self.tuner = RocketTuner(self, tune_epochs, anchor, solve_for_best=False)
 
     def features(self, signal: Tensor) -> Tensor:
         """(B, 2N), always in float32."""
         with torch.autocast(signal.device.type, enabled=False):
-            found: Tensor = self.rocket(signal.float())
-        return found
+            features: Tensor = self.rocket(signal.float())
+        return features
 
-    def forward(self, signal: Tensor) -> Tensor:
+    def forward(self, signal: Tensor, meta: Tensor | None = None) -> Tensor:
         """Standardised scores (B, T)."""
         features = self.features(signal)
         with torch.autocast(signal.device.type, enabled=False):
-            found: Tensor = self.head(features)
-        return found
+            scores: Tensor = self.head(features)
+        return scores
+
+    def stage(self, epoch: int) -> Literal["solve", "descend", "done"]:
+        """The head is solved for the random kernels in the first epoch, for the tuned ones in the last."""
+        stage = self.tuner.enter(epoch)
+        return "descend" if stage == "tune" else "done" if stage == "done" else "solve"
 
     # Closed form --------------------------------------------------------------------------------------------------
 
-    def collect(self, signal: Tensor, score: Tensor, index: Tensor) -> None:
+    def collect(self, sections: Sections) -> None:
         """Keep the features, or add them up where there are too many."""
-        self.ridge.add(self.features(signal), score, index)
+        assert sections.wanted is not None
+        self.ridge.add(self.features(sections.signal), sections.wanted, sections.index)
 
     def solve(self, total: Sum, gather: Gather) -> dict[str, Tensor]:
         """Ridge regression, its penalty by leave-one-out."""
         fit = self.ridge.solve(gather, total)
         if fit.exact:
             self.ridge.clear()  # otherwise a second epoch makes the choice of the penalty exact
+        self.tuner.finish_epoch()
         return {f"head.{name}": value for name, value in RidgeHead.values(fit).items()}
 
-    # Tuning -------------------------------------------------------------------------------------------------------
+    # Gradients ----------------------------------------------------------------------------------------------------
 
-    def remember_start(self) -> None:
-        """Note the kernels to which tuning is tied; what was summed up for them is worth nothing from here on."""
-        if not self.start:
-            self.start = self._copy(_LEARNED[:2])
-            self.ridge.clear()
+    def begin_tuning(self) -> None:
+        """Discard what was summed up over features of the first kernels."""
+        self.ridge.clear()
 
-    def distance(self) -> Tensor:
-        """Squared distance of weights and biases from the start."""
-        pairs = [(self.get_parameter(name), value) for name, value in self.start.items()]
-        return torch.stack([(now - value.to(now.device)).square().sum() for now, value in pairs]).sum()
+    def loss(self, sections: Sections) -> Tensor:
+        """Huber on standardised scores."""
+        assert sections.wanted is not None
+        return huber(self(sections.signal)[None], sections.wanted).mean()
 
-    def consider(self, loss: float) -> None:
-        """Keep this model if it validates best."""
-        if loss < self.best_loss:
-            self.best_loss, self.best = loss, self._copy(_LEARNED + _HEAD)
+    def descend(self, model: LightningModule, loss: Tensor, samples: int) -> None:
+        """Move kernels, lambda and head, the kernels tied to their start."""
+        self.tuner.descend(model, loss, samples)
 
-    @torch.no_grad()
-    def use_best(self) -> None:
-        """Go back to the best model of the run."""
-        for name, value in self.best.items():
-            self._tensor(name).copy_(value)
+    def optimizers(self, model: LightningModule) -> Any:
+        """One that assigns the solutions; AdamW for what is tuned."""
+        assign = AssignOptimizer(model)
+        if not self.tuner.epochs:
+            return assign
+        return [assign, self.tuner.optimizer(model.hparams["lr_kernels"], model.hparams["lr"])]
 
-    def _tensor(self, name: str) -> Tensor:
-        part, _, leaf = name.rpartition(".")
-        found: Tensor = getattr(self.get_submodule(part), leaf)
-        return found
+    @property
+    def finished(self) -> bool:
+        """Whether the head has been solved for the tuned kernels."""
+        return self.tuner.stage == "done"
 
-    def _copy(self, names: tuple[str, ...]) -> dict[str, Tensor]:
-        return {name: self._tensor(name).detach().cpu().clone() for name in names}
+    def consider(self, loss: float, *, last: bool) -> bool:
+        """Keep the model if it validates best; of a run that tunes, the best model remains."""
+        return self.tuner.consider(loss, last=last) if self.tuner.epochs else super().consider(loss, last=last)
 
     def collected(self) -> dict[str, Any]:
-        """Features or sums so far, and the best model."""
-        return {
-            "ridge": self.ridge.state(),
-            "start": self.start,
-            "best": self.best,
-            "best_loss": self.best_loss,
-        }
+        """Features or sums so far, and how far tuning has come."""
+        return {"ridge": self.ridge.state(), **self.tuner.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Take back what `collected` returned."""
         self.ridge.load_state(state["ridge"])
-        self.start, self.best, self.best_loss = state["start"], state["best"], state["best_loss"]
+        self.tuner.load_state(state)

@@ -1,14 +1,16 @@
-"""What is counted while evaluating: errors in physical units, and the split-conformal interval."""
+"""Logarithms and micrometres; what an evaluation counts: errors in physical units, the split-conformal interval."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["OFFSETS", "Scores", "conformal_quantile", "roughness_errors", "to_score", "to_value"]
+from zoo.base import gather
+
+__all__ = ["OFFSETS", "RoughnessErrors", "conformal_quantile", "roughness_errors", "to_score", "to_value"]
 
 OFFSETS = {"ra": 0.0, "rq": 0.0, "rz": 0.0, "rpc": 1.0}
 """Roughness parameters, and what is added before the logarithm: a peak count may be zero."""
@@ -35,32 +37,12 @@ def conformal_quantile(residuals: Tensor, coverage: float) -> Tensor:
     return residuals.abs().sort(0).values[rank - 1]
 
 
-class Scores:
-    """Predictions and labels of an evaluation, put in the order of their index, so that ranks change nothing."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-
-    def update(self, index: Tensor, score: Tensor, true: Tensor, loss: Tensor) -> None:
-        """Add a batch: positions (B,), scores (B, T), true scores (B, T), loss of each section (B,)."""
-        parts = (index, score.double(), true.double(), loss.double())
-        self.seen.append(tuple(part.detach().cpu() for part in parts))  # type: ignore[arg-type]
-
-    def take(self, gather: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, true scores and losses of all ranks in order; forget them."""
-        seen = [part for rank in gather(self.seen) for part in rank]
-        self.seen = []
-        index, score, true, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        order = index.argsort()
-        return score[order], true[order], loss[order]
-
-
 def roughness_errors(score: Tensor, true: Tensor, offsets: Tensor, quantile: Tensor) -> dict[str, float]:
     """Errors of the first target.
 
     Args:
         score: predicted (n, T), float64.
-        true: measured, likewise.
+        true: measured (n, T), float64.
         offsets: (T,), see `OFFSETS`.
         quantile: half width of the interval in logarithms, (T,).
 
@@ -83,3 +65,43 @@ def roughness_errors(score: Tensor, true: Tensor, offsets: Tensor, quantile: Ten
         "width": width.mean(),
     }
     return {name: float(v) for name, v in found.items()}
+
+
+class RoughnessErrors:
+    """`roughness_errors` and the mean loss of an evaluation, over the sections of all ranks in order of their index.
+
+    Args:
+        targets: names of the T roughness parameters.
+
+    Attributes:
+        quantile: half width of the interval in logarithms, (T,); set it before `compute`.
+    """
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        self.offsets = torch.tensor([OFFSETS[name] for name in targets])
+        self.quantile = torch.ones(len(targets))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sections."""
+        self.seen: list[tuple[Tensor, ...]] = []
+        self._joined: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def update(self, index: Tensor, score: Tensor, true: Tensor, loss: Tensor) -> None:
+        """Add a batch: positions (B,), scores (B, T), true scores (B, T), loss of each section (B,)."""
+        self.seen.append(tuple(part.detach().cpu() for part in (index, score.double(), true.double(), loss.double())))
+        self._joined = None
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, true scores and losses of all ranks in order. All ranks must call it."""
+        if self._joined is None:
+            seen = [part for rank in gather(self.seen) for part in rank]
+            index, score, true, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            order = index.argsort()
+            self._joined = score[order], true[order], loss[order]
+        return self._joined
+
+    def compute(self) -> dict[str, float]:
+        """The errors, and the mean `loss`. All ranks must call it."""
+        score, true, loss = self.joined()
+        return {**roughness_errors(score, true, self.offsets, self.quantile), "loss": float(loss.mean())}

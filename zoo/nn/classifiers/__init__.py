@@ -17,7 +17,6 @@ MobileNetV2, `conv1, block1.layer.0.bn1, ..., fc` for wide ones. `head_of` names
 
 from __future__ import annotations
 
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -44,7 +43,6 @@ __all__ = [
     "laid_out",
     "layout_of",
     "load_classifier_weights",
-    "macs_of",
 ]
 
 _EXAMPLES: tuple[str, ...] = (
@@ -422,33 +420,3 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
             "number of classes."
         )
     network.load_state_dict(state, strict=False)
-
-
-def macs_of(network: nn.Module, shape: Sequence[int]) -> int:
-    """Multiply-adds of one forward pass: convolutions and linear layers.
-
-    Args:
-        network: any module.
-        shape: (C, H, W) of one input.
-    """
-    total = 0
-
-    def count(module: nn.Module, args: Any, out: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += out[0].numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
-        elif isinstance(module, nn.Linear):
-            total += out[0].numel() * module.in_features
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    training = network.training
-    try:
-        network.eval()
-        with torch.no_grad():
-            like = next(network.parameters())
-            network(like.new_zeros(1, *shape))
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total

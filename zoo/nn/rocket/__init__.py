@@ -2,9 +2,7 @@
 
 from zoo.nn.rocket.transform import (
     POOLINGS,
-    Hydra,
     Kernels,
-    MiniRocket,
     Rocket,
     check_series,
     sample_kernels,
@@ -14,9 +12,7 @@ from zoo.nn.rocket.tuner import RocketTuner
 
 __all__ = [
     "POOLINGS",
-    "Hydra",
     "Kernels",
-    "MiniRocket",
     "Rocket",
     "RocketTuner",
     "check_series",

@@ -1,4 +1,4 @@
-"""Convolutions of many kernels with few taps, in cache-sized blocks: the arithmetic under ROCKET, MiniRocket and Hydra.
+"""Convolutions of many kernels with few taps, in cache-sized blocks: the arithmetic under ROCKET.
 
 A kernel with weights w, dilation d and padding p has the responses
 

@@ -26,13 +26,10 @@ from torch.utils.checkpoint import checkpoint
 from zoo.errors import BadInput, nearest
 from zoo.nn.rocket.conv import BLOCK_BYTES, Group, GroupedConvolution, Window, group_kernels
 from zoo.nn.rocket.merged import MergedConvolution
-from zoo.nn.rocket.relatives import Hydra, MiniRocket
 
 __all__ = [
     "POOLINGS",
-    "Hydra",
     "Kernels",
-    "MiniRocket",
     "Rocket",
     "check_series",
     "sample_kernels",

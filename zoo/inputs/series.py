@@ -1,0 +1,117 @@
+"""From arrays, tensors, lists and DataFrames, one series or many, to batches of series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import BadInput
+from zoo.inputs.frames import frame_numbers, is_frame, is_number, numbers_of
+
+__all__ = ["make_series_batch", "refuse_constant", "split_series"]
+
+
+def split_series(inputs: Any, channels: int) -> list[Any]:
+    """Series of an argument of `predict`.
+
+    A list of numbers is one series, any other list holds series. An array or tensor of three axes is (series, channels,
+    points); of two axes it is one series (channels, points), or with one channel several (series, points).
+    """
+    if isinstance(inputs, (list, tuple)):
+        points = [is_number(v) for v in inputs]
+        if any(points) and not all(points):
+            place = points.index(False)
+            raise BadInput(f"A list of points holds {inputs[place]!r} at point {place}, expected numbers.")
+        return [list(inputs)] if any(points) else list(inputs)
+    if isinstance(inputs, (np.ndarray, Tensor)):
+        if inputs.ndim == 3 or (inputs.ndim == 2 and channels == 1 and inputs.shape[0] != 1):
+            return list(inputs)
+        if inputs.ndim > 3:
+            raise BadInput(
+                f"Expected series as (points,), (channels, points) or (series, channels, points), got an array of "
+                f"{inputs.ndim} axes {tuple(inputs.shape)}."
+            )
+    return [inputs]
+
+
+def _from_frame(frame: Any, number: int, channels: int) -> np.ndarray:
+    """Rows are points, columns are channels."""
+    values = frame_numbers(frame, f"series {number}")
+    if values.shape[1] != channels:
+        raise BadInput(
+            f"series {number}: a DataFrame holds one series, a row per point and a column per channel; expected "
+            f"{channels} column{'s' * (channels > 1)}, got {values.shape[1]}. For one series per row, give "
+            "frame.to_numpy()[:, None]."
+        )
+    return values.T.astype(np.float32)
+
+
+def _from_any(item: Any, number: int, channels: int) -> np.ndarray:
+    """One series (C, L)."""
+    if is_frame(item):
+        return _from_frame(item, number, channels)
+    wanted = f"expected {channels} x points numbers" + (" or a plain list of points" if channels == 1 else "")
+    try:
+        array = numbers_of(item.detach().cpu() if isinstance(item, Tensor) else item)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"series {number}: {wanted}, got {type(item).__name__} ({error}).") from None
+    if array.ndim == 1 and channels == 1:
+        array = array[None]
+    if array.ndim != 2 or array.shape[0] != channels:
+        hint = ""
+        if array.ndim == 2 and array.shape[1] == channels:
+            hint = " It looks like points x channels: give its transpose, or a DataFrame."
+        elif array.ndim == 1:
+            hint = " A plain list of points is possible with one channel only."
+        raise BadInput(f"series {number}: {wanted}, got the shape {tuple(array.shape)}.{hint}")
+    return array
+
+
+def make_series_batch(items: Sequence[Any], channels: int, *, refuse_constant: bool) -> dict[str, Any]:
+    """Series of equal or unequal length as one batch; unequal ones are filled up with zeros, with their `length`.
+
+    Raises:
+        BadInput: naming the series and what is wrong with it.
+    """
+    found = [_from_any(item, number, channels) for number, item in enumerate(items)]
+    for number, array in enumerate(found):
+        if array.shape[1] == 0:
+            raise BadInput(f"series {number}: it is empty.")
+        if not np.isfinite(array).all():
+            channel, point = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise BadInput(
+                f"series {number}: channel {channel} holds {array[channel, point]} at point {point}, expected numbers. "
+                "Fill missing values first."
+            )
+        if refuse_constant and bool((array == array[:, :1]).all()):
+            raise BadInput(f"series {number}: it is constant, so normalising leaves nothing to tell it by.")
+    lengths = [a.shape[1] for a in found]
+    longest = max(lengths)
+    series = torch.zeros(len(found), channels, longest)
+    for number, array in enumerate(found):
+        series[number, :, : array.shape[1]] = torch.from_numpy(np.ascontiguousarray(array))
+    batch: dict[str, Any] = {"index": torch.arange(len(found)), "series": series}
+    if min(lengths) != longest:
+        batch["length"] = torch.tensor(lengths)
+    return batch
+
+
+def refuse_constant(batch: dict[str, Any]) -> None:
+    """Check a training batch whose series will be normalised.
+
+    Raises:
+        BadInput: naming a series that does not vary in any channel.
+    """
+    series, index = batch["series"], batch["index"]
+    flat = (series == series[..., :1]).all(2).all(1)
+    if bool(flat.any()):
+        raise BadInput(
+            f"Training series {int(index[flat][0])} is constant, so normalising leaves nothing of it. Remove it, or "
+            "set model.normalise to false if levels matter."
+        )
