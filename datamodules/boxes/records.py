@@ -14,7 +14,8 @@ from PIL import Image
 
 from datamodules.base import Problems
 from zoo.errors import BadData, BadInput, nearest
-from zoo.inputs.images import SUFFIXES, UnreadableError, from_pil, open_picture
+from zoo.inputs import UnreadableError
+from zoo.inputs.images import SUFFIXES, from_pil, open_picture
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -23,7 +24,6 @@ __all__ = [
     "Listing",
     "Record",
     "Records",
-    "UnreadableError",
     "choose_classes",
     "image_size",
     "read_image",

@@ -7,14 +7,16 @@ xmax, ymax) as a half-open box.
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from datamodules.boxes.records import IMAGE_SUFFIXES, Checker, Record, Records
 from zoo.errors import BadData
+from zoo.inputs import UnreadableError
+from zoo.inputs.xml_files import read_xml
 
 __all__ = ["VOC_NAMES", "find_voc", "read_voc", "voc_class_names"]
 
@@ -162,13 +164,9 @@ def _read_xml(
     if not checker.inside(file):
         return None
     try:
-        text = file.read_bytes()
-        if b"<!ENTITY" in text:  # entities can swell a small file to gigabytes; annotations never need them
-            raise ElementTree.ParseError("entity declarations are not accepted")
-        tree = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        found = "an empty file" if file.stat().st_size == 0 else str(error)
-        checker.flaws.add(checker.name(file), "XML", "a VOC annotation", found)
+        tree = read_xml(file)
+    except UnreadableError as error:
+        checker.flaws.add(checker.name(file), "XML", "a VOC annotation", error.got)
         return None
     record = Record(path, stem, checker.size(path, _size(tree, file, checker)))
     boxes: list[tuple[float, float, float, float]] = []
@@ -195,7 +193,7 @@ def _read_xml(
     return record
 
 
-def _size(tree: ElementTree.Element, file: Path, checker: Checker) -> tuple[int, int] | None:
+def _size(tree: Element, file: Path, checker: Checker) -> tuple[int, int] | None:
     """(height, width) as annotated; some tools write zeros, which means unknown."""
     sides = [tree.findtext(f"size/{key}") for key in ("height", "width")]
     if sides[0] is None or sides[1] is None:
@@ -208,7 +206,7 @@ def _size(tree: ElementTree.Element, file: Path, checker: Checker) -> tuple[int,
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _corners(entry: ElementTree.Element, file: Path, where: str, checker: Checker) -> list[float] | None:
+def _corners(entry: Element, file: Path, where: str, checker: Checker) -> list[float] | None:
     values: list[float] = []
     for key in _CORNERS:
         text = entry.findtext(f"bndbox/{key}")

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.boxes.records import Checker, Record, Records, UnreadableError, image_size
+from datamodules.boxes.records import Checker, Record, Records, image_size
 from zoo.errors import BadData, UnsafeFile
+from zoo.inputs import UnreadableError
 from zoo.safe_yaml import load_yaml
 
 __all__ = ["find_yolo", "read_yolo", "yolo_class_names"]

@@ -85,6 +85,8 @@ class ClientsDataModule(ImagesDataModule):
         predict_root: folder of images for `predict`; None: the test split.
     """
 
+    classes_are_whole = False
+
     def __init__(
         self,
         root: str | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import Problems
+from zoo.inputs import UnreadableError
+from zoo.inputs.text_files import read_rows
 
 __all__ = ["folder_groups", "folder_positions"]
 
@@ -91,25 +92,48 @@ def _rows(table: Path, files: Sequence[Path], columns: tuple[str, ...]) -> list[
         None if the table lacks the columns.
     """
     problems = Problems(table)
-    held: dict[Path, tuple[str, ...]] = {}
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not set(columns) <= set(reader.fieldnames or ()):
-            return None
-        if "file_name" not in (reader.fieldnames or ()):
-            problems.add(table.name, "columns", "file_name", ", ".join(reader.fieldnames or ()))
-        for row in reader if not problems else ():
-            cells = tuple((row[column] or "").strip() for column in columns)
-            path = table.parent / str(row["file_name"])
-            if not all(cells):
-                problems.add(f"{table.name}:{reader.line_num}", " and ".join(columns), "a value", "none")
-            elif path in held:
-                problems.add(f"{table.name}:{reader.line_num}", "file_name", "one row for each image", f"{path} again")
-            else:
-                held[path] = cells
+    try:
+        rows = read_rows(table)
+    except UnreadableError as error:
+        problems.add(table, "file", error.expected, error.got)
+        problems.raise_if_any()
+        raise
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    if not set(columns) <= set(header):
+        return None
+    if "file_name" not in header:
+        problems.add(table.name, "columns", "file_name", ", ".join(header)[:80])
+        problems.raise_if_any()
+    held = _cells(table, rows[1:], header, columns, set(files), problems)
     if not problems:
         for file in files:
             if file not in held:
                 problems.add(table.name, file.relative_to(table.parent).as_posix(), "a row for each image", "none")
     problems.raise_if_any()
     return [held[file] for file in files]
+
+
+def _cells(
+    table: Path,
+    rows: Sequence[tuple[int, list[str]]],
+    header: Sequence[str],
+    columns: tuple[str, ...],
+    wanted: set[Path],
+    problems: Problems,
+) -> dict[Path, tuple[str, ...]]:
+    """File -> its cells in some columns."""
+    held: dict[Path, tuple[str, ...]] = {}
+    for line, row in rows:
+        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
+        chosen = tuple(cells.get(column, "") for column in columns)
+        name = cells.get("file_name", "")
+        path = table.parent / name
+        if path not in wanted and "\\" in name:  # as written on Windows
+            path = table.parent / name.replace("\\", "/")
+        if not all(chosen):
+            problems.add(f"{table.name}:{line}", " and ".join(columns), "a value", "none")
+        elif path in held:
+            problems.add(f"{table.name}:{line}", "file_name", "one row for each image", f"{name} again")
+        else:
+            held[path] = chosen
+    return held

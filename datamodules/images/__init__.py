@@ -32,14 +32,12 @@ from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeb
 from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
 from datamodules.images.fake import write_fake
+from datamodules.images.folders import class_folders, find_eurosat, image_files, same_inside, training_classes
 from datamodules.images.read import (
     FASHION_NAMES,
     Pictures,
-    class_folders,
-    find_eurosat,
     find_idx,
     find_npz,
-    image_files,
     read_idx,
     read_npz,
     wrong,
@@ -48,7 +46,8 @@ from datamodules.images.world import land_cover_pictures
 from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
 from datamodules.worlds.land_cover import TILE
 from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
-from zoo.inputs.images import UnreadableError, open_picture
+from zoo.inputs import UnreadableError
+from zoo.inputs.images import open_picture
 
 __all__ = ["FORMATS", "ImagesDataModule"]
 
@@ -88,6 +87,9 @@ class ImagesDataModule(ZooDataModule):
         predict_root: folder of images for `predict`; None: the test split.
     """
 
+    classes_are_whole = True
+    """Whether folders inside of class folders mean nothing."""
+
     def __init__(
         self,
         root: str | None = None,
@@ -125,6 +127,8 @@ class ImagesDataModule(ZooDataModule):
         self._pictures: dict[str, Pictures] = {}
         self._sources: dict[str, Source] = {}
         self._parts: dict[str, np.ndarray] | None = None
+        self._classes: dict[str, Path] | None = None
+        self._read_npz: dict[str, Pictures | None] = {}
 
     # What the data are --------------------------------------------------------------------------------------------
 
@@ -191,10 +195,14 @@ class ImagesDataModule(ZooDataModule):
         if kind in _FOLDERS:
             names = list(self._folders("train") or {})
             return names, *self._first_file()
-        pixels = self._arrays("train").pixels
+        pictures = self._arrays("train")
+        pixels = pictures.pixels
         if self.hparams["img_size"] is None and pixels.shape[2] != pixels.shape[3]:
             raise wrong(self._where(), "images", "squares, or img_size= to cut them", pixels.shape[2:])
-        return self._npz_names(), pixels.shape[1], pixels.shape[2]
+        names = pictures.class_names or [str(i) for i in range(int(pictures.labels.max()) + 1)]
+        if len(names) < 2:
+            raise wrong(self._where(), "labels", "at least two classes", "one")
+        return names, pixels.shape[1], pixels.shape[2]
 
     def _first_file(self) -> tuple[int, int]:
         """Channels and side of the first training image."""
@@ -218,20 +226,21 @@ class ImagesDataModule(ZooDataModule):
             raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, found none.")
         return found
 
-    def _npz_names(self) -> list[str]:
-        found = read_npz(self._where(), "train")
-        assert found is not None
-        pictures, names = found
-        return names or [str(i) for i in range(int(pictures.labels.max()) + 1)]
-
     def _folders(self, split: str) -> dict[str, Path] | None:
         root = self._where()
-        found = class_folders(find_eurosat(root) or root if self.format == "eurosat" else root, split)
-        if split == "train":
-            found = {name: folder for name, folder in (found or {}).items() if image_files(folder)}
-            if not found:
-                raise BadData(f"{self.root}: expected images in train/CLASS/ or CLASS/, found none.")
-        return found
+        place = find_eurosat(root) or root if self.format == "eurosat" else root
+        if split != "train":
+            return class_folders(place, split)
+        if self._classes is None:
+            self._classes = training_classes(place)
+            if (names := same_inside(self._classes)) and self.classes_are_whole:
+                warnings.warn(
+                    f"{place}: each of the classes {', '.join(list(self._classes)[:4])} holds the same folders "
+                    f"({', '.join(names[:4])}). If those are the classes, set root or name the folders above train and "
+                    "test.",
+                    stacklevel=2,
+                )
+        return self._classes
 
     # Splits -------------------------------------------------------------------------------------------------------
 
@@ -252,10 +261,18 @@ class ImagesDataModule(ZooDataModule):
             return read_idx(place, split, 10)
         if kind.startswith("cifar"):
             return read_cifar(self._cifar(), kind, split)
-        found = read_npz(self._where(), split)
+        found = self._npz(split)
         if found is None:
             raise BadData(f"{self.root}: expected a {split} split, found none.")
-        return found[0]
+        if split == "train":
+            return found
+        names, shape = self.facts()["class_names"], self._arrays("train").pixels.shape[1:]
+        if found.pixels.shape[1:] != shape and self.hparams["img_size"] is None:
+            raise wrong(self._where(), f"images of {split}", f"(N, {', '.join(map(str, shape))})", found.pixels.shape)
+        if found.class_names is not None and found.class_names != names:
+            shown = ", ".join(names[:8]), ", ".join(found.class_names[:8])
+            raise wrong(self._where(), f"class_names of {split}", f"those of train ({shown[0]})", shown[1])
+        return found.checked(self._where() / f"{split} split", len(names))
 
     def _has(self, split: str) -> bool:
         """Whether the data bring a split of their own."""
@@ -266,7 +283,13 @@ class ImagesDataModule(ZooDataModule):
             return True
         if self.format in _FOLDERS:
             return self._folders(split) is not None
-        return read_npz(self._where(), split) is not None
+        return self._npz(split) is not None
+
+    def _npz(self, split: str) -> Pictures | None:
+        """A split of npz files; None if there is none. Read once."""
+        if split not in self._read_npz:
+            self._read_npz[split] = read_npz(self._where(), split)
+        return self._read_npz[split]
 
     def _files(self, split: str) -> tuple[list[Path], np.ndarray]:
         """Files and labels of a split in class folders."""

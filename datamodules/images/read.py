@@ -1,4 +1,4 @@
-"""Reading image-classification data: idx files, npz archives, class folders.
+"""Reading image-classification data: idx files and npz archives.
 
 Files are a user's, or came from somewhere: sizes are compared before arrays are made of them.
 """
@@ -6,25 +6,22 @@ Files are a user's, or came from somewhere: sizes are compared before arrays are
 from __future__ import annotations
 
 import gzip
-import zipfile
+import math
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from zoo.errors import BadData
-from zoo.inputs.images import SUFFIXES
+from zoo.inputs import UnreadableError
+from zoo.inputs.arrays import open_arrays, swollen
 
 __all__ = [
     "FASHION_NAMES",
     "Pictures",
-    "class_folders",
-    "find_eurosat",
     "find_idx",
     "find_npz",
-    "image_files",
     "read_idx",
     "read_npz",
 ]
@@ -41,6 +38,8 @@ FASHION_NAMES = (
     "Bag",
     "Ankle boot",
 )
+_MOST_CLASSES = 100_000
+_BLOCK = 4096  # images that are converted at a time
 SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
@@ -53,12 +52,14 @@ class Pictures:
         labels: int64 (N,).
         groups: int64 (N,), which person, flight or machine an image is from; None if that is not known.
         positions: float32 (N, 2), where it was taken; None likewise.
+        class_names: in label order, if the file states them.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None = None
     positions: np.ndarray | None = None
+    class_names: list[str] | None = None
 
     def checked(self, where: Path, classes: int | None = None) -> Pictures:
         """Itself, after comparing counts and labels.
@@ -121,18 +122,26 @@ def read_idx(place: Path, split: str, classes: int | None = None) -> Pictures:
 
 
 def _idx_array(path: Path, dimensions: int) -> np.ndarray:
+    """Bytes of an idx file; as many are read as its header says, if a file of its size can hold them."""
+    start = 4 + 4 * dimensions
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(1 << 31)
+        packed = path.suffix == ".gz"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(start)
+            if len(head) < start or head[:4] != bytes([0, 0, 8, dimensions]):
+                got = repr(head[:4])
+                raise wrong(path, "header", f"an idx file of bytes in {dimensions} dimensions", got)
+            shape = [int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4)]
+            size, limit = math.prod(shape), path.stat().st_size
+            if size > (swollen(limit) if packed else limit):
+                raise wrong(path, "size", f"at most what {limit:,} bytes can hold", f"{size:,} bytes in its header")
+            data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise wrong(path, "file", "a readable idx file", str(error)) from error
-    start = 4 + 4 * dimensions
-    if len(data) < start or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise wrong(path, "header", f"an idx file of bytes in {dimensions} dimensions", repr(data[:4]))
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if int(np.prod(shape, dtype=object)) != len(data) - start:
-        raise wrong(path, "size", f"{'x'.join(map(str, shape))} bytes as its header says", f"{len(data) - start} bytes")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    if len(data) != size:
+        more = "more" if len(data) > size else f"{len(data)} bytes"
+        raise wrong(path, "size", f"{'x'.join(map(str, shape))} bytes as its header says", more)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 # npz --------------------------------------------------------------------------------------------------------------
@@ -143,8 +152,8 @@ def find_npz(root: Path) -> bool:
     return (root.is_file() and root.suffix == ".npz") or (root / "train.npz").is_file()
 
 
-def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None:
-    """Images, labels and class names of a split; None if there is no such split.
+def read_npz(root: Path, split: str) -> Pictures | None:
+    """A split; None if there is no such split.
 
     One file with `train_images`, `train_labels`, ... or `x_train`, `y_train`, ...; or a file per split with `images`
     and `labels`, or `x` and `y`. Optional: `class_names`, `groups`, `positions`.
@@ -156,24 +165,34 @@ def read_npz(root: Path, split: str) -> tuple[Pictures, list[str] | None] | None
     if path is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            keys = _npz_keys(list(file), split, own_file=not root.is_file())
+        with open_arrays(path) as file:
+            keys = _npz_keys(file.names, split, own_file=not root.is_file())
             if keys is None:
                 if root.is_file() and split != "train":
                     return None
-                raise wrong(path, "keys", f"{split}_images and {split}_labels, or images and labels", sorted(file))
+                wanted = f"{split}_images and {split}_labels, or images and labels"
+                raise wrong(path, "keys", wanted, ", ".join(sorted(file.names)[:12]) or "none")
             images, labels = file[keys[0]], file[keys[1]]
-            names = [str(n) for n in file["class_names"].tolist()] if "class_names" in file else None
+            names = _npz_names(file.get("class_names"), path)
             marks = [file.get(key) for key in _mark_keys(keys[0])]
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise wrong(path, "file", "an npz archive of plain arrays", str(error)) from error
+    except UnreadableError as error:
+        raise wrong(path, "file", error.expected, error.got) from error
     pixels = _to_planes(images, path, keys[0])
-    if labels.size != len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise wrong(path, keys[1], "whole numbers (N,)", f"{labels.dtype} {labels.shape}")
-    count = len(names) if names else None
-    found = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, count)
+    if labels.size != len(pixels) or labels.shape[:1] != (labels.size,) or labels.dtype.kind not in "iu":
+        raise wrong(path, keys[1], f"{len(pixels)} whole numbers, one for each image", f"{labels.dtype} {labels.shape}")
+    found = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, len(names) if names else None)
     found.groups, found.positions = _checked_marks(path, len(pixels), *marks)
-    return found, names
+    found.class_names = names
+    return found
+
+
+def _npz_names(names: np.ndarray | None, path: Path) -> list[str] | None:
+    """Class names in label order, if the file has them."""
+    if names is None:
+        return None
+    if names.ndim != 1 or not 0 < len(names) <= _MOST_CLASSES:
+        raise wrong(path, "class_names", f"1 to {_MOST_CLASSES:,} names", f"{names.dtype} {names.shape}")
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
 def _mark_keys(images: str) -> tuple[str, str]:
@@ -213,45 +232,14 @@ def _to_planes(images: np.ndarray, path: Path, key: str) -> np.ndarray:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise wrong(path, key, "images (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3", images.shape)
-    if np.issubdtype(images.dtype, np.floating):
+    if images.dtype.kind == "f":
         low, high = float(images.min(initial=0)), float(images.max(initial=0))
         if not (low >= 0 and high <= 1):
             raise wrong(path, key, "floats in [0, 1], or bytes", f"[{low:g}, {high:g}]")
-        images = np.rint(images * 255).astype(np.uint8)
+        scaled = np.empty(images.shape, np.uint8)
+        for start in range(0, len(images), _BLOCK):  # a copy as floats would take eight times the memory
+            scaled[start : start + _BLOCK] = np.rint(images[start : start + _BLOCK] * 255)
+        images = scaled
     if images.dtype != np.uint8:
         raise wrong(path, key, "bytes or floats in [0, 1]", images.dtype)
     return images
-
-
-# Class folders ----------------------------------------------------------------------------------------------------
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files at any depth, in order; hidden ones and links that lead nowhere are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
-
-
-def _folders(place: Path) -> Iterator[Path]:
-    if place.is_dir():
-        yield from sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def find_eurosat(root: Path) -> Path | None:
-    """The folder of EuroSAT's classes: as in its archive, or as torchvision unpacks it."""
-    for name in ("EuroSAT/2750", "eurosat/2750", "2750"):
-        if (root / name).is_dir():
-            return root / name
-    return None
-
-
-def class_folders(root: Path, split: str) -> dict[str, Path] | None:
-    """Class name -> folder, of `root/SPLIT/CLASS` or, for training without any such split, `root/CLASS`."""
-    for word in SPLIT_WORDS[split]:
-        if found := {p.name: p for p in _folders(root / word)}:
-            return found
-    words = {word for all_words in SPLIT_WORDS.values() for word in all_words}
-    inside = list(_folders(root))
-    if split == "train" and inside and not any(p.name in words for p in inside):
-        return {p.name: p for p in inside}
-    return None

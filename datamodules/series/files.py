@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +9,12 @@ import numpy as np
 
 from datamodules.base import Problems
 from zoo.errors import BadData
+from zoo.inputs import UnreadableError
+from zoo.inputs.arrays import open_arrays
 
 __all__ = ["Series", "read_series"]
 
+_MOST_SERIES = 1_000_000  # of an npz file
 _SIZE_LIMIT = 2_000_000_000  # bytes of a text file that is read into memory
 
 
@@ -181,17 +183,19 @@ def _plain(text: str) -> str:
 def _read_npz(path: Path) -> Series:
     """Arrays `x` (series, channels, points) or (series, points), `y`, and `length` where they are unequal."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y", "length") if name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        with open_arrays(path) as file:
+            arrays = {name: file[name] for name in ("x", "y", "length") if name in file}
+    except UnreadableError as error:
         raise BadData(f"{path}: expected an .npz file of plain arrays x and y ({error}).") from None
     x = arrays.get("x")
-    if x is None or x.ndim not in (2, 3) or x.dtype.kind not in "fiu":
+    if x is None or x.ndim not in (2, 3) or x.dtype.kind not in "fiu" or 0 in x.shape or len(x) > _MOST_SERIES:
         got = "no array x" if x is None else f"x of type {x.dtype} and shape {x.shape}"
-        raise BadData(f"{path}: expected numbers x (series, channels, points) or (series, points), got {got}.")
+        wanted = f"numbers x (series, channels, points) or (series, points), at most {_MOST_SERIES:,} series"
+        raise BadData(f"{path}: expected {wanted}, got {got}.")
     x = x[:, None] if x.ndim == 2 else x
     lengths, y = arrays.get("length", np.full(len(x), x.shape[2])), arrays.get("y")
-    if lengths.shape != (len(x),) or lengths.min(initial=1) < 1 or lengths.max(initial=1) > x.shape[2]:
+    whole = lengths.shape == (len(x),) and lengths.dtype.kind in "iu"
+    if not whole or lengths.min() < 1 or lengths.max() > x.shape[2]:
         raise BadData(f"{path}: length: expected {len(x)} whole numbers from 1 to {x.shape[2]}.")
     if y is not None and (y.ndim != 1 or len(y) != len(x)):
         raise BadData(f"{path}: y: expected {len(x)} targets, got the shape {y.shape}.")

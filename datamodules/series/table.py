@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.base import Problems
 from datamodules.series.files import Series
 from zoo.errors import BadData, BadInput
+from zoo.inputs.arrays import swollen
 from zoo.inputs.frames import frame_numbers, is_frame, numbers_of
 
 __all__ = ["Table", "check_arrays", "make_table", "share_out"]
@@ -105,12 +106,24 @@ def make_table(files: Sequence[Series], paths: Sequence[str], options: Mapping[s
         problems.add(
             paths[0], "lengths", "equal ones (unequal=refuse)", f"{int(lengths.min())} to {int(lengths.max())}"
         )
+    _check_filling(series, lengths, paths[0], problems)
     problems.raise_if_any("Correct or remove these entries, or set data.missing or data.unequal.")
     joined = torch.zeros(len(series), channels, int(lengths.max()))
     for number, row in enumerate(series):
         joined[number, :, : row.shape[1]] = torch.from_numpy(row)
     targets, names = _targets(files, paths, options["target"])
     return Table(joined, lengths, targets, names, len(files[0].series))
+
+
+def _check_filling(series: Sequence[np.ndarray], lengths: Tensor, path: str, problems: Problems) -> None:
+    """Note that a few long series among many short ones would take far more memory than they hold."""
+    held = sum(row.nbytes for row in series)
+    longest = max(range(len(series)), key=lambda i: series[i].nbytes)
+    filled = len(series) * series[longest].nbytes
+    if filled > swollen(held):
+        usual = int(lengths.median())
+        got = f"{int(lengths[longest]):,} points, which would make {filled / 1e9:.1f} GB of {held / 1e9:.3f}"
+        problems.add(path, f"series {longest}", f"a length like that of the others (about {usual:,} points)", got)
 
 
 def _fill(row: np.ndarray, path: str, place: str, policy: str, problems: Problems) -> np.ndarray:

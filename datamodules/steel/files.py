@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,34 +13,37 @@ from datamodules.base import Problems
 from datamodules.steel.check import signal_problem
 from datamodules.worlds.steel_strip import StripConfig, render
 from zoo.errors import BadData
+from zoo.inputs import UnreadableError
+from zoo.inputs.arrays import open_arrays
+from zoo.inputs.text_files import read_rows
 
 __all__ = ["find_sections", "read_facts", "read_sections", "write_fake"]
 
 SPLITS = ("train", "val", "test", "predict")
 _LABELS = {"ra": "ra_um", "rq": "rq_um", "rz": "rz_um", "rpc": "rpc"}
 _META = ("speed", "tilt", "power")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
+_NUMBERS = ("pitch_um", "cutoff_mm", *_META, *_LABELS.values())
 
 
 def read_splits(root: Path, problems: Problems) -> dict[str, str]:
     """Coil -> split, as `splits.csv` says."""
     path = root / "splits.csv"
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.add(path.name, "file", "a table with the columns coil and split", type(error).__name__)
+        rows = read_rows(path)
+    except UnreadableError as error:
+        problems.add(path.name, "file", "a table with the columns coil and split", f"{error.got}")
         return {}
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
     if "coil" not in header or "split" not in header:
         problems.add(path.name, "first line", "the columns coil and split", ", ".join(header[:6])[:80] or "nothing")
         return {}
     found: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in row):
-            continue
+    for number, row in rows[1:]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         coil, split = cells.get("coil", ""), cells.get("split", "")
-        if split not in SPLITS:
+        if not 0 < len(coil) <= 200 or "/" in coil:
+            problems.add(path.name, f"line {number}", "the name of a coil", repr(coil[:40]))
+        elif split not in SPLITS:
             problems.add(path.name, f"line {number}", f"one of {', '.join(SPLITS)}", repr(split))
         elif found.setdefault(coil, split) != split:
             problems.add(path.name, f"line {number}", f"coil {coil!r} in one split", f"{found[coil]} and {split}")
@@ -75,13 +76,12 @@ def read_facts(root: Path, cutoff_mm: float) -> dict[str, object]:
     for split in SPLITS:
         for _, path in find_sections(root, split, problems):
             held = _load(path)
-            signal = None if held is None else held.get("signal")
-            if held is None or signal is None or signal.ndim != 2:
+            if isinstance(held, tuple) or held["signal"].ndim != 2:
                 continue
             pitch, cutoff = _number(held, "pitch_um"), _number(held, "cutoff_mm")
             return {
-                "channels": int(signal.shape[0]),
-                "length": int(signal.shape[1]),
+                "channels": int(held["signal"].shape[0]),
+                "length": int(held["signal"].shape[1]),
                 "pitch_um": 32.0 if np.isnan(pitch) else pitch,
                 "cutoff_mm": cutoff_mm if np.isnan(cutoff) else cutoff,
             }
@@ -89,17 +89,27 @@ def read_facts(root: Path, cutoff_mm: float) -> dict[str, object]:
     raise BadData(f"{root}: expected coil_<id>/section_<k>.npz with signal (C, L), found none that can be read.")
 
 
-def _load(path: Path) -> dict[str, np.ndarray] | None:
+def _load(path: Path) -> dict[str, np.ndarray] | tuple[str, str, str]:
+    """Arrays of a section by name, or what is wrong with the file: field, expected, got."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except _UNREADABLE:
-        return None
+        with open_arrays(path) as file:
+            if "signal" not in file:
+                return "signal", "an array (C, L)", f"only {', '.join(file.names)[:80] or 'nothing'}"
+            return {name: file[name] for name in ("signal", *_NUMBERS) if name in file}
+    except UnreadableError as error:
+        return "file", "an npz file with signal, pitch_um, speed, ra_um and rpc", f"{error.got}, not {error.expected}"
 
 
 def _number(held: dict[str, np.ndarray], name: str) -> float:
     value = held.get(name)
     return float(value) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else float("nan")
+
+
+def _shown(value: np.ndarray | None) -> str:
+    """An array that should be a number, for a message."""
+    if value is None:
+        return "none"
+    return str(value.reshape(-1)[0])[:40] if value.size == 1 else f"{value.dtype} of the shape {value.shape}"
 
 
 def read_sections(
@@ -109,11 +119,8 @@ def read_sections(
     columns: dict[str, list[object]] = {name: [] for name in ("signal", "meta", "coil", *_LABELS)}
     for coil, path in where:
         name, held = f"{path.parent.name}/{path.name}", _load(path)
-        if held is None:
-            problems.add(name, "file", "an npz file with signal, pitch_um, speed, ra_um and rpc", "something else")
-            continue
-        if "signal" not in held:
-            problems.add(name, "signal", "an array (C, L)", f"only {', '.join(held) or 'nothing'}")
+        if isinstance(held, tuple):
+            problems.add(name, *held)
             continue
         wrong = signal_problem(held["signal"], channels, length)
         if wrong is not None:
@@ -121,7 +128,7 @@ def read_sections(
             continue
         values = {key: _number(held, field) for key, field in _LABELS.items()}
         if labels and not values["ra"] > 0:
-            problems.add(name, "ra_um", "a number above 0", held.get("ra_um", "none"))
+            problems.add(name, "ra_um", "a number above 0", _shown(held.get("ra_um")))
         columns["signal"].append(held["signal"].astype(np.float32))
         columns["meta"].append([_or_zero(_number(held, key), key) for key in _META])
         columns["coil"].append(coil)

@@ -112,6 +112,38 @@ def test_a_table_gives_groups_and_places(tmp_path: Path) -> None:
     assert len(broken.value.problems) == 2
 
 
+@pytest.mark.parametrize("dialect", ["windows paths", "semicolons", "tabs", "utf-16", "blank lines"])
+def test_tables_as_other_programs_write_them(dialect: str, tmp_path: Path) -> None:
+    root = ClientsDataModule().fake(tmp_path, format="folders")
+    files = sorted(p.relative_to(root).as_posix() for p in (root / "train").rglob("*.png"))
+    lines = ["file_name,group", *(f"{name},site {n % 3}" for n, name in enumerate(files))]
+    text = "\r\n".join(lines) + "\r\n"
+    if dialect == "windows paths":
+        text = text.replace("/", "\\")
+    if dialect in ("semicolons", "tabs"):
+        text = text.replace(",", ";" if dialect == "semicolons" else "\t")
+    if dialect == "blank lines":
+        text = "\r\n" + text.replace("\r\n", "\r\n\r\n")
+    (root / "metadata.csv").write_bytes(text.encode("utf-16" if dialect == "utf-16" else "utf-8"))
+    assert ClientsDataModule(root=str(root), num_clients=0, partition="group").num_clients == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("file_name,group\na.png,Köln\n".encode("latin-1"), r"text in UTF-8, got the byte 0xf6 in line 2"),
+        ("file_name,group\na.png,b\n".encode("utf-16-le"), r"text in UTF-8, .*, got a zero byte in line 1"),
+        (b'file_name,group\na.png,"b\n' + b"x" * 200_000, r"a table, got field larger than"),
+    ],
+    ids=["Latin-1", "UTF-16 without a mark", "an open quote"],
+)
+def test_tables_that_are_no_text_are_named(content: bytes, told: str, tmp_path: Path) -> None:
+    root = ClientsDataModule().fake(tmp_path, format="folders")
+    (root / "metadata.csv").write_bytes(content)
+    with pytest.raises(BadData, match=rf"metadata\.csv: file: expected {told}"):
+        ClientsDataModule(root=str(root), num_clients=2, partition="group").shares()
+
+
 def test_npz_files_may_say_groups_and_places(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (30, 8, 8), dtype=np.uint8), np.arange(30) % 3

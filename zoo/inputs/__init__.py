@@ -1,1 +1,18 @@
 """From what users hand over (images, series, tracks) to arrays."""
+
+from __future__ import annotations
+
+__all__ = ["UnreadableError"]
+
+
+class UnreadableError(Exception):
+    """A file that cannot be used; whoever knows what it was for makes an error for users of it.
+
+    Attributes:
+        expected: what it should have been.
+        got: what it is.
+    """
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"expected {expected}, got {got}")
+        self.expected, self.got = expected, got

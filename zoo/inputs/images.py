@@ -12,11 +12,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from zoo.errors import BadInput
+from zoo.inputs import UnreadableError
 
 __all__ = [
     "FORMATS",
     "SUFFIXES",
-    "UnreadableError",
     "fit_square",
     "from_pil",
     "open_picture",
@@ -45,19 +45,6 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda a: a[:, ::-1].swapaxes(0, 1),
 }
 _SUBFILE, _BITS, _LARGEST = 254, 258, 281  # tags of TIFF: kind of page, bits per sample, largest sample value
-
-
-class UnreadableError(Exception):
-    """A picture file that cannot be used.
-
-    Attributes:
-        expected: what it should have been.
-        got: what it is.
-    """
-
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected {expected}, got {got}")
-        self.expected, self.got = expected, got
 
 
 def open_picture(path: str | Path, *, frames: bool = False) -> Image.Image:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from datamodules.steel.check import signal_problem
 from zoo.errors import BadInput
+from zoo.inputs import UnreadableError
+from zoo.inputs.arrays import open_arrays
 from zoo.inputs.frames import frame_numbers, is_frame, is_number
 
 __all__ = ["read_section", "training_items"]
@@ -74,10 +76,10 @@ def read_section(
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"{path}: expected an .npz file with signal (C, L), found no such file.")
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except FileNotFoundError:
-        raise BadInput(f"{path}: expected an .npz file with signal (C, L), found no such file.") from None
-    except Exception as error:  # np.load raises many kinds for files that are something else
+        with open_arrays(path) as data:
+            return {name: data[name] for name in data.names}
+    except UnreadableError as error:
         raise BadInput(f"{path}: expected an .npz file with signal (C, L), could not read it ({error}).") from error
