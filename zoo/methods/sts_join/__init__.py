@@ -10,6 +10,7 @@ Chang, Qi, Tanin, Ma, Samet: "Sub-trajectory Similarity Join with Obfuscation", 
 
 Nothing is trained: `fit` goes once over the tracks and builds the index, a space-time hash in float64, which is what a
 checkpoint holds. Hash, simplification and noise are this project's; the definition and the promises are the paper's.
+Exact means to a nanosecond, for times and places as float64 holds them; see `cdds`.
 """
 
 from zoo.methods.sts_join.module import (

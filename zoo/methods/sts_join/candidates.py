@@ -12,15 +12,15 @@ from zoo.errors import BadInput
 from zoo.methods.sts_join.distance import check_delta
 from zoo.methods.sts_join.index import Motions, Pieces, STSIndex, cell_of_key, cut_at_bins, expand_ranges
 
-__all__ = ["GUARD", "SLACK", "TICKS", "Block", "JoinPlan", "blocks", "candidates", "query_pieces", "rows"]
-
-TICKS = float(1 << 36)
-"""Parts of a second in which durations are added."""
+__all__ = ["GUARD", "SLACK", "Block", "JoinPlan", "blocks", "candidates", "query_pieces", "rows"]
 
 GUARD = 1e-9
 """Seconds by which a duration may fall short of eps and still count: rounding must not decide."""
 
-SLACK = 1e-6  # metres added to every box test, far above the rounding of a position
+SLACK = 1e-6
+"""Metres added to every box test and to the bounds of obfuscated motions, far above the rounding of a position."""
+
+_HOPE = 1e-6  # seconds by which pruning is more generous than eps, far above the rounding of a duration
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class JoinPlan:
     min_run: float = 0.0
     same: bool = False
     bins: tuple[int, int] | None = None
-    chunk: int = 1 << 16
+    chunk: int = 1 << 15
     rounds: int = 1
     membership: bool = False
     box_gap: bool = True
@@ -67,15 +67,26 @@ class JoinPlan:
         """Whether each pair's whole time is seen, so that sums can be compared with eps."""
         return self.bins is None
 
-    @property
-    def least(self) -> int:
-        """Ticks that a pair must reach; at least one, since touching is no time."""
-        return max(1, round((self.eps - GUARD) * TICKS))
+    def least(self, rate: float) -> int:
+        """Ticks that a pair must reach; at least one, since touching is no time.
+
+        Args:
+            rate: ticks per second.
+        """
+        return _ticks(self.eps - GUARD, rate)
+
+    def hopeful(self, rate: float) -> int:
+        """Ticks that a pair must still be able to reach in order not to be dropped; see `least`."""
+        return _ticks(self.eps - _HOPE, rate)
 
     @property
     def reach(self) -> float:
         """Metres within which boxes must be for their motions to matter."""
         return self.delta + self.slack + SLACK
+
+
+def _ticks(seconds: float, rate: float) -> int:
+    return min(max(1, round(seconds * rate)), 1 << 62)
 
 
 def rows(values: Tensor, which: Tensor) -> Tensor:
@@ -90,11 +101,11 @@ def query_pieces(query: Motions, index: STSIndex, plan: JoinPlan) -> Pieces:
     elif not len(index.times):
         return Pieces(index.pieces, index.boxes, index.times)
     else:
-        begin, end = float(index.times[:, 0].min()), float(index.times[:, 1].max())
-        # segments at other times need no pieces, of which there could be very many
-        kept = ((query.segments[:, 1] > begin) & (query.segments[:, 0] < end)).nonzero()[:, 0]
+        facts = index.facts
+        # at other times than the index's no pieces are needed, of which there could be very many
+        kept = ((query.segments[:, 1] > facts.begin) & (query.segments[:, 0] < facts.end)).nonzero()[:, 0]
         inside = Motions(query.segments[kept], query.owner[kept], query.run[kept], query.count)
-        cut = cut_at_bins(inside, float(index.grid[0]), float(index.grid[2]))
+        cut = cut_at_bins(inside, float(index.grid[0]), float(index.grid[2]), facts.bins)
         number = torch.cat([kept, kept.new_zeros(1)])  # of each kept segment among all
         table = cut.table.clone()
         table[:, 1] = number[cut.table[:, 1]]
@@ -115,8 +126,6 @@ class Block:
         owner: (len(pieces),) query of each piece.
         corner: (len(pieces), 2) first column and row of the cells that each piece, grown by reach, touches.
         index_corner: (M, 2) first column and row of the cells of each piece of the index.
-        query_times: t0 and t1 of all segments of the queries, (S,) each.
-        index_times: t0 and t1 of all segments of the index.
         entry: (n,) piece to which each range belongs, rising.
         begin: (n,) first key of the range.
         count: (n,) keys in it.
@@ -128,8 +137,6 @@ class Block:
     owner: Tensor
     corner: Tensor
     index_corner: Tensor
-    query_times: tuple[Tensor, Tensor]
-    index_times: tuple[Tensor, Tensor]
     entry: Tensor
     begin: Tensor
     count: Tensor
@@ -137,13 +144,12 @@ class Block:
     tracks: int
 
 
-def blocks(pieces: Pieces, query: Motions, index: STSIndex, plan: JoinPlan) -> Iterator[Block]:
+def blocks(pieces: Pieces, index: STSIndex, plan: JoinPlan) -> Iterator[Block]:
     """Queries in blocks of about `chunk` candidates; a query is never split, so that its sums are whole."""
     if not len(pieces.table) or not len(index.keys):
         return
     owner = pieces.table[:, 3].contiguous()
     index_corner = index.cells(index.boxes)[:, :2].contiguous()
-    query_times, index_times = _times_of(query.segments), _times_of(index.segments)
     for page in _pages(owner, torch.ones_like(owner), plan.chunk, len(index)):
         some = pieces[page]
         entry, begin, end, cells = index.lookup(some, plan.reach)
@@ -152,14 +158,8 @@ def blocks(pieces: Pieces, query: Motions, index: STSIndex, plan: JoinPlan) -> I
         for inner in _pages(rows(owner[page], entry), end - begin, plan.chunk, len(index)):
             queries = rows(owner[page], entry[inner])
             first, last = int(queries[0]), int(queries[-1])
-            yield Block(
-                some, owner[page], corner, index_corner, query_times, index_times,
-                entry[inner], begin[inner], (end - begin)[inner], first, last - first + 1,
-            )  # fmt: skip
-
-
-def _times_of(segments: Tensor) -> tuple[Tensor, Tensor]:
-    return segments[:, 0].contiguous(), segments[:, 1].contiguous()
+            ranges = entry[inner], begin[inner], (end - begin)[inner]
+            yield Block(some, owner[page], corner, index_corner, *ranges, first, last - first + 1)
 
 
 def _pages(owner: Tensor, weight: Tensor, limit: int, tracks: int) -> Iterator[slice]:

@@ -27,15 +27,17 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.methods.sts_join.candidates import GUARD, TICKS, JoinPlan
-from zoo.methods.sts_join.index import Motions, STSIndex, make_table
+from zoo.methods.sts_join.candidates import GUARD, JoinPlan
+from zoo.methods.sts_join.index import Motions, STSIndex, columns_of, longest_of, make_table, tick_rate
 from zoo.methods.sts_join.join import JoinResult, join
-from zoo.methods.sts_join.stretches import CloseStretches, Stretches, merge_runs
+from zoo.methods.sts_join.stretches import Solver, StretchOrigin, merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]
 
 WINDOW = 60.0
 """Seconds to which the borders of request windows are rounded outwards."""
+
+_ROUNDED = 1e-6  # seconds by which the borders of an interval may be rounded, at Unix times
 
 
 def simplify(motions: Motions, tolerance: float) -> Motions:
@@ -206,14 +208,14 @@ def _close_time(a: Tensor, b: Tensor, delta: float, min_run: float) -> float:
     start, end = torch.maximum(a[:, None, 0], b[None, :, 0]), torch.minimum(a[:, None, 1], b[None, :, 1])
     i, j = (end > start).nonzero().unbind(1)
     pair = torch.zeros_like(i)
-    stretches = Stretches.between(a[i], b[j], start[i, j], end[i, j], pair, pair)
-    close = CloseStretches.of(stretches, JoinPlan(delta, 0.0))
+    rate = tick_rate(float((a[:, 1] - a[:, 0]).sum()))
+    solver = Solver(columns_of(a), columns_of(b), max(longest_of(a), longest_of(b)), rate, JoinPlan(delta, 0.0))
+    close = solver.close(solver.stretches(StretchOrigin(i, j, pair), start[i, j], end[i, j]), pair)
     if min_run <= 0:
-        return float(close.upper.sum()) / TICKS
+        return float(close.upper.sum()) / rate
     used = close.upper > 0
-    _, begin, stop = merge_runs(pair[used], close.start[used], close.end[used])
-    runs = stop - begin
-    return float(runs[runs >= min_run - GUARD].sum())
+    lengths = merge_runs(pair[used], close.start[used], close.end[used], close.upper[used])[3]
+    return float(lengths[lengths >= round((min_run - GUARD) * rate)].sum()) / rate
 
 
 def clients_of(
@@ -309,7 +311,7 @@ class JoinServer:
         """
         asked = list(queries)
         result = self.candidates([queries[n].obfuscate() for n in asked])
-        sure = result.lower >= self.eps - GUARD
+        sure = result.certain
         pairs, seconds, exact = [], [], []
         refined = 0
         for k in range(len(result.query)):
@@ -339,8 +341,9 @@ class JoinServer:
 
     def _request(self, result: JoinResult, k: int, query: int, track: int) -> RefineRequest:
         part = slice(int(result.offsets[k]), int(result.offsets[k + 1]))
-        windows = torch.stack([result.start[part], result.end[part]], 1) / WINDOW
-        windows = torch.stack([windows[:, 0].floor(), windows[:, 1].ceil()], 1) * WINDOW
+        begin = ((result.start[part] - _ROUNDED) / WINDOW).floor()
+        end = ((result.end[part] + _ROUNDED) / WINDOW).ceil()
+        windows = torch.stack([begin, end], 1) * WINDOW
         return RefineRequest(query, track, windows, self.delta, self.min_run)
 
     def _refine(self, request: RefineRequest, query: TrajectoryClient, track: TrajectoryClient) -> float:

@@ -1,8 +1,9 @@
-"""CDDS, the close-distance duration of two motions, exact and batched, in float64.
+"""CDDS, the close-distance duration of two motions, exact and batched.
 
-On a common time interval two straight motions differ by `D(u) = d0 + u g`, u in [0, 1], g = d1 - d0. With a = g.g,
-h = d0.g and c = d0.d0 - delta^2 they are within delta where `a u^2 + 2 h u + c <= 0`. The discriminant is taken as
-`a delta^2 - (d0 x g)^2`, which equals `h^2 - a c` but does not cancel when the motions are far apart.
+Exact means: the times and places given are taken as they are, as float64 numbers, and the duration is that of exact
+arithmetic on them, to a nanosecond (or to the last bits of a float64, for durations above 50 days). Two points are
+within delta if their distance is at most delta, give or take 1e-20 m; touching for an instant lasts no time. Nothing is
+lost at Unix times, nor at northings of 10,000 km.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadInput
+from zoo.methods.sts_join.solve import Columns, crossing_shares, in_doubt, quadratic, settle
 
-__all__ = ["CDDS", "cdds", "cdds_intervals", "check_delta", "check_motion", "close_part"]
+__all__ = ["CDDS", "cdds", "cdds_intervals", "check_delta", "check_motion"]
 
 _ROWS = 1 << 16  # elements worked on at once: few enough to stay in the processor's cache
 
@@ -28,37 +30,6 @@ def check_delta(delta: float) -> float:
     if not 0 < delta < float("inf"):
         raise BadInput(f"delta must be a positive distance in metres, got {delta}.")
     return float(delta)
-
-
-def close_part(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, delta: float) -> tuple[Tensor, Tensor]:
-    """The part of [0, 1] in which `|d0 + u g| <= delta`; without `where`, which is slow on processors.
-
-    Args:
-        x: first coordinate of d0, the difference of the positions at u = 0, metres.
-        y: second coordinate of d0.
-        gx: first coordinate of g, the change of the difference until u = 1, metres.
-        gy: second coordinate of g.
-        delta: metres; where it is not positive, nothing is close.
-
-    Returns:
-        u0 and u1; equal where the motions are never closer than delta. Touching lasts no time.
-    """
-    if delta <= 0:
-        return torch.zeros_like(x), torch.zeros_like(x)
-    a = gx * gx + gy * gy
-    h = x * gx + y * gy
-    distance = (x * x + y * y).sqrt_()
-    c = (distance - delta).mul_(distance.add_(delta))
-    root = (a * (delta * delta)).sub_((x * gy - y * gx).square_()).clamp_min_(0).sqrt_()
-    # the root of larger size first, the other one from the product of both (c / a): no cancellation
-    q = (h + torch.copysign(root, h)).neg_()
-    q.add_((q == 0).to(q.dtype), alpha=1e-300)  # so that nothing below is NaN; it only happens where root is 0
-    first, second = (q / a).clamp_(0, 1), (c / q).clamp_(0, 1)
-    low = torch.minimum(first, second)
-    long = torch.maximum(first, second).sub_(low).mul_((root > 0).to(low.dtype))
-    still = (a == 0).logical_and_(c <= 0).to(low.dtype)  # equal velocities: close all the time, or never
-    low.mul_(1 - still)
-    return low, long.add_(still).add_(low)
 
 
 def check_motion(xyt: Tensor, name: str = "track") -> None:
@@ -88,8 +59,8 @@ def check_motion(xyt: Tensor, name: str = "track") -> None:
         )
 
 
-def _segments(motion: Tensor, length: Tensor | None, gap: float) -> tuple[Tensor, list[Tensor]]:
-    """Times (B, L), infinite in the padding, and t0, t1, x, y, vx, vy of the segments, (B, L - 1) each.
+def _segments(motion: Tensor, length: Tensor | None, gap: float) -> tuple[Tensor, list[Tensor], float]:
+    """Times (B, L), infinite in the padding; t0, t1, x, y, vx, vy of segments, (B, L - 1) each; metres of the longest.
 
     A segment that is no motion (a gap, padding) ends when it starts, so that no time is spent on it.
     """
@@ -102,24 +73,26 @@ def _segments(motion: Tensor, length: Tensor | None, gap: float) -> tuple[Tensor
     t0, t1 = ends[:, :-1].contiguous(), ends[:, 1:].contiguous()
     step = t1 - t0
     x0, y0, rate = x[:, :-1].contiguous(), y[:, :-1].contiguous(), step.clamp_min(1e-300).reciprocal_()
-    vx, vy = (x[:, 1:] - x0).mul_(rate), (y[:, 1:] - y0).mul_(rate)
+    vx, vy = x[:, 1:] - x0, y[:, 1:] - y0
     if length is not None or gap < float("inf"):
         stop = (step > gap).logical_or_(step <= 0)
         vx, vy = vx.masked_fill_(stop, 0.0), vy.masked_fill_(stop, 0.0)
         t1 = torch.where(stop, t0, t1)
-    return times, [t0, t1, x0, y0, vx, vy]
+    longest = sum(max(abs(float(v)) for v in torch.aminmax(change)) for change in (vx, vy))
+    return times, [t0, t1, x0, y0, vx.mul_(rate), vy.mul_(rate)], longest
 
 
 def _events(
     ours: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]], right: bool
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """The stretches that begin at our points: when, how long, and how far apart.
 
     Each stretch ends at the next point of either motion, so both are straight on it. Stretches without a common time,
     or across a gap, get the length 0.
 
     Returns:
-        start, seconds, and x, y, gx, gy, (B, L - 1) each: the difference at the start, and its change.
+        start, seconds, x, y, gx, gy, (B, L - 1) each: the difference at the start, and its change; and the number of
+        the other motion's segment.
     """
     (times, (start, end, x, y, vx, vy)), (other_times, columns) = ours, other
     # the other motion's segment in which each of our points falls; -1 before its first point
@@ -130,21 +103,39 @@ def _events(
     inside = since >= 0 if right else since > 0  # a point before the other's first one was put into its first segment
     length = torch.minimum(end, t1).sub_(start).clamp_min_(0).mul_(inside.to(start.dtype))
     gx, gy = (vx - wx).mul_(length), (vy - wy).mul_(length)
-    dx, dy = x - qx.addcmul_(wx, since), y - qy.addcmul_(wy, since)
-    return start, length, [dx, dy, gx, gy]
+    dx, dy = (x - qx).addcmul_(wx, since, value=-1), (y - qy).addcmul_(wy, since, value=-1)
+    return start, length, (dx, dy, gx, gy), where
 
 
-def _stretches(
+def _close_times(
     a: Tensor, b: Tensor, delta: float, length_a: Tensor | None, length_b: Tensor | None, gap: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Start and seconds of the close part of every stretch, in two parts: (B, La - 1) and (B, Lb - 1) each."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Start and seconds of every stretch, and the shares of it between which the motions are close.
+
+    Yields:
+        four tensors (B, La - 1), then four (B, Lb - 1).
+    """
     first, second = _segments(a, length_a, gap), _segments(b, length_b, gap)
+    longest = max(first[2], second[2])
     # a point of both motions begins one stretch: on the second side, only points strictly after the other's count
-    for ours, other, right in ((first, second, True), (second, first, False)):
-        start, length, (x, y, gx, gy) = _events(ours, other, right)
-        low, high = close_part(x, y, gx, gy, delta)
-        high.sub_(low).mul_(length)
-        yield torch.addcmul(start, low, length), high
+    for ours, other, right, motions in ((first, second, True, (a, b)), (second, first, False, (b, a))):
+        start, seconds, places, where = _events(ours[:2], other[:2], right)
+        squared, mixed, constant, disc = quadratic(*places, delta)
+        doubt = in_doubt(squared, disc, seconds, delta, longest)
+        low, high = crossing_shares(squared, mixed, constant, disc)
+        if len(doubt):
+            row, column = doubt // start.shape[1], doubt % start.shape[1]
+            own, theirs = _segments_at(motions[0], row, column), _segments_at(motions[1], row, where[row, column])
+            begin, shares = start[row, column], (low[row, column], high[row, column])
+            shares = settle(own, theirs, begin, begin + seconds[row, column], delta, *shares)
+            low[row, column], high[row, column] = shares
+        yield start, seconds, low, high
+
+
+def _segments_at(motion: Tensor, row: Tensor, column: Tensor) -> Columns:
+    """Segments that begin at some points of motions (B, L, 3)."""
+    (x0, y0, t0), (x1, y1, t1) = motion[row, column].unbind(1), motion[row, column + 1].unbind(1)
+    return [t0, t1, x0, y0, x1, y1]
 
 
 def cdds(
@@ -183,8 +174,8 @@ def cdds(
     for i in range(0, len(a), rows):
         part = slice(i, i + rows)
         first, second = (None if v is None else v[part] for v in (length_a, length_b))
-        stretches = _stretches(a[part], b[part], delta, first, second, gap)
-        seconds.append(torch.stack([length.sum(1) for _, length in stretches]).sum(0))
+        parts = _close_times(a[part], b[part], delta, first, second, gap)
+        seconds.append(torch.stack([high.sub_(low).mul_(length).sum(1) for _, length, low, high in parts]).sum(0))
     return torch.cat(seconds) if seconds else a.new_zeros(0)
 
 
@@ -201,10 +192,10 @@ def cdds_intervals(a: Tensor, b: Tensor, delta: float, gap: float = float("inf")
         (R, 2) start and end in seconds, in order, adjoining ones joined.
     """
     check_delta(delta)
-    parts = list(_stretches(a.double()[None], b.double()[None], delta, None, None, gap))
-    start, length = (torch.cat([part[i][0] for part in parts]) for i in (0, 1))
-    kept = length > 0
-    start, end = start[kept], start[kept] + length[kept]
+    parts = list(_close_times(a.double()[None], b.double()[None], delta, None, None, gap))
+    begin, length, low, high = (torch.cat([part[i][0] for part in parts]) for i in range(4))
+    kept = (high > low) & (length > 0)
+    start, end = (begin + low * length)[kept], (begin + high * length)[kept]
     order = start.argsort()
     merged: list[list[float]] = []
     for s, e in zip(start[order].tolist(), end[order].tolist(), strict=True):

@@ -3,13 +3,16 @@
 The time axis is cut into bins of one width. The motion of a track within a bin is a piece, with the box it stays in.
 Every piece is listed under the key (bin, cell row, cell column) of each cell its box touches; keys are sorted, so the
 cells of one row are one range of them. Two motions that are ever within reach of each other have pieces of one bin
-whose boxes, one of them grown by reach, share a cell: nothing is missed whatever delta is asked for.
+whose boxes, one of them grown by reach, share a cell: nothing is missed whatever delta is asked for. A key holds 23
+bits of the bin's number; where an index spans more bins, several share a key, and their times tell them apart.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +21,26 @@ from zoo.errors import BadInput, UnsafeFile
 from zoo.methods.sts_join.distance import check_motion
 
 __all__ = [
+    "IndexFacts",
     "Motions",
     "Pieces",
     "STSIndex",
+    "border",
     "cell_of_key",
+    "columns_of",
     "cut_at_bins",
     "expand_ranges",
+    "longest_of",
     "make_table",
     "motions_of",
     "positions",
+    "runs_of",
+    "tick_rate",
 ]
 
 _AXIS, _TIME = 20, 23  # bits of a key for a cell row or column, and for a time bin
 _MOST_CELLS = 64  # of the average piece; more means that cells are far too small
+_MOST_PIECES = 64  # of the average segment; more means that bins are far too small
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,20 @@ class Motions:
     run: Tensor
     count: int
 
-    def subset(self, tracks: Tensor) -> Motions:
-        """The tracks of a boolean mask (count,), with their numbers unchanged."""
-        kept = tracks[self.owner]
-        return Motions(self.segments[kept], self.owner[kept], self.run[kept], self.count)
+    @property
+    def longest(self) -> float:
+        """Bound on the distance between the ends of a segment, metres."""
+        return longest_of(self.segments)
+
+
+def columns_of(segments: Tensor) -> list[Tensor]:
+    """Segments (S, 6) by column, contiguous."""
+    return list(segments.t().contiguous().unbind(0))
+
+
+def longest_of(segments: Tensor) -> float:
+    """Bound on the distance between the ends of segments (S, 6), metres."""
+    return float((segments[:, 4:6] - segments[:, 2:4]).abs_().amax(0).sum()) if len(segments) else 0.0
 
 
 def motions_of(xyt: Tensor, length: Tensor, gap: float, names: Sequence[str] | None = None) -> Motions:
@@ -119,28 +139,50 @@ def positions(segments: Tensor, time: Tensor) -> Tensor:
     return segments[:, 2:4] + (segments[:, 4:6] - segments[:, 2:4]) * share
 
 
-def cut_at_bins(motions: Motions, width: float, origin: float) -> Pieces:
+def runs_of(segments: Tensor, owner: Tensor) -> Tensor:
+    """Number of the gapless run each segment belongs to: a run ends where the next segment begins later."""
+    fresh = torch.ones_like(owner)
+    fresh[1:] = (owner[1:] != owner[:-1]) | (segments[1:, 0] != segments[:-1, 1])
+    return fresh.cumsum(0) - 1
+
+
+def border(bins: Tensor, width: float, origin: float) -> Tensor:
+    """Time at which bins begin, seconds, float64; the one definition of it, as rounding is part of it."""
+    return bins.double().mul_(width).add_(origin)
+
+
+def cut_at_bins(motions: Motions, width: float, origin: float, among: Tensor | None = None) -> Pieces:
     """Cut motions at `origin + k width`.
 
+    Args:
+        motions: to cut.
+        width: of a bin, seconds.
+        origin: time at which bin 0 begins, seconds.
+        among: (n,) bins that matter, rising; all if None.
+
     Raises:
-        BadInput: if there are more bins than a key can number.
+        BadInput: if there are far more pieces than segments.
     """
     segments = motions.segments
-    if not len(segments):
+    first = _bin_of(segments[:, 0], width, origin, last=False)
+    last = torch.maximum(_bin_of(segments[:, 1], width, origin, last=True), first)
+    if among is not None:
+        first, last = torch.searchsorted(among, first), torch.searchsorted(among, last, right=True) - 1
+    total = int((last - first + 1).sum())
+    if not total:
         empty = segments.new_zeros
         return Pieces(empty((0, 4)).long(), empty((0, 4)), empty((0, 2)))
-    first = ((segments[:, 0] - origin) / width).floor().long()
-    last = torch.maximum(((segments[:, 1] - origin) / width).ceil().long() - 1, first)
+    if among is None and total > max(_MOST_PIECES * len(segments), 1 << 20):
+        raise BadInput(
+            f"Time bins of {width:g} s are too small: {total / len(segments):,.0f} per segment. Choose a larger width, "
+            "or look for a broken time."
+        )
     entry, number = expand_ranges(last - first + 1)
     bins = first[entry] + number
-    if int(bins.max()) - min(int(bins.min()), 0) >= 1 << _TIME:
-        raise BadInput(
-            f"{int(bins.max()) + 1:,} time bins of {width:g} s are too many (at most {1 << _TIME:,}): choose a larger "
-            "bin, or look for a broken time."
-        )
-    begin = torch.maximum(segments[entry, 0], origin + bins * width)
-    end = torch.minimum(segments[entry, 1], origin + (bins + 1) * width)
+    bins = bins if among is None else among[bins]
     rows = segments[entry]
+    begin = torch.maximum(rows[:, 0], border(bins, width, origin))
+    end = torch.minimum(rows[:, 1], border(bins + 1, width, origin))
     a, b = positions(rows, begin), positions(rows, end)
     fresh = torch.ones(len(entry), dtype=torch.bool, device=entry.device)
     fresh[1:] = (bins[1:] != bins[:-1]) | (motions.run[entry[1:]] != motions.run[entry[:-1]])
@@ -152,6 +194,17 @@ def cut_at_bins(motions: Motions, width: float, origin: float) -> Pieces:
     high = a.new_zeros(len(where), 2).scatter_reduce_(0, into, torch.maximum(a, b), "amax", include_self=False)
     table = torch.stack([bins[where], entry[where], entry[stop] + 1, motions.owner[entry[where]]], 1)
     return Pieces(table, torch.cat([low, high], 1), torch.stack([begin[where], end[stop]], 1))
+
+
+def _bin_of(times: Tensor, width: float, origin: float, *, last: bool) -> Tensor:
+    """The bin that holds each time; on a border the one before it if `last`, else the one after it."""
+    bins = ((times - origin) / width).floor().long()
+    while True:  # the quotient is rounded: far from the origin it may be one off
+        begin, end = border(bins, width, origin), border(bins + 1, width, origin)
+        early, late = (end < times, begin >= times) if last else (end <= times, begin > times)
+        if not (early.any() or late.any()):
+            return bins
+        bins += early.long() - late.long()
 
 
 class STSIndex(nn.Module):
@@ -182,7 +235,8 @@ class STSIndex(nn.Module):
         super().__init__()
         for name, value in empty_table().items():
             self.register_buffer(name, value)
-        self._seen: tuple[int, ...] = ()
+        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._facts = IndexFacts()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -195,8 +249,14 @@ class STSIndex(nn.Module):
 
     @property
     def motions(self) -> Motions:
-        """The motions; runs are not kept, as cutting is done."""
-        return Motions(self.segments, self.owner, self.owner, len(self))
+        """The motions."""
+        return Motions(self.segments, self.owner, runs_of(self.segments, self.owner), len(self))
+
+    @property
+    def facts(self) -> IndexFacts:
+        """What follows from the buffers and is asked for again and again; they are checked first."""
+        self.check()
+        return self._facts
 
     def all_pieces(self) -> Pieces:
         """Every piece, in the order of tracks and time."""
@@ -204,13 +264,32 @@ class STSIndex(nn.Module):
 
     def fill(self, values: dict[str, Tensor]) -> STSIndex:
         """Take over a table from `make_table`."""
-        for name, value in values.items():
-            setattr(self, name, value.to(self.segments.device))
+        for name, value in values.items():  # the same tensors get new storage: an optimiser may hold them
+            getattr(self, name).data = value.to(self.segments.device)
+        self._stamp = ()
         return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._stamp = ()
+        self._mend()
+
+    def _mend(self) -> None:
+        """Cut again what was cut elsewhere: an early version rounded the borders of bins to single precision."""
+        if self._contradictions():
+            return  # said when it is used
+        width, cell, start = self.grid[:3].tolist()
+        try:
+            pieces = cut_at_bins(self.motions, width, start)
+            kept = (self.pieces, self.boxes, self.times)
+            if not all(map(torch.equal, kept, (pieces.table, pieces.boxes, pieces.times))):
+                self.fill(_hashed(pieces, width, cell, start))
+        except BadInput as error:
+            raise UnsafeFile(f"The index contradicts itself in 'grid': {error}") from None
 
     def cells(self, boxes: Tensor, grow: float = 0.0) -> Tensor:
         """First and last column and row of cells that boxes touch: (n, 4) int64 x0, y0, x1, y1, cut to the grid."""
-        return _cells(boxes, self.grid, grow)
+        return _cells(boxes, float(self.grid[1]), self.grid[3:5], grow)
 
     def lookup(self, pieces: Pieces, reach: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Ranges of keys that may hold partners: one for each (piece, row of cells).
@@ -225,7 +304,7 @@ class STSIndex(nn.Module):
         line = _key(bins, number.add_(top), left)
         begin = torch.searchsorted(self.keys, line)
         end = torch.searchsorted(self.keys, line.add_(right).sub_(left), right=True)
-        inside = ((bins >= 0) & (bins < 1 << _TIME) & (end > begin)).nonzero()[:, 0]
+        inside = (end > begin).nonzero()[:, 0]
         return *(v.index_select(0, inside) for v in (entry, begin, end)), cells  # type: ignore[return-value]
 
     def check(self) -> None:
@@ -234,17 +313,22 @@ class STSIndex(nn.Module):
         Raises:
             UnsafeFile: naming the part.
         """
-        stamp = tuple(b.data_ptr() for b in self.buffers())
-        if stamp == self._seen:
+        stamp = tuple((b.data_ptr(), 0 if b.is_inference() else b._version) for b in self.buffers())
+        if stamp == self._stamp:
             return
+        wrong = self._contradictions()
+        if wrong:
+            raise UnsafeFile(f"The index contradicts itself in {wrong[0]!r}. Build it again from the tracks.")
+        self._facts = IndexFacts.of(self)
+        self._stamp = stamp
+
+    def _contradictions(self) -> list[str]:
+        """The buffers that do not fit the others."""
         s, m, n = len(self.segments), len(self.pieces), len(self.ids)
         shapes = {"segments": (s, 6), "owner": (s,), "pieces": (m, 4), "boxes": (m, 4), "times": (m, 2), "grid": (5,)}
         shapes |= {"under": tuple(self.keys.shape), "error": (1,)}
         wrong = [name for name, shape in shapes.items() if tuple(getattr(self, name).shape) != shape]
-        wrong = wrong or [name for name, fine in self._ranges(s, m, n).items() if not fine]
-        if wrong:
-            raise UnsafeFile(f"The index contradicts itself in {wrong[0]!r}. Build it again from the tracks.")
-        self._seen = stamp
+        return wrong or [name for name, fine in self._ranges(s, m, n).items() if not fine]
 
     def _ranges(self, s: int, m: int, n: int) -> dict[str, bool]:
         def within(values: Tensor, end: int) -> bool:
@@ -253,14 +337,59 @@ class STSIndex(nn.Module):
         spans = self.pieces[:, 2] - self.pieces[:, 1]
         return {
             "names": len(self.track_names) == n,
-            "owner": within(self.owner, n),
-            "pieces": within(self.pieces[:, 1], s) and within(self.pieces[:, 2] - 1, s) and within(spans - 1, s),
+            "owner": within(self.owner, n) and bool((self.owner.diff() >= 0).all()),
+            "pieces": within(self.pieces[:, 0], 1 << 53)
+            and all(within(values, s) for values in (self.pieces[:, 1], self.pieces[:, 2] - 1, spans - 1)),
             "under": within(self.under, m),
             "keys": bool((self.keys.diff() >= 0).all()),
-            "segments": bool((self.segments[:, 1] > self.segments[:, 0]).all()),
-            "grid": bool((self.grid[:2] > 0).all()),
+            "segments": bool((self.segments[:, 1] > self.segments[:, 0]).all() and self.segments.sum().isfinite()),
+            "grid": bool((self.grid[:2] > 0).all() and self.grid.isfinite().all()) and self._fine_bins(),
             "error": bool((self.error >= 0).all()),
         }
+
+    def _fine_bins(self) -> bool:
+        """Whether the numbers of all time bins are exact in float64."""
+        if not len(self.segments):
+            return True
+        first, last = self.segments[:, 0].min() - self.grid[2], self.segments[:, 1].max() - self.grid[2]
+        return bool(torch.maximum(-first, last) < 2.0**52 * self.grid[0])
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """What follows from the buffers of an index.
+
+    Attributes:
+        bins: (n,) int64 time bins that hold pieces, rising.
+        begin: first time of a motion, seconds.
+        end: last time, seconds.
+        longest: bound on the distance between the ends of a segment, metres.
+        rate: ticks per second, a power of 2: as many as the time of the longest track allows in 64 bits, at most 2^44.
+    """
+
+    bins: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    begin: float = 0.0
+    end: float = 0.0
+    longest: float = 0.0
+    rate: float = 2.0**44
+
+    @classmethod
+    def of(cls, index: STSIndex) -> IndexFacts:
+        """Facts of a valid index."""
+        if not len(index.pieces):
+            return cls(index.pieces[:, 0])
+        bins = index.pieces[:, 0]
+        in_keys = int(bins.max()) < 1 << _TIME  # where they are sorted
+        bins = torch.unique_consecutive(index.keys >> (2 * _AXIS)) if in_keys else torch.unique(bins)
+        seconds = index.segments[:, 1] - index.segments[:, 0]
+        moving = seconds.new_zeros(len(index)).index_add_(0, index.owner, seconds)
+        begin, end = float(index.times[:, 0].min()), float(index.times[:, 1].max())
+        return cls(bins, begin, end, index.motions.longest, tick_rate(float(moving.max())))
+
+
+def tick_rate(seconds: float) -> float:
+    """Ticks per second in which durations up to some seconds are added: a power of 2, at most 2^44 (57 fs)."""
+    return 2.0 ** min(44, 61 - math.ceil(math.log2(max(seconds, 1.0))))
 
 
 def empty_table() -> dict[str, Tensor]:
@@ -274,7 +403,7 @@ def empty_table() -> dict[str, Tensor]:
 
 
 def _key(bins: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    return (bins << (2 * _AXIS)) | (row << _AXIS) | column
+    return ((bins & ((1 << _TIME) - 1)) << (2 * _AXIS)) | (row << _AXIS) | column
 
 
 def cell_of_key(keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,11 +412,14 @@ def cell_of_key(keys: Tensor) -> tuple[Tensor, Tensor]:
     return keys & most, (keys >> _AXIS) & most
 
 
-def _cells(boxes: Tensor, grid: Tensor, grow: float) -> Tensor:
-    corner, side = grid[3:5], grid[1]
+def _cells(boxes: Tensor, side: float, corner: Tensor, grow: float) -> Tensor:
     low = ((boxes[:, :2] - grow - corner) / side).floor()
     high = ((boxes[:, 2:] + grow - corner) / side).floor()
     return torch.cat([low, high], 1).clamp_(0, (1 << _AXIS) - 1).long()
+
+
+def _cell_counts(cells: Tensor) -> Tensor:
+    return (cells[:, 2] - cells[:, 0] + 1) * (cells[:, 3] - cells[:, 1] + 1)
 
 
 def default_grid(motions: Motions, reach: float) -> tuple[float, float]:
@@ -300,12 +432,60 @@ def default_grid(motions: Motions, reach: float) -> tuple[float, float]:
         return 60.0, max(reach, 1.0)
     rows = motions.segments
     if len(rows) > 4096:  # medians of a sample, evenly spread
-        rows = rows[torch.linspace(0, len(rows) - 1, 4096, device=rows.device).long()]
+        rows = rows[torch.linspace(0, len(rows) - 1, 4096, dtype=torch.float64, device=rows.device).long()]
     duration = rows[:, 1] - rows[:, 0]
     step = float(duration.median())
     speed = float(((rows[:, 4:6] - rows[:, 2:4]).norm(dim=1) / duration).median())
     width = min(max(reach / max(speed, 1e-9), 2 * step), 3 * step)
+    mean = float((motions.segments[:, 1] - motions.segments[:, 0]).mean())
+    width = max(width, mean / 16)  # a few very long segments must not be cut into very many pieces
     return width, max(reach, 1e-3) + 0.5 * speed * width
+
+
+def _cells_of(pieces: Pieces, cell: float) -> tuple[Tensor, str]:
+    """The cells of all pieces, (M, 4), and why cells of that side are too small; empty if they are not."""
+    if not len(pieces.boxes):
+        return pieces.table, ""
+    corner = pieces.boxes[:, :2].amin(0)
+    cells = _cells(pieces.boxes, cell, corner, 0.0)
+    extent = float((pieces.boxes[:, 2:].amax(0) - corner).max())
+    if extent / cell >= (1 << _AXIS) - 1:
+        return cells, f"for data {extent:g} m wide"
+    total = float(_cell_counts(cells).sum(dtype=torch.float64))
+    if total > _MOST_CELLS * max(len(cells), 1024):
+        return cells, f"({total / len(cells):.0f} per piece)"
+    return cells, ""
+
+
+def _hashed(pieces: Pieces, width: float, cell: float, start: float, *, fixed: bool = True) -> dict[str, Tensor]:
+    """The buffers that follow from pieces and grid.
+
+    Args:
+        pieces: of all motions.
+        width: of a time bin, seconds.
+        cell: side of a cell, metres.
+        start: begin of bin 0, seconds.
+        fixed: refuse cells that are too small, rather than double them.
+    """
+    cells, why = _cells_of(pieces, cell)
+    while why:  # the data are very wide, or a few pieces are very long
+        if fixed:
+            raise BadInput(f"Cells of {cell:g} m are too small {why}: choose a larger cell.")
+        cell *= 2
+        cells, why = _cells_of(pieces, cell)
+    corner = pieces.boxes[:, :2].amin(0) if len(cells) else pieces.boxes.new_zeros(2)
+    entry, number = expand_ranges(_cell_counts(cells))
+    wide = (cells[:, 2] - cells[:, 0] + 1)[entry]
+    keys = _key(pieces.table[entry, 0], cells[entry, 1] + number // wide, cells[entry, 0] + number % wide)
+    keys, order = keys.sort(stable=True)
+    return {
+        "pieces": pieces.table,
+        "boxes": pieces.boxes,
+        "times": pieces.times,
+        "keys": keys,
+        "under": entry[order],
+        "grid": torch.cat([pieces.boxes.new_tensor([width, cell, start]), corner]),
+    }
 
 
 def make_table(
@@ -333,35 +513,16 @@ def make_table(
         BadInput: if cells or bins are too small for the extent of the data.
     """
     usual = default_grid(motions, reach)
-    width, cell = width or usual[0], cell or usual[1]
+    width = width or usual[0]
     segments = motions.segments
     start = float(segments[:, 0].min()) if len(segments) else 0.0
     pieces = cut_at_bins(motions, width, start)
-    corner = pieces.boxes[:, :2].amin(0) if len(pieces.boxes) else segments.new_zeros(2)
-    grid = torch.cat([segments.new_tensor([width, cell, start]), corner])
-    if len(pieces.boxes):
-        extent = float((pieces.boxes[:, 2:] - corner).max())
-        if extent / cell >= (1 << _AXIS) - 1:
-            raise BadInput(f"Cells of {cell:g} m are too small for data {extent:g} m wide: choose a larger cell.")
-    cells = _cells(pieces.boxes, grid, 0.0)
-    wide, high = cells[:, 2] - cells[:, 0] + 1, cells[:, 3] - cells[:, 1] + 1
-    total = int((wide * high).sum())
-    if total > _MOST_CELLS * max(len(cells), 1024):
-        raise BadInput(f"Cells of {cell:g} m are too small: {total / len(cells):.0f} per piece. Choose a larger cell.")
-    entry, number = expand_ranges(wide * high)
-    row, column = cells[entry, 1] + number // wide[entry], cells[entry, 0] + number % wide[entry]
-    keys, order = _key(pieces.table[entry, 0], row, column).sort(stable=True)
     text = "\n".join(" ".join(str(name).splitlines()) or "-" for name in names).encode()
     return {
         "segments": segments,
         "owner": motions.owner,
         "ids": ids,
         "names": torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8),
-        "pieces": pieces.table,
-        "boxes": pieces.boxes,
-        "times": pieces.times,
-        "keys": keys,
-        "under": entry[order],
-        "grid": grid,
+        **_hashed(pieces, width, cell or usual[1], start, fixed=cell is not None),
         "error": segments.new_tensor([error]),
     }

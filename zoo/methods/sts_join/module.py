@@ -256,7 +256,7 @@ class STSJoin(RoundModule):
     def _settled(self, result: JoinResult, motions: Motions, plan: JoinPlan) -> tuple[JoinResult, Tensor, Tensor]:
         """Ask the clients, if they are at hand, about all pairs of an obfuscated index."""
         if plan.slack == 0 or not self.clients:
-            return result, result.upper, result.lower >= plan.eps - GUARD
+            return result, result.upper, result.certain
         server = JoinServer(plan.delta, plan.eps, plan.min_run, index=self.table, numbers=self.table.ids.tolist())
         known = {i: self.clients[n] for i, n in enumerate(server.numbers)} if plan.same else {}
         queries = known or clients_of(motions, 0.0, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.methods.sts_join.candidates import GUARD
+from zoo.methods.sts_join.candidates import GUARD, SLACK
 from zoo.methods.sts_join.distance import cdds
 
 __all__ = ["all_durations", "sts_join_bruteforce"]
@@ -34,7 +34,7 @@ def all_durations(
     if far and len(at):
         (low_a, high_a), (low_b, high_b) = _boxes(a, length_a), _boxes(b, length_b)
         apart = torch.maximum(low_a[first] - high_b[second], low_b[second] - high_a[first])
-        at = (apart <= torch.tensor([delta, delta, 0.0], dtype=torch.float64)).all(1).nonzero()[:, 0]
+        at = (apart <= torch.tensor([delta + SLACK, delta + SLACK, 0.0], dtype=torch.float64)).all(1).nonzero()[:, 0]
     for part in torch.split(at, _PAIRS):
         i, j = first[part], second[part]
         seconds[part] = cdds(a[i], b[j], delta, length_a=length_a[i], length_b=length_b[j], gap=gap)

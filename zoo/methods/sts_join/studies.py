@@ -133,11 +133,10 @@ def obfuscation(
     true = join(motions, index_of(motions, delta), JoinPlan(delta, eps, same=True))
     known = {(int(q), int(t)): float(s) for q, t, s in zip(true.query, true.track, true.upper, strict=True)}
     result = join(server.index.motions, server.index, JoinPlan(delta, eps, 2 * (tolerance + radius), same=True))
-    sure = result.lower >= eps - GUARD
     pairs = list(zip(result.query.tolist(), result.track.tolist(), strict=True))
     exact = {p: server.ask(result, k, clients[p[0]], clients) for k, p in enumerate(pairs)}
     kept = {p: s for p, s in exact.items() if s >= eps - GUARD}
-    accepted = {p for p, certain in zip(pairs, sure.tolist(), strict=True) if certain}
+    accepted = {p for p, certain in zip(pairs, result.certain.tolist(), strict=True) if certain}
     away = _displaced(motions, reports)
     shared = set(kept) & set(known)
     metrics = {
