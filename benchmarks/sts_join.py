@@ -38,8 +38,8 @@ from scipy.spatial import cKDTree
 
 from zoo.methods.sts_join.candidates import JoinPlan
 from zoo.methods.sts_join.distance import cdds
-from zoo.methods.sts_join.index import motions_of
 from zoo.methods.sts_join.join import join
+from zoo.methods.sts_join.motions import motions_of
 from zoo.methods.sts_join.studies import index_of, slope_of, walkers
 
 DELTA, EPS = 100.0, 30.0

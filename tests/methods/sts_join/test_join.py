@@ -16,8 +16,9 @@ from zoo.errors import UnsafeFile
 from zoo.methods.sts_join.candidates import JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
-from zoo.methods.sts_join.index import Motions, STSIndex, make_table, motions_of, positions
+from zoo.methods.sts_join.index import STSIndex, make_table
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
+from zoo.methods.sts_join.motions import Motions, motions_of, positions
 from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
 
 A = torch.tensor([[0, 0, 0], [10, 0, 10], [20, 0, 20], [30, 0, 30]], dtype=torch.float64)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zoo.errors import BadInput
 from zoo.methods.sts_join.clients import clients_of
-from zoo.methods.sts_join.index import motions_of
 from zoo.methods.sts_join.module import STSJoin
+from zoo.methods.sts_join.motions import motions_of
 from zoo.methods.sts_join.oracle import sts_join_bruteforce
 
 A = torch.tensor([[0, 0, 0], [10, 0, 10], [20, 0, 20], [30, 0, 30]], dtype=torch.float64)

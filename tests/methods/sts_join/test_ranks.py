@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.methods.sts_join.index import motions_of
 from zoo.methods.sts_join.module import STSJoin
+from zoo.methods.sts_join.motions import motions_of
 from zoo.methods.sts_join.studies import walkers
 
 WORLD = 2

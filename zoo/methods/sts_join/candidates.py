@@ -10,7 +10,8 @@ from torch import Tensor
 
 from zoo.errors import BadInput
 from zoo.methods.sts_join.distance import check_delta
-from zoo.methods.sts_join.index import Motions, Pieces, STSIndex, cell_of_key, cut_at_bins, expand_ranges
+from zoo.methods.sts_join.index import STSIndex, cell_of_key
+from zoo.methods.sts_join.motions import Motions, Pieces, cut_at_bins, expand_ranges
 
 __all__ = ["GUARD", "SLACK", "Block", "JoinPlan", "blocks", "candidates", "query_pieces", "rows"]
 

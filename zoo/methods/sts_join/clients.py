@@ -28,8 +28,9 @@ from torch import Tensor
 
 from zoo.errors import BadInput
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
-from zoo.methods.sts_join.index import Motions, STSIndex, columns_of, longest_of, make_table, tick_rate
+from zoo.methods.sts_join.index import STSIndex, make_table, tick_rate
 from zoo.methods.sts_join.join import JoinResult, join
+from zoo.methods.sts_join.motions import Motions, columns_of, longest_of
 from zoo.methods.sts_join.stretches import Solver, StretchOrigin, merge_runs
 
 __all__ = ["Answer", "JoinServer", "Joined", "RefineRequest", "Report", "TrajectoryClient", "clients_of", "simplify"]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from zoo.methods.sts_join.candidates import GUARD, Block, JoinPlan, blocks, candidates, query_pieces, rows
-from zoo.methods.sts_join.index import Motions, STSIndex, border, columns_of, expand_ranges
+from zoo.methods.sts_join.index import STSIndex
+from zoo.methods.sts_join.motions import Motions, border, columns_of, expand_ranges
 from zoo.methods.sts_join.stretches import CloseStretches, Solver, Stretches, StretchOrigin, merge_runs, ticks_at_most
 
 __all__ = ["JoinPlan", "JoinResult", "PartialSums", "finish", "join", "partial_join", "share_of"]

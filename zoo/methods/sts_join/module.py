@@ -16,9 +16,10 @@ from zoo.inputs.tracks import origin_of, pad_tracks, tracks_of
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
-from zoo.methods.sts_join.index import Motions, STSIndex, make_table, motions_of
+from zoo.methods.sts_join.index import STSIndex, make_table
 from zoo.methods.sts_join.inputs import JoinResults, in_plane, one_input, part_of, why_nothing
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
+from zoo.methods.sts_join.motions import Motions, motions_of
 from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
 from zoo.methods.sts_join.picture import draw_join
 
@@ -192,7 +193,7 @@ class STSJoin(RoundModule):
 
     def example_input(self) -> tuple[Tensor, ...]:
         """Three tracks of 30 points, half a delta beside the first ones of the index, if it has any."""
-        from zoo.methods.sts_join.index import positions
+        from zoo.methods.sts_join.motions import positions
 
         share = torch.linspace(0.02, 0.98, 30, dtype=torch.float64, device=self.device)
         tracks = []

@@ -12,8 +12,9 @@ from torch import Tensor
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of
 from zoo.methods.sts_join.distance import cdds, cdds_intervals
-from zoo.methods.sts_join.index import Motions, STSIndex, make_table, motions_of, positions
+from zoo.methods.sts_join.index import STSIndex, make_table
 from zoo.methods.sts_join.join import join
+from zoo.methods.sts_join.motions import Motions, motions_of, positions
 from zoo.methods.sts_join.oracle import all_durations
 from zoo.studies import Outcome, study
 
