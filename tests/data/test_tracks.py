@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,17 @@ def test_plane_goes_forth_and_back() -> None:
     assert across[0, 0] == pytest.approx(0.2 * 111_195, rel=1e-4)
 
 
+def test_a_plane_across_the_date_line() -> None:
+    """The plain mean of 179.9999 and -179.9999 degrees is 0, on the other side of the earth."""
+    boats = {"id": ["a", "a", "b", "b"], "lon": [179.9999, 179.9999, -179.9999, -179.9999], "lat": [0, 0.1] * 2}
+    tracks = from_columns({**boats, "t": [0, 60] * 2}, "boats")
+    plane = Projection.around(tracks)
+    assert abs(plane.lon0) == pytest.approx(180)
+    first, second = plane.place(tracks[0]), plane.place(tracks[1])
+    np.testing.assert_allclose(np.hypot(*(first - second)[:, :2].T), 22.24, atol=0.01)
+    assert Projection.around(from_columns({**boats, "lon": [4.1, 4.2, 5.3, 5.4], "t": [0, 60] * 2}, "x")).lon0 == 4.75
+
+
 def test_bad_origin_is_named() -> None:
     for origin in ([1.0], [0.0, 95.0, 0.0], [0.0, float("nan"), 0.0]):
         with pytest.raises(BadInput, match="origin"):
@@ -205,6 +217,26 @@ def test_times() -> None:
     numbers, dated = seconds_of(np.array(["2024-05-01T10:00", "2024-05-01T10:01"], dtype="datetime64[s]"), "x")
     assert dated
     assert np.diff(numbers).tolist() == [60.0]
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms", "s"])
+def test_time_differences_are_seconds_in_any_unit(unit: str) -> None:
+    """Microseconds were taken for seconds, so that every step was longer than gap and nothing was found."""
+    dates = np.array(["2024-05-01T10:00", "2024-05-01T10:01", "2024-05-01T10:03"], dtype=f"datetime64[{unit}]")
+    numbers, dated = seconds_of(dates - dates.min(), "x")
+    assert numbers.tolist() == [0.0, 60.0, 180.0]
+    assert not dated
+    steps = [timedelta(seconds=s) for s in (0, 60, 180)]
+    assert seconds_of(steps, "x")[0].tolist() == [0.0, 60.0, 180.0]
+
+
+def test_missing_times_are_named() -> None:
+    """NaT was -9.2e12 s; as first row it moved the index's epoch there."""
+    for kind in ("datetime64[us]", "timedelta64[us]"):
+        times = np.array([0, 5, 9], dtype="int64").astype(kind)
+        times[0] = np.datetime64("NaT") if kind.startswith("date") else np.timedelta64("NaT")
+        with pytest.raises(BadInput, match=r"table: row 0: expected finite numbers, got .* at nan"):
+            from_columns({"x": [0, 1, 2], "y": [0, 0, 0], "t": times}, "table")
 
 
 def test_columns_of_several_tracks_in_any_order() -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 import zoo
 from zoo.errors import BadInput, UnsafeFile
 from zoo.inputs.tracks import pad_tracks
+from zoo.methods.sts_join import STSJoin
 from zoo.methods.sts_join.candidates import JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, clients_of
 from zoo.methods.sts_join.distance import cdds, cdds_intervals
 from zoo.methods.sts_join.index import STSIndex, make_table
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
-from zoo.methods.sts_join.module import STSJoin
 from zoo.methods.sts_join.motions import Motions, cut_at_bins, motions_of
 from zoo.methods.sts_join.oracle import sts_join_bruteforce
 from zoo.methods.sts_join.solve import settle

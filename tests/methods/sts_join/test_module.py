@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,43 @@ def test_obfuscated_index_gives_bounds_and_with_clients_exact_results() -> None:
     refined = hidden.predict(own)
     assert refined.pairs.tolist() == exact.pairs.tolist()
     np.testing.assert_allclose(refined.durations, exact.durations, atol=1e-8)
+
+
+def test_no_pair_among_the_indexed_says_why() -> None:
+    a = np.array([[0, 0, 0], [60, 0, 60], [60, 30, 90]], dtype=float)
+    for tracks, gap, told in (
+        ([], 120.0, "index is empty"),
+        ([a], 120.0, "one track only"),
+        ([a, a + np.array([5, 0, 0])], 20.0, "every step of its tracks is longer than gap"),
+        ([a, a + np.array([0, 0, 90])], 120.0, "No two tracks of the index move at the same time"),
+        ([a, a + np.array([0, 0, 80.0])], 120.0, r"longer than the longest time that two tracks share \(10 s\)"),
+        ([a, a + np.array([500, 0, 0])], 120.0, "No pair is within 50 m for 60 s"),
+    ):
+        model = STSJoin(delta=50.0, eps=60.0, gap=gap).index(tracks)
+        results = model.self_join()
+        assert not len(results.pairs)
+        assert re.search(told, results.note)
+    assert not STSJoin(delta=50.0, eps=60.0).index([a, a + 1.0]).self_join().note
+    assert "every step is longer than gap (20 s)" in STSJoin(gap=20.0).index([a[:2] * 0.2]).predict(a).note
+
+
+def test_boats_on_both_sides_of_the_date_line() -> None:
+    times = np.arange(20) * 10.0
+    table = {
+        "id": np.repeat(["east", "west"], 20),
+        "lon": np.repeat([179.9999, -179.9999], 20),
+        "lat": np.tile(np.arange(20) * 1e-4, 2),
+        "t": np.tile(times, 2),
+    }
+    assert STSJoin(delta=50.0, eps=60.0).index(table).self_join().durations.tolist() == pytest.approx([190.0])
+
+
+def test_an_empty_table_is_named() -> None:
+    empty: dict[str, list[float]] = {"x": [], "y": [], "t": []}
+    with pytest.raises(BadInput, match="track 0: the table has no rows"):
+        STSJoin().index(empty)
+    with pytest.raises(BadInput, match="input 0: the table has no rows"):
+        STSJoin().index(tracks()).predict(empty)
 
 
 def test_stored_index_answers_alike(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ class Projection:
         points = np.concatenate([t.positions for t in tracks])
         first = min(float(t.times.min()) for t in tracks)
         lon0, lat0 = points.mean(0)
+        if np.ptp(points[:, 0]) > 180:  # around the date line the mean is on the other side of the earth
+            angles = np.radians(points[:, 0])
+            lon0 = np.degrees(np.arctan2(np.sin(angles).mean(), np.cos(angles).mean()))
         return cls(round(float(lon0), 6), round(float(lat0), 6), math.floor(first / 60) * 60.0)
 
     @classmethod

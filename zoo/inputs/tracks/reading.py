@@ -122,6 +122,8 @@ def tracks_of(item: Any, name: str) -> list[Track]:
     if (hasattr(item, "columns") and hasattr(item, "to_dict")) or isinstance(item, dict):
         table = dict(item) if isinstance(item, dict) else {str(c): item[c].to_numpy() for c in item.columns}
         tracks = from_columns(table, name)
+        if not tracks:
+            raise BadInput(f"{name}: the table has no rows. Give at least two positions.")
         return tracks if len(tracks) > 1 else [_renamed(track, name) for track in tracks]
     try:
         array = torch.as_tensor(item, dtype=torch.float64).detach().cpu().numpy()

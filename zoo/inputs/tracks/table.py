@@ -97,7 +97,8 @@ def seconds_of(values: Sequence[Any] | np.ndarray, where: str) -> tuple[np.ndarr
     """Times as seconds, and whether they count from 1970.
 
     Args:
-        values: numbers (seconds), datetimes, or text in ISO 8601; with a zone, or all without (then UTC).
+        values: numbers (seconds), time differences, datetimes, or text in ISO 8601; with a zone, or all without (then
+            UTC). Missing ones become NaN.
         where: for messages.
 
     Raises:
@@ -105,20 +106,27 @@ def seconds_of(values: Sequence[Any] | np.ndarray, where: str) -> tuple[np.ndarr
     """
     array = np.asarray(values)
     if np.issubdtype(array.dtype, np.datetime64):
-        return array.astype("datetime64[us]").astype(np.int64) / 1e6, True
+        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
+        seconds[np.isnat(array)] = np.nan
+        return seconds, True
+    if np.issubdtype(array.dtype, np.timedelta64):
+        return array / np.timedelta64(1, "s"), False
+    if array.dtype == object and len(array) and all(hasattr(value, "total_seconds") for value in array):
+        return np.array([value.total_seconds() for value in array], dtype=np.float64), False
     try:
         numbers = array.astype(np.float64)
     except (TypeError, ValueError):
         return _dates(list(values), where), True
-    if len(numbers) and np.nanmax(np.abs(numbers)) > _MILLISECONDS:
-        raise BadInput(f"{where}: time {np.nanmax(np.abs(numbers)):.0f} is far too large for seconds. Milliseconds?")
-    return numbers, bool(len(numbers) and np.nanmin(numbers) > 1e8)
+    known = numbers[np.isfinite(numbers)]
+    if len(known) and np.abs(known).max() > _MILLISECONDS:
+        raise BadInput(f"{where}: time {np.abs(known).max():.0f} is far too large for seconds. Milliseconds?")
+    return numbers, bool(len(known) and known.min() > 1e8)
 
 
 def _dates(values: Sequence[Any], where: str) -> np.ndarray:
     from datetime import datetime, timezone
 
-    found, zones = [], set()
+    seconds, zones = [], set()
     for row, value in enumerate(values):
         try:
             text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
@@ -126,10 +134,10 @@ def _dates(values: Sequence[Any], where: str) -> np.ndarray:
         except ValueError:
             raise BadInput(f"{where}: row {row}: expected a time, got {str(value)[:40]!r}.") from None
         zones.add(date.tzinfo is not None)
-        found.append(date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp())
+        seconds.append(date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp())
     if len(zones) > 1:
         raise BadInput(f"{where}: some times have a zone and others not. Give all of them with a zone, or none.")
-    return np.array(found, dtype=np.float64)
+    return np.array(seconds, dtype=np.float64)
 
 
 def rows_problem(positions: np.ndarray, times: np.ndarray, geographic: bool) -> tuple[int, str, str] | None:

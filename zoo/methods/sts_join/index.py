@@ -20,13 +20,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput, UnsafeFile
 from zoo.methods.sts_join.motions import Motions, Pieces, cut_at_bins, expand_ranges, runs_of
 
-__all__ = [
-    "IndexFacts",
-    "STSIndex",
-    "cell_of_key",
-    "make_table",
-    "tick_rate",
-]
+__all__ = ["IndexFacts", "STSIndex", "cell_of_key", "make_table", "tick_rate"]
 
 _AXIS, _TIME = 20, 23  # bits of a key for a cell row or column, and for a time bin
 _MOST_CELLS = 64  # of the average piece; more means that cells are far too small

@@ -14,7 +14,7 @@ from zoo.inputs.tracks import Projection, Track
 from zoo.methods.sts_join.distance import check_motion
 from zoo.methods.sts_join.index import STSIndex
 
-__all__ = ["JoinResults", "in_plane", "one_input", "part_of", "why_nothing"]
+__all__ = ["JoinResults", "in_plane", "one_input", "part_of", "why_no_pair", "why_nothing"]
 
 
 def in_plane(tracks: Sequence[Track], origin: Sequence[float] | None, name: str) -> list[tuple[str, Tensor]]:
@@ -130,19 +130,20 @@ def one_input(parts: Sequence[dict[str, Any]], own: bool = False) -> dict[str, A
     return {**joined, **flat, "stats": stats, "queries": len(rows["pairs"])}
 
 
-def why_nothing(table: STSIndex, spans: Sequence[tuple[float, float]], delta: float, eps: float) -> str:
-    """Why a join found no pair.
+def why_nothing(table: STSIndex, spans: Sequence[tuple[float, float]], delta: float, eps: float, gap: float) -> str:
+    """Why queries have no partner in an index.
 
     Args:
         table: the index.
-        spans: first and last time of each query.
+        spans: first and last time of each query that moves.
         delta: of the join, metres.
         eps: of the join, seconds.
+        gap: of the join, seconds.
     """
-    if not len(table):
-        return "The index is empty: fit the module, or build an index with model.index(tracks)."
-    if not len(table.times):
-        return "The index has no motion: every step of its tracks is longer than gap."
+    if why := _why_no_motion(table, gap):
+        return why
+    if not spans:
+        return f"No query moves: every step is longer than gap ({gap:g} s)."
     first, last = float(table.times[:, 0].min()), float(table.times[:, 1].max())
     common = max((min(last, b) - max(first, a) for a, b in spans), default=0.0)
     if common <= 0:
@@ -150,3 +151,31 @@ def why_nothing(table: STSIndex, spans: Sequence[tuple[float, float]], delta: fl
     if common < eps:
         return f"eps is {eps:g} s, longer than the longest time that a query shares with the index ({common:.0f} s)."
     return f"No pair is within {delta:g} m for {eps:g} s."
+
+
+def why_no_pair(table: STSIndex, delta: float, eps: float, gap: float) -> str:
+    """Why no two tracks of an index are a pair; arguments as in `why_nothing`."""
+    if why := _why_no_motion(table, gap):
+        return why
+    if len(table) < 2:
+        return "The index holds one track only."
+    begin = table.times.new_full((len(table),), float("inf"))
+    end = -begin
+    begin = begin.scatter_reduce(0, table.pieces[:, 3], table.times[:, 0], "amin")
+    end = end.scatter_reduce(0, table.pieces[:, 3], table.times[:, 1], "amax")
+    begin, order = begin.sort()
+    latest = end[order].cummax(0).values[:-1]
+    common = float((torch.minimum(latest, end[order][1:]) - begin[1:]).max())
+    if common <= 0:
+        return "No two tracks of the index move at the same time."
+    if common < eps:
+        return f"eps is {eps:g} s, longer than the longest time that two tracks share ({common:.0f} s)."
+    return f"No pair is within {delta:g} m for {eps:g} s."
+
+
+def _why_no_motion(table: STSIndex, gap: float) -> str:
+    if not len(table):
+        return "The index is empty: fit the module, or build an index with model.index(tracks)."
+    if not len(table.times):
+        return f"The index has no motion: every step of its tracks is longer than gap ({gap:g} s)."
+    return ""

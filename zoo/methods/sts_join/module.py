@@ -17,7 +17,7 @@ from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
 from zoo.methods.sts_join.index import STSIndex, make_table
-from zoo.methods.sts_join.inputs import JoinResults, in_plane, one_input, part_of, why_nothing
+from zoo.methods.sts_join.inputs import JoinResults, in_plane, one_input, part_of, why_no_pair, why_nothing
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
 from zoo.methods.sts_join.motions import Motions, motions_of
 from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
@@ -303,26 +303,33 @@ class STSJoin(RoundModule):
                          for i in range(0, len(rows["index"]), batch_size)]  # fmt: skip
                 answers.append(one_input(parts))
                 inside = [rows["xyt"][i, : int(n), 2] for i, n in enumerate(rows["length"])]
-                spans += [(float(t[0]), float(t[-1])) for t in inside]
+                gap = self.hparams["gap"]
+                spans += [(float(t[0]), float(t[-1])) for t in inside if (t.diff() <= gap).any()]
         origin = self.hparams["origin"]
         results = JoinResults(answers, None if origin is None else origin[2])
         if answers and not len(results.pairs):
             hp = {**self.hparams, **{k: v for k, v in options.items() if v is not None}}
-            results.note = why_nothing(self.table, spans, hp["delta"], hp["eps"])
+            results.note = why_nothing(self.table, spans, hp["delta"], hp["eps"], hp["gap"])
         return results
 
     def self_join(self, **options: Any) -> JoinResults:
-        """All pairs among the indexed tracks, each once; options as in `predict`."""
+        """All pairs among the indexed tracks, each once; options and `note` as in `predict`."""
         self._check_options(options)
         plan = self.plan(**options, same=True)
         if plan.slack:
             plan = self.plan(**options, same=True, slack=2 * plan.slack)
-        motions = self.table.motions
-        batch = {"traj_id": self.table.ids, "name": self.table.track_names}
-        with self.inference():
-            whole = self._answer(join(motions, self.table, plan), motions, plan, batch)
+        answers = []
+        if len(self.table):
+            motions = self.table.motions
+            batch = {"traj_id": self.table.ids, "name": self.table.track_names}
+            with self.inference():
+                whole = self._answer(join(motions, self.table, plan), motions, plan, batch)
+            answers.append(one_input([whole], own=True))
         origin = self.hparams["origin"]
-        return JoinResults([one_input([whole], own=True)], None if origin is None else origin[2])
+        results = JoinResults(answers, None if origin is None else origin[2])
+        if not len(results.pairs):
+            results.note = why_no_pair(self.table, plan.delta, plan.eps, self.hparams["gap"])
+        return results
 
     def join_over_ranks(self, query: Motions, plan: JoinPlan | None = None) -> JoinResult:
         """A join whose time axis is shared among the ranks, with one gather; all ranks call it and get everything.

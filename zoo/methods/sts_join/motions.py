@@ -1,4 +1,4 @@
-"""Motions, their pieces within bins of time, and the arithmetic of ranges that index and join share."""
+"""Motions of tracks, and their pieces: what remains of them within one bin of the time axis."""
 
 from __future__ import annotations
 
