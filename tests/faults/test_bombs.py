@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zoo_toys as toys
 from memory import grown
+from toys import hub as toys
 
 import zoo
 from zoo import errors

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-import zoo_toys as toys
 from test_bombs import refused, within
+from toys import hub as toys
 
 import zoo
 from zoo import errors, training

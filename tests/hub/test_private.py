@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-import zoo_toys as toys
 from hub_server import LoopbackHub
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
+from toys import hub as toys
 
 import zoo
 from zoo import errors
