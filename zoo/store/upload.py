@@ -107,9 +107,9 @@ def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Checkpoi
                 f"{folder}: {name} is missing. Load what it was made from, and write it again with zoo.save()."
             )
         open_regular(folder / name, links=False).close()
-    found = find(reference_of(folder), Hub(offline=True))
+    checkpoint = find(reference_of(folder), Hub(offline=True))
     config, data = read_config(folder / CONFIG)
-    cls = found.entry.model_class()
+    cls = checkpoint.entry.model_class()
     optional = {name for name, p in parameters_of(cls).items() if p.default is None}
     config, removed = without_places(config, optional, getattr(cls, "references", ()))
     if removed:
@@ -120,7 +120,7 @@ def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Checkpoi
     for name in (MODEL, GOLDEN):
         check_private(header_text(folder / name), f"{folder / name}", token)
     golden = read_regular(folder / GOLDEN, _MAX_GOLDEN, links=False)
-    module = assemble(found, {})
+    module = assemble(checkpoint, {})
     if module.report is not None and (foreign := module.report.unexpected):
         raise UnsafeFile(f"{folder / MODEL}: expected tensors of the method only, found {foreign[0][:80]!r}.")
     if problems := golden_problems(module, folder / GOLDEN):
@@ -129,7 +129,7 @@ def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Checkpoi
             "write it again with zoo.save()."
         )
     files: dict[str, bytes | Path] = {CONFIG: data, MODEL: folder / MODEL, GOLDEN: golden}
-    return found, files | picture_files(folder / "images")
+    return checkpoint, files | picture_files(folder / "images")
 
 
 def listing(hub: Hub, repo: str, revision: str | None = None) -> tuple[str, dict[str, str]]:
