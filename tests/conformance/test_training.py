@@ -12,8 +12,8 @@ import torch
 from lightning import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from conformance.support import Losses, all_finite, data_of, different, learned, model_of, state_of, trainer_of
 import zoo
+from conformance.support import Losses, all_finite, data_of, different, learned, model_of, state_of, trainer_of
 from zoo import training
 from zoo.base import ZooModule
 from zoo.errors import ZooError
