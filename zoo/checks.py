@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from zoo.errors import BadInput, nearest
 
-__all__ = ["above", "at_least", "class_names", "one_of", "per_channel", "share_of_one"]
+__all__ = [
+    "above",
+    "at_least",
+    "class_names",
+    "one_of",
+    "per_channel",
+    "repeated",
+    "share_of_one",
+    "unique_keys",
+]
+
+T = TypeVar("T", bound=Hashable)
+
+
+def repeated(values: Iterable[T]) -> list[T]:
+    """Values that occur more than once, in the order of their first occurrence; in linear time."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of readers of JSON that refuse a key given twice, of which `json` keeps the last.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError(f"the key {repeated(name for name, _ in pairs)[0][:80]!r} is given twice")
+    return result
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:

@@ -11,11 +11,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from stat import S_ISDIR, S_ISREG
+from typing import Any, BinaryIO
 
-from zoo.errors import DiskFull, NotWritable, ZooError
+from zoo.errors import BadInput, DiskFull, NotWritable, RepositoryNotFound, UnsafeFile, ZooError
 
-__all__ = ["PACKAGE", "VERSION", "disk_error", "file_sha256", "temporary", "versions", "write_whole", "writing"]
+__all__ = [
+    "PACKAGE",
+    "VERSION",
+    "disk_error",
+    "file_sha256",
+    "open_regular",
+    "read_regular",
+    "temporary",
+    "versions",
+    "write_whole",
+    "writing",
+]
 
 VERSION = "0.1.0"
 """Of the distribution; stated here only."""
@@ -68,10 +80,64 @@ def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> Non
             raise
 
 
+def open_regular(path: Path, *, links: bool = True) -> BinaryIO:
+    """Open a file that somebody handed over, for reading; a pipe or a device would never end, or never answer.
+
+    Args:
+        path: of the file.
+        links: whether a symbolic link to a file will do.
+
+    Raises:
+        RepositoryNotFound: if there is no such file.
+        UnsafeFile: if it is a pipe, a device, a socket, a link to itself, or any link where none is allowed.
+        BadInput: if it is a folder, or may not be read.
+    """
+    # without O_NONBLOCK, opening a pipe waits for somebody who writes
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        if not links and path.is_symlink():
+            raise UnsafeFile(f"{path}: expected a file, found a link to another place. It is not followed.")
+        number = os.open(path, flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    except FileNotFoundError:
+        raise RepositoryNotFound(f"{path}: there is no such file. Check the path.") from None
+    except (IsADirectoryError, PermissionError, NotADirectoryError) as error:
+        if path.is_dir():  # Windows answers "permission denied"
+            raise BadInput(f"{path}: expected a file, found a folder.") from None
+        raise BadInput(f"{path}: expected a file that can be read ({error.strerror}). Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise UnsafeFile(f"{path}: expected a file, found something that cannot be opened as one ({error}).") from None
+    kind = os.fstat(number).st_mode
+    if not S_ISREG(kind):
+        os.close(number)
+        if S_ISDIR(kind):
+            raise BadInput(f"{path}: expected a file, found a folder.")
+        raise UnsafeFile(f"{path}: expected a file, found a device or a pipe. It is not read.")
+    return os.fdopen(number, "rb", buffering=0)
+
+
+def read_regular(path: Path, most: int, *, links: bool = True) -> bytes:
+    """Read a file that somebody handed over.
+
+    Args:
+        path: of the file.
+        most: bytes that such a file may have.
+        links: whether a symbolic link to a file will do.
+
+    Raises:
+        UnsafeFile: if it is larger; and what `open_regular` raises.
+    """
+    with open_regular(path, links=links) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(most + 1) if size <= most else b""
+    if size > most or len(data) > most:
+        raise UnsafeFile(f"{path}: expected at most {most:,} bytes, found {max(size, len(data)):,}. It is not used.")
+    return data
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -42,7 +42,7 @@ def fashion(split: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from PIL import Image
 
-    with Image.open(FOLDER / f"fashion_mnist_{split}.png") as strip:
+    with Image.open(FOLDER / f"fashion_mnist_{split}.png", formats=("PNG",)) as strip:
         images = np.array(strip).reshape(-1, 28, 28)
     labels = np.repeat(np.arange(10, dtype=np.uint8), len(images) // 10)
     images.setflags(write=False)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from datamodules.base import Problems
 from zoo.errors import BadData, BadInput, nearest
-from zoo.inputs.images import SUFFIXES, to_rgb
+from zoo.inputs.images import SUFFIXES, UnreadableError, from_pil, open_picture
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = SUFFIXES
-MAX_PIXELS = 150_000_000  # beyond it a small file is more likely a decompression bomb than a photograph
 POLICIES = ("raise", "clip", "skip")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -190,7 +189,7 @@ class Checker:
         try:
             size = image_size(record.path, record.size)
         except UnreadableError as error:
-            self.flaws.add(self.name(record.path), "image", error.expected, error.found)
+            self.flaws.add(self.name(record.path), "image", error.expected, error.got)
             return False
         if record.size is not None and size != record.size:
             expected = f"{record.size[1]} x {record.size[0]} px as annotated"
@@ -241,32 +240,6 @@ def choose_classes(records: Records, classes: Sequence[str] | None) -> Records:
     return Records(records.items, list(classes), [records.category_ids[index] for index in chosen])
 
 
-class UnreadableError(Exception):
-    """An image file that cannot be used: what was expected and what was found."""
-
-    def __init__(self, expected: str, found: str) -> None:
-        super().__init__(f"expected {expected}, got {found}")
-        self.expected = expected
-        self.found = found
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise UnreadableError(f"at most {MAX_PIXELS / 1e6:.0f} megapixels", str(error)) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        found = "an empty file" if path.is_file() and path.stat().st_size == 0 else f"{type(error).__name__}: {error}"
-        raise UnreadableError("an image that Pillow can read", found) from None
-    if image.width * image.height > MAX_PIXELS:
-        found = f"{image.width} x {image.height} px"
-        image.close()
-        raise UnreadableError(f"at most {MAX_PIXELS / 1e6:.0f} megapixels", found)
-    return image
-
-
 def _turn(image: Image.Image, annotated: tuple[int, int] | None) -> bool:
     """Whether to apply the EXIF orientation: not if the annotations were plainly made on the unrotated pixels."""
     orientation = image.getexif().get(0x0112, 1)
@@ -276,8 +249,12 @@ def _turn(image: Image.Image, annotated: tuple[int, int] | None) -> bool:
 
 
 def image_size(path: Path, annotated: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) after EXIF orientation, from the header alone."""
-    with _open(path) as image:
+    """(height, width) after EXIF orientation, from the header alone.
+
+    Raises:
+        UnreadableError: if the file is not one picture that can be decoded.
+    """
+    with open_picture(path) as image:
         size = image.height, image.width
         swapped = image.getexif().get(0x0112, 1) in _ROTATED and _turn(image, annotated)
     return (size[1], size[0]) if swapped else size
@@ -290,11 +267,10 @@ def read_image(path: Path, annotated: tuple[int, int] | None = None) -> np.ndarr
         BadData: naming the file, if it cannot be decoded or is absurdly large.
     """
     try:
-        with _open(path) as image:
-            turned = ImageOps.exif_transpose(image) if _turn(image, annotated) else image
-            return np.asarray(to_rgb(turned))
-    except UnreadableError as error:
+        with open_picture(path) as image:
+            return from_pil(image, turn=_turn(image, annotated))
+    except (BadInput, UnreadableError) as error:
         raise BadData(f"{path}: {error}", [f"{path}: {error}"]) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # damaged bytes lead Pillow to whatever they say
         found = f"{path}: image: expected pixels to the end of the file, got {type(error).__name__}: {error}"
         raise BadData(f"{found}. The file is probably cut short: fetch it again.", [found]) from error

@@ -99,7 +99,7 @@ def read_yolo(folders: tuple[Path, Path], names: list[str], checker: Checker) ->
         try:
             record = Record(path, path.stem, image_size(path))
         except UnreadableError as error:
-            checker.flaws.add(checker.name(path), "image", error.expected, error.found)
+            checker.flaws.add(checker.name(path), "image", error.expected, error.got)
             continue
         if f"{path.stem}.txt" in texts and checker.inside(labels / f"{path.stem}.txt"):
             _read_rows(labels / f"{path.stem}.txt", record, names, checker)

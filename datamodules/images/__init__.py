@@ -24,25 +24,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import default_collate
 
 from datamodules import assets
 from datamodules.base import Problems, ZooDataModule, data_cache
 from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
+from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
 from datamodules.images.fake import write_fake
 from datamodules.images.read import (
     FASHION_NAMES,
     Pictures,
     class_folders,
-    find_cifar,
     find_eurosat,
     find_idx,
     find_npz,
     image_files,
-    read_cifar,
-    read_cifar_names,
     read_idx,
     read_npz,
     wrong,
@@ -51,6 +48,7 @@ from datamodules.images.world import land_cover_pictures
 from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
 from datamodules.worlds.land_cover import TILE
 from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
+from zoo.inputs.images import UnreadableError, open_picture
 
 __all__ = ["FORMATS", "ImagesDataModule"]
 
@@ -202,10 +200,10 @@ class ImagesDataModule(ZooDataModule):
         """Channels and side of the first training image."""
         path = next(p for folder in (self._folders("train") or {}).values() for p in image_files(folder))
         try:
-            with Image.open(path) as image:
-                return (1 if image.mode in ("L", "1", "I;16") else 3), min(image.size)
-        except Exception as error:
-            raise wrong(path, "file", "an image", str(error)) from error
+            with open_picture(path) as image:
+                return (1 if image.mode in ("L", "1", "F") or image.mode.startswith("I") else 3), min(image.size)
+        except UnreadableError as error:
+            raise wrong(path, "file", error.expected, error.got) from error
 
     def _cifar(self) -> Path:
         found = find_cifar(self._where(), self.format)

@@ -1,19 +1,16 @@
-"""Reading image-classification data as people have them: idx files, CIFAR's batches, npz archives, class folders.
+"""Reading image-classification data: idx files, npz archives, class folders.
 
-Files are a user's, or came from somewhere: sizes are compared before arrays are made of them, and CIFAR's pickles are
-read by an unpickler that knows numpy arrays and nothing else.
+Files are a user's, or came from somewhere: sizes are compared before arrays are made of them.
 """
 
 from __future__ import annotations
 
 import gzip
-import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,13 +21,10 @@ __all__ = [
     "FASHION_NAMES",
     "Pictures",
     "class_folders",
-    "find_cifar",
     "find_eurosat",
     "find_idx",
     "find_npz",
     "image_files",
-    "read_cifar",
-    "read_cifar_names",
     "read_idx",
     "read_npz",
 ]
@@ -139,90 +133,6 @@ def _idx_array(path: Path, dimensions: int) -> np.ndarray:
     if int(np.prod(shape, dtype=object)) != len(data) - start:
         raise wrong(path, "size", f"{'x'.join(map(str, shape))} bytes as its header says", f"{len(data) - start} bytes")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-# CIFAR ------------------------------------------------------------------------------------------------------------
-
-_CIFAR = {
-    "cifar-10": ("cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"], "batches.meta"),
-    "cifar-100": ("cifar-100-python", ["train"], ["test"], "meta"),
-}
-_CIFAR_KEYS = {"cifar-10": ("labels", "label_names", 10), "cifar-100": ("fine_labels", "fine_label_names", 100)}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Knows what a pickled numpy array of bytes needs; a pickle could otherwise name any function to call."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Numpy's reconstruction, and text as bytes.
-
-        Raises:
-            UnpicklingError: for anything else.
-        """
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, coding: text.encode("latin1" if coding == "latin1" else "utf-8")
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadData(f"{path}: expected this file of CIFAR, found none.", [f"{path} is missing"])
-    try:
-        with path.open("rb") as file:
-            found = _ArraysOnly(file, encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
-        raise wrong(path, "file", "a pickled batch of CIFAR", f"{type(error).__name__}: {error}") from error
-    if not isinstance(found, dict):
-        raise wrong(path, "content", "a dict", type(found).__name__)
-    return found
-
-
-def find_cifar(root: Path, kind: str) -> Path | None:
-    """The folder of the batches: torchvision's, below the root or the root itself."""
-    name, train, test, meta = _CIFAR[kind]
-    for place in (root / name, root):
-        # `train` and `test` may be anything; CIFAR-100 is told by its `meta`
-        if (place / (train + test)[0]).is_file() and (place.name == name or (place / meta).is_file()):
-            return place
-    return None
-
-
-def read_cifar_names(place: Path, kind: str) -> list[str]:
-    """Class names in label order.
-
-    Raises:
-        BadData: naming the file.
-    """
-    path = place / _CIFAR[kind][3]
-    names = _unpickled(path).get(_CIFAR_KEYS[kind][1])
-    if not isinstance(names, list) or len(names) != _CIFAR_KEYS[kind][2] or not all(isinstance(n, str) for n in names):
-        raise wrong(path, _CIFAR_KEYS[kind][1], f"{_CIFAR_KEYS[kind][2]} names", repr(names)[:60])
-    return list(names)
-
-
-def read_cifar(place: Path, kind: str, split: str) -> Pictures:
-    """Training or test part.
-
-    Raises:
-        BadData: naming the file.
-    """
-    _, train, test, _ = _CIFAR[kind]
-    key, _, classes = _CIFAR_KEYS[kind]
-    parts = []
-    for name in train if split == "train" else test:
-        path = place / name
-        batch = _unpickled(path)
-        data, labels = batch.get("data"), batch.get(key)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-            raise wrong(path, "data", "bytes (N, 3072)", getattr(data, "shape", type(data).__name__))
-        if not isinstance(labels, list) or not all(type(v) is int for v in labels):
-            raise wrong(path, key, "a list of whole numbers", type(labels).__name__)
-        parts.append(Pictures(data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)).checked(path, classes))
-    return Pictures(np.concatenate([p.pixels for p in parts]), np.concatenate([p.labels for p in parts]))
 
 
 # npz --------------------------------------------------------------------------------------------------------------

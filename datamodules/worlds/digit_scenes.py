@@ -81,7 +81,7 @@ class SceneConfig:
 
 @lru_cache(maxsize=128)
 def _photograph(path: Path) -> Image.Image:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("JPEG", "PNG")) as image:
         return image.convert("RGB")
 
 

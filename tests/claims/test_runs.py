@@ -52,6 +52,21 @@ def test_runs_are_done_once_and_kept(entry: index.Entry, tmp_path: Path) -> None
     assert [path.name for path in checkpoints] == ["last.ckpt"]
 
 
+def test_the_epoch_that_was_scored_is_checked_and_kept(entry: index.Entry, tmp_path: Path) -> None:
+    """Weights of another epoch than the result says are not measured."""
+    place = place_of(entry, tmp_path)
+    jobs = _claims_plan.plan(entry, write_claims(entry, PAIR))
+    (tmp_path / "extra").write_text(json.dumps({"selected": "last", "checkpoint_epoch": 1, "checkpoint_step": 4}))
+    failed = _claims_run.carry_out(place, jobs, pause=0.01)
+    assert len(failed) == 6
+    assert "holds step 4, but the run ended after 8" in failed[0]
+    (tmp_path / "extra").write_text(json.dumps({"selected": "best", "checkpoint_epoch": 1, "checkpoint_step": 4}))
+    assert _claims_run.carry_out(place, jobs, pause=0.01) == []
+    result = _claims_steps.result_of(place, jobs[0], {})
+    assert result is not None
+    assert (result["scored_epoch"], result["epochs"]) == (1, 2)
+
+
 def test_branches_start_from_the_run_of_their_seed(entry: index.Entry, tmp_path: Path) -> None:
     jobs = _claims_plan.plan(entry, write_claims(entry, BRANCHED))
     place = place_of(entry, tmp_path)

@@ -27,6 +27,7 @@ import zoo
 from zoo import errors, index, training
 from zoo.index import load_yaml
 from zoo.store import read_state
+from zoo.training.checkpoints import last_of
 
 MEGABYTE = 1 << 20
 
@@ -204,7 +205,9 @@ def test_training_refuses_bombs_too(
     monkeypatch.chdir(tmp_path)
     cli_toys.register(tmp_path)
     fit = ["fit", "--zoo", "toy-net"]
-    last = Path(training.run([*fit, "--trainer.max_epochs", "1"]).trainer.checkpoint_callback.last_model_path)
+    kept = last_of(training.run([*fit, "--trainer.max_epochs", "1"]).trainer)
+    assert kept is not None
+    last = Path(kept.last_model_path)
     with zipfile.ZipFile(last) as plain, zipfile.ZipFile("packed.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
         for member in plain.infolist():
             archive.writestr(member.filename, plain.read(member))

@@ -68,6 +68,7 @@ class LoopbackHub:
         self.state = State()
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
         self.authorized_elsewhere: list[str] = []
         self.redirect = True
         self.racing: set[str] = set()
@@ -97,6 +98,15 @@ class LoopbackHub:
 
     def count(self, method: str = "", part: str = "") -> int:
         return sum(m.startswith(method) and part in p for m, p in self.requests)
+
+    def received(self) -> bytes:
+        """Every byte that was sent here but for headers, with what is in base64 decoded behind it."""
+        parts = []
+        for body in self.bodies:
+            parts.append(body)
+            for found in re.findall(rb'"(?:content|sample)":\s*"([A-Za-z0-9+/=]*)"', body):
+                parts.append(base64.b64decode(found))
+        return b"\n".join(parts)
 
     def stop(self) -> None:
         """Go away, kept-alive connections included."""
@@ -146,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(address.query)
         hub.requests.append((self.command, path))
         self.body = self._read_body()
+        hub.bodies.append(self.body)
         self.fault: Fault | None = None
         try:
             for fault in hub.faults:

@@ -283,7 +283,7 @@ def real_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cards = source.parent / "model_cards"
     folder.mkdir()
     if cards.is_dir():
-        (folder / "model_cards").symlink_to(cards)
+        shutil.copytree(cards, folder / "model_cards")
     return move_index(folder, text, files, monkeypatch)
 
 

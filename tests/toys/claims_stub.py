@@ -1,7 +1,8 @@
 """Stands in for `python -m` in the tests of `zoo reproduce`: writes what training would, in milliseconds.
 
 Its first argument is the test's folder: `calls.txt` there gets a line per call, and `slow`, `broken` and `stubborn`
-hold words that make a call wait, fail, or end well without a result. `luck`, JSON, holds scores by rate and seed.
+hold words that make a call wait, fail, or end well without a result. `luck`, JSON, holds scores by rate and seed;
+`extra`, JSON, what a fit adds to its result.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main(words: list[str]) -> int:
         for name in ("last", "best"):
             (run / "checkpoints" / f"{name}.ckpt").write_text(line)
         found["checkpoint"] = str(run / "checkpoints" / "last.ckpt")
+        found |= json.loads((base / "extra").read_text()) if (base / "extra").is_file() else {}
         rows = ["epoch,step,train/loss,val/acc,val/acc/cat", "0,1,2.0,,", "0,2,1.0,,", "0,2,,0.25,1", f"1,4,,{score},1"]
         (run / "metrics.csv").write_text("\n".join(rows) + "\n")
     elif words[3] == "test":

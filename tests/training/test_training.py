@@ -19,6 +19,7 @@ from zoo import index, training
 from zoo.errors import InvalidConfig
 from zoo.training import request as args
 from zoo.training import stages
+from zoo.training.checkpoints import last_of
 
 QUIET = ["--trainer.max_epochs", "1"]
 
@@ -90,7 +91,7 @@ def test_facts_fill_the_model_and_are_recorded(three: Path) -> None:
     assert config["model"]["num_classes"] == 3
     assert config["facts"] == {"num_classes": 3, "class_names": ["cat", "dog", "owl"]}
     assert not {"minutes", "description", "after"} & set(config)
-    ckpt = torch.load(done.trainer.checkpoint_callback.last_model_path, weights_only=True)
+    ckpt = torch.load(last_of(done.trainer).last_model_path, weights_only=True)
     assert ckpt["hyper_parameters"]["num_classes"] == 3
     assert not [k for k in ckpt["hyper_parameters"] if k.startswith("_")]
 
@@ -140,7 +141,7 @@ def test_own_logger_and_callbacks_win(place: Path) -> None:
         *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename", "mine", *QUIET),
     )
     assert [type(logger).__name__ for logger in done.trainer.loggers] == ["CSVLogger"]
-    assert [p.name for p in place.rglob("*.ckpt")] == ["mine.ckpt"]
+    assert sorted(p.name for p in place.rglob("*.ckpt")) == ["last.ckpt", "mine.ckpt"]
     assert (place / "logs" / "lightning_logs" / "version_0" / "config.yaml").is_file()
     assert not (place / "runs").exists()
 
@@ -217,7 +218,7 @@ def test_scoring_uses_given_weights_only(saved: Path, three: Path, capsys: pytes
 
 def test_config_of_a_fine_tuning_scores_the_named_checkpoint(saved: Path, three: Path) -> None:
     done = fit("--weights", saved, "--data.root", three, *QUIET)
-    last = done.trainer.checkpoint_callback.last_model_path
+    last = last_of(done.trainer).last_model_path
     scored = training.run(["test", "--config", str(done.saved.path), "--ckpt_path", last])
     assert scored.model.hparams["num_classes"] == 3
     assert scored.source is None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import repeated
 from zoo.claims.stats import EXPECTATIONS, LOOKS, looks_up_to
 from zoo.errors import ZooError, nearest
 from zoo.index.rules import Rule, check_keys, is_plain
@@ -360,7 +361,7 @@ def read_claims(entry: Entry, path: Path) -> list[Claim]:
         raise InvalidClaims(f"{path}: expected a list of claims, got {type(raw).__name__}.")
     problems = [p for i, block in enumerate(raw, 1) for p in _check_claim(i, block, list(entry.weights))]
     names = [block.get("id") for block in raw if isinstance(block, dict)]
-    problems += [f"{name}: this id is used twice; rename one" for name in names if names.count(name) > 1][:1]
+    problems += [f"{name}: this id is used twice; rename one" for name in repeated(map(str, names))[:1]]
     raise_if_any(str(path), problems)
     return [_claim(block) for block in raw]
 

@@ -198,6 +198,7 @@ class Step:
             for other in checkpoint.parent.glob("*.ckpt"):  # hundreds of megabytes that nobody reads again
                 if other.resolve() != checkpoint.resolve():
                     other.unlink(missing_ok=True)
+            kept |= {"scored_epoch": _scored_epoch(self.job.label, found)} if "checkpoint_epoch" in found else {}
             kept["checkpoint"] = os.path.relpath(checkpoint.resolve(), self.home.resolve())
             kept["curves"] = read_curves(results[0].parent / "metrics.csv")
         return kept
@@ -215,6 +216,20 @@ class Step:
             else:
                 self.process.kill()
             self.process.wait()
+
+
+def _scored_epoch(label: str, found: Mapping[str, Any]) -> int:
+    """The epoch of the weights that the next steps measure, checked against what the run says about itself.
+
+    Raises:
+        RunFailed: if the weights are said to be the last ones and are not.
+    """
+    if found["selected"] == "last" and found["checkpoint_step"] != found["steps"]:
+        raise RunFailed(
+            f"{label}: {found['checkpoint']} holds step {found['checkpoint_step']}, but the run ended after "
+            f"{found['steps']}: a measurement of it would not be of the last epoch."
+        )
+    return int(found["checkpoint_epoch"])
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -272,7 +287,7 @@ def result_of(place: Place, job: Job, about: Mapping[str, Any]) -> dict[str, Any
     done = [step for step in steps if step is not None]
     metrics = {k: v for step in done for k, v in step.get("metrics", {}).items()}
     found = {"spec": job.spec, "metrics": dict(sorted(metrics.items())), "curves": done[0].get("curves", {})}
-    found |= {"epochs": done[0]["epochs"]} if "epochs" in done[0] else {}
+    found |= {key: done[0][key] for key in ("epochs", "scored_epoch") if key in done[0]}
     found |= {"minutes": sum(step["minutes"] for step in done), "threads": done[0]["threads"], "code": job.code}
     rounded: dict[str, Any] = round_values({**found, **about})
     return rounded

@@ -29,15 +29,19 @@ NAMES = ("north", "east", "south")
 
 
 def as_row(item: Any, features: int) -> Tensor:
-    """What people have as one row: a list, array, tensor, or the path of a CSV file whose last line it is.
+    """What people have as one row: a list, array, tensor, or the path of a CSV file with one row below its header.
 
     Raises:
-        BadInput: if it is none of these, or of another length.
+        BadInput: if it is none of these, or of another length, or a file of several rows.
     """
     try:
         if isinstance(item, (str, Path)):
             with Path(item).open(newline="", encoding="utf-8") as file:
-                item = [float(v) for v in list(csv.reader(file))[-1][:features]]
+                lines = [cells for cells in csv.reader(file) if cells]
+            rows = [cells[:features] for cells in lines if all(_is_number(cell) for cell in cells[:features])]
+            if len(rows) != 1:
+                raise BadInput(f"{item}: expected one row of numbers, got {len(rows)}. Give the rows one by one.")
+            item = [float(cell) for cell in rows[0]]
         row = torch.as_tensor(item, dtype=torch.float32)
     except (OSError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise BadInput(f"Expected {features} numbers or a CSV file of them, got {item!r:.80} ({error}).") from error
@@ -172,12 +176,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.base import Problems, ZooDataModule
 from zoo.errors import BadData, BadInput
+from zoo.inputs.images import to_pixels
 
 SIZES = {"train": 120, "val": 41, "test": 41, "predict": 5}
 NAMES = ("horizontal", "vertical")
@@ -188,23 +193,9 @@ def as_picture(item: Any) -> Image.Image:
     """What people have as an RGB picture: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
 
     Raises:
-        BadInput: if it is none of these.
+        BadInput: if it is none of these, or a file that cannot be read.
     """
-    if isinstance(item, (str, Path)):
-        try:
-            return Image.open(item).convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise BadInput(f"{item}: expected a picture, got a file that cannot be read ({error}).") from error
-    if isinstance(item, Image.Image):
-        return item.convert("RGB")
-    if isinstance(item, Tensor):
-        item = item.detach().cpu().movedim(0, -1).numpy()
-    array = np.asarray(item)
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise BadInput(f"Expected a picture (H, W, 3) or a tensor (3, H, W), got the shape {array.shape}.")
-    if array.dtype != np.uint8:
-        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(array)
+    return Image.fromarray(to_pixels(item))
 
 
 def to_square(item: Any, size: int) -> Tensor:

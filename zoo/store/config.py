@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.format import check_format
+from zoo.checks import repeated, unique_keys
 from zoo.errors import BadInput, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
 from zoo.index import Entry, entries, resolve
 
@@ -40,13 +41,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], bytes]:
     return parse_config(data, path), data
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key is given twice")
-    return result
-
-
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
@@ -68,7 +62,7 @@ def parse_config(data: bytes, where: object) -> dict[str, Any]:
     if data.count(b"{") + data.count(b"[") > 20_000:
         raise UnsafeFile(f"{where}: expected a config, found many thousand lists. Do not use this file.")
     try:
-        config = json.loads(data, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        config = json.loads(data, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{where}: expected JSON as zoo.save writes it, found: {str(error)[:200]}.") from None
     if not isinstance(config, dict) or "zoo" not in config:
@@ -215,7 +209,7 @@ def _checked_names(names: Sequence[str] | None) -> list[str] | None:
         return None
     if isinstance(names, str) or not all(isinstance(n, str) and n for n in names) or not len(names):
         raise BadInput(f"class_names: expected a list of text, found {names!r}.")
-    if doubled := sorted({n for n in names if list(names).count(n) > 1}):
+    if doubled := repeated(names):
         raise BadInput(f"class_names: {doubled[0]!r} is given twice.")
     return list(names)
 

@@ -176,14 +176,20 @@ def _forward(module: ZooModule, inputs: list[Tensor]) -> dict[str, Tensor]:
         return dict(_leaves(module(*(x.to(module.device) for x in inputs)), "output"))
 
 
-def write_golden(module: ZooModule, path: Path) -> None:
-    """Write inputs and outputs of a module; none, if it has no example input."""
+def _example(module: ZooModule) -> list[Tensor]:
+    """The example input of a module, always the same; empty, if it has none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            inputs = list(module.example_input())
+            return list(module.example_input())
         except NotImplementedError:
-            return
+            return []
+
+
+def write_golden(module: ZooModule, path: Path) -> None:
+    """Write inputs and outputs of a module; none, if it has no example input."""
+    if not (inputs := _example(module)):
+        return
     tensors = {f"input.{i}": x for i, x in enumerate(inputs)} | _forward(module, inputs)
     write_state({k: v.clone() for k, v in tensors.items()}, path, finite=False)
 
@@ -191,8 +197,15 @@ def write_golden(module: ZooModule, path: Path) -> None:
 def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: float = 1e-4) -> list[str]:
     """Compare a module with the golden outputs of its weights; an empty list means they agree."""
     wanted, _ = read_state(path, finite=False)
-    inputs = [wanted[f"input.{i}"] for i in range(sum(k.startswith("input.") for k in wanted))]
-    outputs = _forward(module, inputs)
+    names = [name for name in wanted if name.startswith("input.")]
+    if sorted(names) != sorted(f"input.{i}" for i in range(len(names))):
+        return [f"expected inputs input.0, input.1, ..., found {', '.join(sorted(names))[:200]}"]
+    if len(names) != len(_example(module)):
+        return [f"expected {len(_example(module))} inputs, found {len(names)}"]
+    try:
+        outputs = _forward(module, [wanted[f"input.{i}"] for i in range(len(names))])
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
+        return [f"its inputs cannot be used: {type(error).__name__}: {str(error).splitlines()[:1]}"[:300]]
     expected = {k: v for k, v in wanted.items() if not k.startswith("input.")}
     problems = [f"{k}: no such output" for k in expected.keys() ^ outputs.keys()]
     for name in sorted(expected.keys() & outputs.keys()):

@@ -25,10 +25,12 @@ from zoo.errors import (
 )
 from zoo.files import disk_error
 
-__all__ = ["Hub", "check_listed", "parse_address"]
+__all__ = ["Hub", "as_commit", "check_listed", "parse_address"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_ADDRESS = re.compile(r"hf://([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?", re.ASCII)
+_REVISION = re.compile(r"\w[\w./-]{0,254}", re.ASCII)
+_PART = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"  # the Hub's own rule for names of owners and repositories
+_ADDRESS = re.compile(rf"hf://({_PART}/{_PART})(?:@(\w[\w./-]{{0,254}}))?", re.ASCII)
 
 
 def parse_address(address: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -38,9 +40,14 @@ def parse_address(address: str, revision: str | None = None) -> tuple[str, str |
         BadInput: if it is not of that form, or names another revision than the argument.
     """
     match = _ADDRESS.fullmatch(address)
-    if not match or ".." in address or "--" in address:
-        raise BadInput(f"expected hf://owner/repo or hf://owner/repo@revision, found {address!r}.")
+    if not match or ".." in address or "--" in address or match.group(1).endswith(".git"):
+        raise BadInput(
+            "expected hf://owner/repo or hf://owner/repo@revision (names of at most 96 letters, digits, '-', '_' and "
+            f"'.'), found {address[:200]!r}."
+        )
     repo, given = match.groups()
+    if revision and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise BadInput(f"{address}: expected a branch, a tag or a commit as its revision, found {revision[:80]!r}.")
     if given and revision and given != revision:
         raise BadInput(f"{address} names the revision {given!r}, the argument says {revision!r}. Give one of them.")
     return repo, given or revision
@@ -113,7 +120,7 @@ class Hub:
             answer = api.resolve_revision(
                 repo, revision=revision, cache_dir=self.cache, local_files_only=self.is_offline
             )
-            commit = str(answer.resolved)
+            commit = as_commit(answer.resolved, repo)
             if self.is_offline or all(self.cached(repo, file, commit) for file in files):
                 return commit, {}
             about = api.get_paths_info(repo, list(files), revision=commit)
@@ -185,6 +192,17 @@ class Hub:
         return f"{(self.endpoint or constants.ENDPOINT).rstrip('/')}/{repo}"
 
 
+def as_commit(name: Any, repo: str) -> str:
+    """A commit as the Hub says it; it becomes part of paths in the cache.
+
+    Raises:
+        CorruptFile: if it is not one.
+    """
+    if not isinstance(name, str) or COMMIT.fullmatch(name) is None:
+        raise CorruptFile(f"hf://{repo}: expected a commit of 40 digits from the Hub, found {str(name)[:60]!r}.")
+    return name
+
+
 def _file_of(error: Any) -> str:
     url = str(getattr(getattr(error, "response", None), "url", ""))
     return url.rsplit("/", 1)[-1] or "unknown"
@@ -209,6 +227,10 @@ def _network_or_disk(error: BaseException, where: str, place: object, status: in
         return NetworkUnavailable(
             f"{where}: the Hub cannot be reached ({text}). Check the connection and proxy, or set HF_ENDPOINT to a "
             f"mirror; what is in the cache loads without a network.{hint}"
+        )
+    if isinstance(error, (ValueError, KeyError, TypeError, AttributeError, IndexError)):
+        return NetworkUnavailable(
+            f"{where}: what answers is not a Hub, or not a sound one ({text}). Check HF_ENDPOINT and the proxy.{hint}"
         )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from hashlib import sha1
@@ -9,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.format import FORMAT
-from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, ZooError
+from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, UnsafeFile, ZooError
 from zoo.files import temporary, versions, write_whole, writing
 from zoo.index import Entry, Weights, index_path, read_index, refresh
 from zoo.index import Pin as Published
 from zoo.store.config import without_downloads
 from zoo.store.hub import Hub
+from zoo.store.outgoing import picture_files, text_file
 from zoo.store.reference import Reference, reference_of
 from zoo.store.sources import CONFIG, GOLDEN, MODEL, Row, find, pull_path
 from zoo.store.tensors import check_sha256
-from zoo.store.upload import ensure_tag, files_of, listing, load_back, send
+from zoo.store.upload import contents_of, ensure_tag, listing, load_back, send
 
 __all__ = ["pin", "publish"]
 
@@ -51,7 +53,7 @@ def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private:
     """Send one checkpoint unless the Hub has it already; returns its commit and what was done."""
     entry, about = reference.indexed
     with temporary("zoo-publish-") as place:
-        readme = _card(entry, about, repo)
+        readme = _card(entry, about, repo, hub)
         there = _already_there(hub, repo, about, readme)
         tag = f"sha256-{sha256[:12]}"
         if there is not None:
@@ -59,9 +61,9 @@ def _publish(reference: Reference, sha256: str, repo: str, hub: Hub, *, private:
                 ensure_tag(hub, repo, tag, there, sha256)
                 load_back(hub, repo, there, sha256)
             return there, "already there"
-        folder = _stage(reference, sha256, place, hub)
-        files = files_of(folder) | {"README.md": readme.encode()} | _pictures(entry) | _eval_results(entry, about)
-        commit = send(hub, repo, files, private=private, tag=tag, message=f"{reference.name} {sha256[:12]}")
+        _, files = contents_of(_stage(reference, sha256, place, hub), hub.token)
+        files |= {"README.md": readme.encode()} | _pictures(entry) | _eval_results(entry, about, hub)
+        commit = send(hub, repo, files, sha256, private=private, tag=tag, message=f"{reference.name} {sha256[:12]}")
         load_back(hub, repo, commit, sha256)
         return commit, "published"
 
@@ -109,32 +111,44 @@ def _stage(reference: Reference, sha256: str, folder: Path, hub: Hub) -> Path:
 
 
 def _cards(entry: Entry) -> Path | None:
-    """Folder of the entry's card, in a checkout or in the installed package."""
+    """Folder of the entry's card, in a checkout or in the installed package.
+
+    Raises:
+        UnsafeFile: if a link leads out of there.
+    """
     for base in (Path(entry.source).parent, index_path().parent):
-        if (base / "model_cards" / entry.id / "README.md").is_file():
-            return base / "model_cards" / entry.id
+        folder = base / "model_cards" / entry.id
+        if not (folder / "README.md").is_file():
+            continue
+        if folder.resolve() != base.resolve() / "model_cards" / entry.id:
+            raise UnsafeFile(f"{folder}: expected the folder of a card, found a link. Nothing was sent.")
+        return folder
     return None
 
 
-def _card(entry: Entry, about: Weights, repo: str) -> str:
+def _card(entry: Entry, about: Weights, repo: str, hub: Hub) -> str:
     from zoo.store.folder import card
 
     if folder := _cards(entry):
-        return (folder / "README.md").read_text(encoding="utf-8")
+        return text_file(folder / "README.md", hub.token).decode()
     config = {"init": about.init, "metrics": about.metrics, "trained_on": about.trained_on}
     return card(entry, config, repo.rpartition("/")[2], f"{entry.id}:{about.tag}", about.licence)
 
 
 def _pictures(entry: Entry) -> dict[str, bytes | Path]:
     folder = _cards(entry)
-    return {k: v for k, v in files_of(folder).items() if k.startswith("images/")} if folder else {}
+    return dict(picture_files(folder / "images")) if folder else {}
 
 
-def _eval_results(entry: Entry, about: Weights) -> dict[str, bytes | Path]:
+def _eval_results(entry: Entry, about: Weights, hub: Hub) -> dict[str, bytes | Path]:
     """This tag's numbers in the Hub's own format, where `zoo card` wrote them."""
     folder = _cards(entry)
     path = folder / ".eval_results" / f"{about.tag}.yaml" if folder else None
-    return {f".eval_results/{path.name}": path} if path is not None and path.is_file() else {}
+    if path is None or not os.path.lexists(path):
+        return {}
+    if path.parent.is_symlink():
+        raise UnsafeFile(f"{path.parent}: expected a folder, found a link. Nothing was sent.")
+    return {f".eval_results/{path.name}": text_file(path, hub.token)}
 
 
 # The index file ---------------------------------------------------------------------------------------------------

@@ -12,19 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from zoo.errors import BadInput, CorruptFile, RepositoryNotFound, TruncatedFile, UnsafeFile
-from zoo.files import file_sha256
+from zoo.checks import unique_keys
+from zoo.errors import BadInput, CorruptFile, TruncatedFile, UnsafeFile
+from zoo.files import file_sha256, open_regular
+from zoo.index.rules import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_header", "check_sha256", "not_finite", "read_state", "write_state"]
+__all__ = ["check_header", "check_sha256", "header_text", "not_finite", "read_state", "write_state"]
 
 _DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64")
 
 _MAX_HEADER = 8 << 20
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 16
+_MAX_NAME = 1_000
+_MAX_METADATA = 1_000
+_MAX_METADATA_TEXT = 1 << 20
 _MAX_LENGTH = 1 << 62  # an empty tensor may claim any length, of which torch cannot make one
 _IN_MEMORY = 1 << 30
 
@@ -71,14 +76,6 @@ def _refuse(path: object, expected: str, found: str) -> NoReturn:
     )
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} twice")
-    return result
-
-
 def check_header(head: bytes | bytearray | memoryview, size: int, where: object) -> None:
     """Check the header of a safetensors file of `size` bytes, of which `head` holds at least the header.
 
@@ -108,12 +105,12 @@ def check_header(head: bytes | bytearray | memoryview, size: int, where: object)
     ):
         _refuse(where, f"at most {_MAX_TENSORS:,} tensors", "a header with far more parts")
     try:
-        header = json.loads(text, object_pairs_hook=_no_repeats)
+        header = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         _refuse(where, "a JSON header without repeated keys", str(error)[:200])
     if not isinstance(header, dict):
         _refuse(where, "a header with tensors", type(header).__name__)
-    header.pop("__metadata__", None)
+    _check_metadata(header.pop("__metadata__", None) or {}, where)
     if len(header) > _MAX_TENSORS:
         _refuse(where, f"at most {_MAX_TENSORS:,} tensors", f"{len(header):,}")
     ends = [_check_tensor(name, spec, where) for name, spec in header.items()]
@@ -124,27 +121,39 @@ def check_header(head: bytes | bytearray | memoryview, size: int, where: object)
         )
 
 
+def _check_metadata(metadata: Any, where: object) -> None:
+    """Bound what nobody here needs; that it maps text to text, the library checks."""
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        _refuse(where, "metadata that maps text to text", shown(metadata))
+    size = sum(len(key) + len(value) for key, value in metadata.items())
+    if len(metadata) > _MAX_METADATA or size > _MAX_METADATA_TEXT:
+        limit = f"at most {_MAX_METADATA:,} entries of metadata with {_MAX_METADATA_TEXT:,} letters"
+        _refuse(where, limit, f"{len(metadata):,} with {size:,}")
+
+
 def _check_tensor(name: str, spec: Any, where: object) -> int:
     """Refuse what the library lets through; returns where the tensor claims to end."""
+    if len(name) > _MAX_NAME or (not name.isascii() and not _is_utf8(name)):
+        _refuse(where, f"names of at most {_MAX_NAME} letters", repr(name[:80]))
     if not isinstance(spec, dict) or set(spec) != {"dtype", "shape", "data_offsets"}:
-        _refuse(where, "dtype, shape and data_offsets of each tensor", f"{name!r}: {str(spec)[:80]}")
+        _refuse(where, "dtype, shape and data_offsets of each tensor", f"{name[:80]!r}: {str(spec)[:80]}")
     if spec["dtype"] not in _DTYPES:
-        _refuse(where, f"a dtype of {', '.join(_DTYPES)}", f"{name!r}: {str(spec['dtype'])[:40]}")
+        _refuse(where, f"a dtype of {', '.join(_DTYPES)}", f"{name[:80]!r}: {str(spec['dtype'])[:40]}")
     shape = spec["shape"]
     bounded = isinstance(shape, list) and all(type(n) is int and n < _MAX_LENGTH for n in shape)
     if not bounded or len(shape) > _MAX_DIMS:
-        _refuse(where, f"at most {_MAX_DIMS} dimensions of less than 2^62", f"{name!r}: {str(spec)[:120]}")
+        _refuse(where, f"at most {_MAX_DIMS} dimensions of less than 2^62", f"{name[:80]!r}: {str(spec)[:120]}")
     offsets = spec["data_offsets"] if isinstance(spec["data_offsets"], list) else []
     return max((offset for offset in offsets if type(offset) is int), default=0)
 
 
-def _open(path: Path) -> BinaryIO:
+def _is_utf8(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which is no text."""
     try:
-        return path.open("rb", buffering=0)
-    except FileNotFoundError:
-        raise RepositoryNotFound(f"{path}: there is no such file. Check the path.") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: expected a safetensors file, found a folder.") from None
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_state(
@@ -169,7 +178,7 @@ def read_state(
     from safetensors.torch import load, load_file
 
     path = Path(path)
-    with _open(path) as file:
+    with open_regular(path) as file:
         length = os.fstat(file.fileno()).st_size
         if length <= _IN_MEMORY:
             data = file.read(length)
@@ -191,6 +200,13 @@ def read_state(
     if finite and (bad := not_finite(state)):
         _refuse(path, f"finite numbers in {bad!r}", "NaN or infinity")
     return state, digest
+
+
+def header_text(path: Path) -> str:
+    """The header of a safetensors file that was read before: names, shapes and whatever else its writer put there."""
+    with open_regular(path) as file:
+        length = min(int.from_bytes(file.read(8), "little"), _MAX_HEADER)
+        return file.read(length).decode("utf-8", "replace")
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int, int]:

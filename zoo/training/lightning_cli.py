@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,6 +24,7 @@ from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
+from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.request import HEADER, Request, explain
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class ZooCLI(LightningCLI):
         for key in HEADER:
             kind: Any = str | None if key in shown else object
             parser.add_argument(f"--{key}", type=kind, default=None, help=shown.get(key, argparse.SUPPRESS))
+        often = "save last.ckpt after so many steps, too, not only after each epoch"
+        parser.add_argument("--checkpoint_every_n_steps", type=PositiveInt | None, default=None, help=often)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake becomes one line with the nearest flag."""
@@ -141,10 +145,9 @@ class ZooCLI(LightningCLI):
         names = [f for f in self._flags() if f.startswith("--trainer.") and not f.endswith(".help")]
         print("\nthe Trainer (as in Lightning's documentation):")
         print(textwrap.fill(", ".join(names), 110, initial_indent="  ", subsequent_indent="  "))
-        print(
-            f"\nfurther: --seed_everything, --optimizer, --lr_scheduler. {prog} --help explains --weights, --ckpt_path"
-        )
-        print(f"and --config; every flag in full: {prog} {command} --zoo {zoo} --help-all")
+        print("\nfurther: --seed_everything, --checkpoint_every_n_steps, --optimizer, --lr_scheduler.")
+        print(f"{prog} --help explains --weights, --ckpt_path and --config.")
+        print(f"every flag in full: {prog} {command} --zoo {zoo} --help-all")
         raise SystemExit(0)
 
     # Checkpoints and weights --------------------------------------------------------------------------------------
@@ -167,6 +170,7 @@ class ZooCLI(LightningCLI):
 
     def _read_ckpt(self, path: str) -> None:
         checkpoint = read_checkpoint(path, tensors=False)
+        remove_partial(Path(path).parent)
         self.resumed = True
         saved = checkpoint.get("zoo") or {}
         if saved.get("id") not in (None, self.entry.id):
@@ -320,8 +324,11 @@ class ZooCLI(LightningCLI):
             given,
             checkpoints=config.get("enable_checkpointing") is not False,
             bar=config["enable_progress_bar"],
+            every_n_steps=self._own.get("checkpoint_every_n_steps"),
         )
-        return self.trainer_class(**{**config, "callbacks": given})
+        trainer = self.trainer_class(**{**config, "callbacks": given})
+        use_whole_files(trainer)
+        return trainer
 
     def _prepare_folder(self, config: dict[str, Any]) -> None:
         root = self._run_root()

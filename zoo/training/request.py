@@ -39,6 +39,7 @@ What is decided where, later wins: the recipe, your own --config FILE, then flag
   --weights SOURCE   start from NAME:TAG, hf://owner/repo, a saved folder or a .ckpt; flags are kept
   --ckpt_path PATH   resume a .ckpt exactly, or `last`; its own hyper-parameters win over flags
   --print_config     show the resolved settings and stop
+  --checkpoint_every_n_steps N   save last.ckpt after so many steps, too; it is written after each epoch anyway
   --debug            show the traceback of an error
   --model.X, --data.X, --trainer.X, --optimizer X: everything the model, the data module and the Trainer take
 

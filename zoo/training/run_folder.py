@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +17,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.files import write_whole
-from zoo.training.stages import RESULT
+from zoo.training.checkpoints import BestCheckpoint, LastCheckpoint, best_of, describe, last_of, take_over_last
+from zoo.training.stages import RESULT, number_of, run_folders
 
 __all__ = [
-    "BestAndLast",
     "PlainProgress",
     "PredictionFiles",
     "SaveConfig",
@@ -38,26 +36,15 @@ __all__ = [
 RUNS = "runs"
 
 
-def _version(folder: Path) -> int:
-    match = re.fullmatch(r"version_(\d+)", folder.name)
-    return int(match.group(1)) if match else -1
-
-
-def versions(root: Path) -> list[Path]:
-    """Folders of earlier runs, oldest first."""
-    folders = [p for p in root.glob("version_*") if p.is_dir() and _version(p) >= 0] if root.is_dir() else []
-    return sorted(folders, key=_version)
-
-
 def claim_folder(root: Path) -> Path:
     """Make the next `version_N` in one step, so that two runs started together get one each.
 
     Other ranks than the first only look: Lightning broadcasts the folders that are written to.
     """
-    earlier = versions(root)
+    earlier = run_folders(root)
     if getattr(rank_zero_only, "rank", 0):
         return earlier[-1] if earlier else root / "version_0"
-    number = _version(earlier[-1]) + 1 if earlier else 0
+    number = number_of(earlier[-1]) + 1 if earlier else 0
     while True:
         folder = root / f"version_{number}"
         try:
@@ -75,9 +62,11 @@ def give_back(folder: Path) -> None:
 
 
 def last_checkpoint(root: Path) -> Path | None:
-    """The newest `last.ckpt` among the runs in `root`."""
-    checkpoints = [p for run in versions(root) for p in (run / "checkpoints").glob("last*.ckpt") if p.is_file()]
-    return max(checkpoints, key=lambda p: p.stat().st_mtime) if checkpoints else None
+    """The `last.ckpt` of the newest run in `root` that has one; numbers count, as clocks may have been set back."""
+    for run in reversed(run_folders(root)):
+        if kept := sorted(p for p in (run / "checkpoints").glob("last*.ckpt") if p.is_file()):
+            return kept[-1]
+    return None
 
 
 def default_loggers(folder: Path) -> list[Logger]:
@@ -87,7 +76,13 @@ def default_loggers(folder: Path) -> list[Logger]:
 
 
 def default_callbacks(
-    command: str, module: LightningModule, given: list[Callback], *, checkpoints: bool, bar: bool | None
+    command: str,
+    module: LightningModule,
+    given: list[Callback],
+    *,
+    checkpoints: bool,
+    bar: bool | None,
+    every_n_steps: int | None = None,
 ) -> list[Callback]:
     """Callbacks that recipe and flags left open.
 
@@ -97,31 +92,17 @@ def default_callbacks(
         given: callbacks of recipe and flags.
         checkpoints: whether the Trainer may save checkpoints.
         bar: whether a progress bar was asked for; None means where there is a terminal.
+        every_n_steps: how often the last state is saved besides the ends of epochs.
     """
     added: list[Callback] = []
-    if command == "fit" and checkpoints and not any(isinstance(c, ModelCheckpoint) for c in given):
-        key, mode = getattr(module, "monitor", ("val/loss", "min"))
-        name = "best-epoch{epoch:03d}"
-        added.append(BestAndLast(filename=name, auto_insert_metric_name=False, monitor=key, mode=mode, save_last=True))
+    if command == "fit" and checkpoints:
+        if not any(isinstance(c, ModelCheckpoint) for c in given):
+            added.append(BestCheckpoint(*getattr(module, "monitor", ("val/loss", "min"))))
+        take_over_last(given)
+        added.append(LastCheckpoint(every_n_steps))  # after the best one, so that it holds what that one knows
     if bar is False and not any(isinstance(c, ProgressBar) for c in given):
         added.append(PlainProgress())
     return added
-
-
-class BestAndLast(ModelCheckpoint):
-    """A ModelCheckpoint that, when a run is resumed in a new folder, still knows the best one of the old folder."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best checkpoint over while its file exists; Lightning forgets it when the folder changes."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the folder has changed is what this class is for
-            super().load_state_dict(state_dict)
-        best = state_dict.get("best_model_path")
-        if not self.best_model_path and best and Path(best).is_file():
-            self.best_model_path = best
-            self.best_model_score = state_dict["best_model_score"]
-            self.best_k_models = {k: v for k, v in state_dict["best_k_models"].items() if Path(k).is_file()}
-            self.kth_best_model_path, self.kth_value = state_dict["kth_best_model_path"], state_dict["kth_value"]
 
 
 class SaveConfig(Callback):
@@ -210,7 +191,7 @@ class PredictionFiles(BasePredictionWriter):
         held: dict[str, Any] = {"result": prediction}
         if isinstance(batch, dict):
             held |= {key: batch[key] for key in ("index", "image_id") if key in batch}
-        torch.save(held, self.folder / f"{trainer.global_rank:03d}-{batch_idx:06d}.pt")
+        write_whole(self.folder / f"{trainer.global_rank:03d}-{batch_idx:06d}.pt", lambda file: torch.save(held, file))
 
 
 def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | None, prog: str) -> list[str]:
@@ -222,14 +203,14 @@ def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | No
         lines.append(f"config       {saved.path}   (run again: {prog} {command} --config {saved.path})")
     if command == "predict" and trainer.log_dir:
         lines.append(f"predictions  {Path(trainer.log_dir) / 'predictions'}   (torch.load each file)")
-    callback = trainer.checkpoint_callback
-    if command != "fit" or not isinstance(callback, ModelCheckpoint):
+    if command != "fit" or (newest := last_of(trainer)) is None:
         return lines
-    best, last = callback.best_model_path, callback.last_model_path
+    callback, last = best_of(trainer), newest.last_model_path
+    best = callback.best_model_path if callback is not None else ""
     chosen = best or last
     if last:
         lines.append(f"last         {last}   (resume: {prog} fit --zoo {name} --ckpt_path {last})")
-    if best:
+    if best and callback is not None:
         score = (
             f"{callback.monitor} {float(callback.best_model_score):.4g}"
             if callback.best_model_score is not None
@@ -246,15 +227,23 @@ def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | No
 
 
 def write_result(command: str, trainer: Trainer, folder: Path | None, *, chosen_on_validation: bool) -> None:
-    """Record how a finished run ended: its checkpoints and last metrics. A killed run has no such file."""
-    callback = trainer.checkpoint_callback
+    """Record how a finished run ended: its checkpoints and last metrics. A killed run has no such file.
+
+    `checkpoint` is what scoring, stages and `zoo reproduce` use: the `last` one, or the `best` one if the recipe
+    selects on validation; `selected` says which, `checkpoint_epoch` and `checkpoint_step` what the file says about
+    itself. `epochs` and `steps` are those of the whole run; `metrics` are its last ones, those of validation as of
+    epoch `validated_at`.
+    """
     if folder is None or trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
         return
     result: dict[str, Any] = {"command": command}
-    if command == "fit" and isinstance(callback, ModelCheckpoint):
-        best, last = callback.best_model_path or None, callback.last_model_path or None
-        result |= {"checkpoint": (best or last) if chosen_on_validation else (last or best), "best": best, "last": last}
-        result["monitor"] = callback.monitor
+    if command == "fit" and (newest := last_of(trainer)) is not None:
+        selector = best_of(trainer)
+        best, last = (selector.best_model_path if selector else None) or None, newest.last_model_path or None
+        selected = "best" if best and (chosen_on_validation or not last) else "last"
+        result |= {"checkpoint": best if selected == "best" else last, "selected": selected, "best": best, "last": last}
+        result |= describe(result["checkpoint"]) if result["checkpoint"] else {}
+        result |= {"monitor": selector.monitor if selector else None, "validated_at": newest.validated_at}
     result["epochs"], result["steps"] = trainer.current_epoch, trainer.global_step
     result["metrics"] = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if v.numel() == 1}
     write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from zoo.training.request import Request
 if TYPE_CHECKING:
     from zoo.index import Entry
 
-__all__ = ["RESULT", "prepare", "stage_result"]
+__all__ = ["RESULT", "number_of", "prepare", "run_folders", "stage_result"]
 
 RESULT = "result.json"
 """Written into the run's folder when `fit` has ended: a run that was killed has none."""
@@ -25,10 +26,24 @@ _HOW = ("accelerator", "devices", "num_nodes", "strategy", "precision", "default
 _FORWARDED = (*(f"trainer.{name}" for name in _HOW), "data.root")  # how to train, and on what
 
 
+def number_of(folder: Path) -> int:
+    """N of a folder `version_N`; -1 for other names."""
+    match = re.fullmatch(r"version_(\d+)", folder.name)
+    return int(match.group(1)) if match else -1
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders of earlier runs, oldest first."""
+    runs = [p for p in root.glob("version_*") if p.is_dir() and number_of(p) >= 0] if root.is_dir() else []
+    return sorted(runs, key=number_of)
+
+
 def stage_result(root: Path) -> str | None:
-    """The checkpoint of the newest finished run in `root`."""
-    results = sorted(root.glob(f"version_*/{RESULT}"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for file in results:
+    """The checkpoint of the newest finished run in `root`; the number of its folder counts, not a clock."""
+    for run in reversed(run_folders(root)):
+        file = run / RESULT
+        if not file.is_file():
+            continue
         chosen = json.loads(file.read_text(encoding="utf-8")).get("checkpoint")
         if chosen and Path(chosen).is_file():
             return str(chosen)

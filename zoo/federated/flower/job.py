@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.errors import BadInput, CorruptFile, InvalidConfig
+from zoo.errors import BadInput, CorruptFile, InvalidConfig, ZooError
 from zoo.files import write_whole
+from zoo.store.archive import TorchArchive
+from zoo.store.unpickle import unpickle
 
 if TYPE_CHECKING:
     from zoo.federated.learner import FederatedLearner
@@ -108,8 +110,13 @@ def to_bytes(value: Any) -> bytes:
 
 
 def from_bytes(data: bytes) -> Any:
-    """Read what `to_bytes` wrote; executes nothing."""
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    """Read what `to_bytes` wrote; executes nothing, and asks for no more memory than the message has bytes.
+
+    Raises:
+        UnsafeFile: if it is anything else.
+        CorruptFile: if it is damaged.
+    """
+    return unpickle(TorchArchive(io.BytesIO(data), "a message of the federated run"))
 
 
 def write_file(path: Path, value: Mapping[str, Any]) -> None:
@@ -128,6 +135,6 @@ def read_file(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = from_bytes(path.read_bytes())
-    except Exception as error:
+    except ZooError as error:
         raise CorruptFile(f"{path} cannot be read ({error}). Remove it to start from the beginning.") from error
     return dict(content)

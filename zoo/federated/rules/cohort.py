@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from zoo.checks import repeated
 from zoo.errors import BadInput, KeyMismatch, ShapeMismatch, ZooError
 from zoo.federated.rules.updates import ClientUpdate, Comm
 
@@ -111,8 +112,7 @@ class Cohort:
             if slip.problem is not None:
                 raise slip.problem
         slips_of_ranks.sort(key=lambda entry: entry[0].header.client_id)
-        ids = [slip.header.client_id for slip, _ in slips_of_ranks]
-        if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        if twice := repeated(slip.header.client_id for slip, _ in slips_of_ranks):
             raise BadInput(f"Client {twice[0]} sent more than one update in this round; clients are numbered uniquely.")
         bad = [slip for slip, _ in slips_of_ranks if slip.not_finite]
         if bad and not drop:
