@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import zoo
 from conformance.support import Losses, all_finite, data_of, different, learned, model_of, state_of, trainer_of
 from zoo import training
+from zoo.base import ZooModule
 from zoo.errors import ZooError
 from zoo.index import Entry
 
@@ -57,6 +61,31 @@ def flags(section: str, values: dict[str, Any], prefix: str = "") -> list[str]:
     import json
 
     return [f"--{section}.{name}={json.dumps(value)}".replace('="', "=").rstrip('"') for name, value in values.items()]
+
+
+class Modes(Callback):
+    """Names of the modules in evaluation mode when each training step begins."""
+
+    def __init__(self) -> None:
+        self.resting: list[list[str]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.resting.append([name or "all" for name, part in pl_module.named_modules() if not part.training])
+
+
+def loaded(entry: Entry, folder: Path) -> ZooModule:
+    """What `zoo.load` returns of a model that has learned."""
+    model, _ = learned(entry, folder / "run")
+    return zoo.load(zoo.save(model, folder / "saved"))
+
+
+def test_what_load_returns_trains_in_training_mode(entry: Entry, folder: Path) -> None:
+    model, modes = loaded(entry, folder), Modes()
+    assert not model.training
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*in eval mode at the start of training")
+        trainer_of(folder, modes, limit_train_batches=1).fit(model, data_of(entry))
+    assert modes.resting == [[]], f"in evaluation mode in the first step: {modes.resting}"
 
 
 @pytest.mark.parametrize("flag", ["--model.no_such_argument=1", "--trainer.max_epoks=1", "--modle.x=1"])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.base.format import FORMAT
+from zoo.base.modes import train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.base.ranks import gather, sum_over_ranks, world_size
 from zoo.base.report import LoadReport
@@ -108,13 +109,17 @@ class ZooModule(LightningModule):
         self.hparams["class_names"] = list(names) if names else None
 
     def setup(self, stage: str) -> None:
-        """Compare with the data, and tell plain DDP about `partial_backward`; a subclass that overrides this calls it.
+        """Compare with the data and get ready to train; a subclass that overrides this calls it.
+
+        What is in evaluation mode as a whole, as `zoo.load` returns it, trains in training mode; frozen parts do not.
+        Plain DDP is told about `partial_backward`.
 
         Raises:
             InvalidConfig: if the data have another number of classes.
         """
         self._meet(getattr(self.trainer, "datamodule", None))
         if stage == "fit":
+            train_as_a_whole(self)
             for metric in (m for m in self.modules() if isinstance(m, Metric)):
                 metric.reset()  # an evaluation left inference tensors behind, which training may not change
         strategy = self.trainer.strategy
