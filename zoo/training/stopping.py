@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -25,6 +26,10 @@ __all__ = ["StopOnSignal", "requested"]
 GRACE = 5.0
 """Seconds that a step has to end after the first signal; what it was doing is lost then, not what came before."""
 
+_AGAIN = 0.25
+"""Seconds after which it is looked again whether the run has stopped: an exception that falls into a callback of
+`os.fork` or into a destructor is swallowed by Python."""
+
 
 class StopOnSignal(Callback):
     """Ends `fit` at the next moment from which it can be resumed exactly. A second signal ends it at once.
@@ -35,6 +40,7 @@ class StopOnSignal(Callback):
     def __init__(self) -> None:
         self.requested: int | None = None
         self._pid = os.getpid()
+        self._deadline = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers, in the process of this rank, before loaders start processes."""
@@ -60,17 +66,20 @@ class StopOnSignal(Callback):
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return  # Ctrl-C reaches all of them; their parent ends them
-        if self.requested is not None or waiting():
+        first, self.requested = self.requested is None, number
+        self._deadline = time.monotonic() + GRACE
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._look_again)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        if not first or waiting():
             raise Stopped(number)
-        self.requested = number
         with suppress(OSError):
             os.write(2, b"\nstopping after this step; the same signal again stops at once\n")
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, self._give_up)
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
 
-    def _give_up(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self._pid:
+    def _look_again(self, number: int, frame: FrameType | None) -> None:
+        """Stop now where the process only waits for its clients, or where the step has had its time."""
+        if os.getpid() == self._pid and (waiting() or time.monotonic() > self._deadline):
+            self._deadline = time.monotonic() + GRACE
             raise Stopped(self.requested or signal.SIGTERM)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
