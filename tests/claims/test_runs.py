@@ -25,6 +25,17 @@ from zoo.claims.compare import side_by_side
 from zoo.claims.results import write_results
 from zoo.errors import BadInput
 
+TIMED = """
+- id: quick-enough
+  promise: It takes a second.
+  arms: {ours: {recipe: ten-s}}
+  metric: test/acc
+  timed: true
+  expect: at-most
+  value: 1
+  seeds: [0]
+"""
+
 
 @pytest.fixture
 def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> index.Entry:
@@ -399,6 +410,53 @@ def test_runs_of_other_code_are_no_part_of_a_readers_measurement(
     assert again.results is not None
     codes = [run["code"] for run in again.results["runs"].values()]
     assert codes.count("other") == 6
+
+
+def test_code_that_gives_equal_digits_confirms_what_other_code_has_measured(
+    stubbed: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One run of a kind is repeated; its kind is marked if all digits are equal, and stays as it is if one is not."""
+    write_claims(stubbed, PAIR + TIMED)
+    first = claims.reproduce(claims.make_plan("toy-net"))
+    assert first.path is not None
+    before = json.loads(first.path.read_text())
+    monkeypatch.setattr(_claims_plan, "code_hash", lambda modules: "edited")
+    assert cli.main(["reproduce", "toy-net", "--recheck", "--dry-run"]) == 0
+    assert "would repeat" in capsys.readouterr().out
+    assert json.loads(first.path.read_text()) == before
+    (tmp_path / "calls.txt").unlink()
+    assert cli.main(["reproduce", "toy-net", "--recheck"]) == 0
+    assert "equal digits   ten-n: 6 runs" in capsys.readouterr().out
+    assert len(calls(tmp_path)) == 2  # fit and test of one run, none of the timed claim
+    after = json.loads(first.path.read_text())
+    assert after["claims"] == before["claims"]
+    timed = [run for run in after["runs"].values() if run["spec"]["recipe"] == "ten-s"]
+    assert all("confirmed" not in run for run in timed)
+    assert len(timed) == 1
+    rest = [run for run in after["runs"].values() if run["spec"]["recipe"] == "ten-n"]
+    assert [run.pop("confirmed")["code"] for run in rest] == ["edited"] * 6
+    assert all(run in before["runs"].values() for run in rest)
+    assert cli.main(["reproduce", "toy-net", "--recheck"]) == 0
+    assert "nothing to repeat" in capsys.readouterr().out
+
+
+def test_other_digits_confirm_nothing(
+    stubbed: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_claims(stubbed, PAIR)
+    path = claims.reproduce(claims.make_plan("toy-net")).path
+    assert path is not None
+    content = json.loads(path.read_text())
+    for run in content["runs"].values():
+        run["metrics"]["test/acc"] += 1e-9
+    path.write_text(json.dumps(content))
+    before = path.read_bytes()
+    monkeypatch.setattr(_claims_plan, "code_hash", lambda modules: "edited")
+    assert cli.main(["reproduce", "toy-net", "--recheck"]) == 1
+    said = capsys.readouterr().out
+    assert "differs        ten-n: 6 runs" in said
+    assert re.search(r": test/acc (0\.\d+)00000001, now \1\n", said)  # whichever of them was the quickest
+    assert path.read_bytes() == before
 
 
 def test_an_installed_package_is_never_written_into(

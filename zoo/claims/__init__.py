@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.claims.judging import Comparison, Condition, Judgement, Look, judge
-from zoo.claims.planning import Job, fingerprint, plan
+from zoo.claims.planning import Job, fingerprint, is_current, plan
 from zoo.claims.results import after_holm, judged, read_results, summary, write_results
 from zoo.claims.schema import Arm, Branch, Claim, InvalidClaims, Premise, read_claims
 from zoo.claims.stats import EXPECTATIONS, LOOKS, Interval, decide, holm, interval, student
@@ -296,7 +296,8 @@ class _Evidence:
         self.own: dict[str, Any] = {}
         self.done: set[str] = set()
         for job in plan.jobs if fresh else ():  # what other code has measured is no part of this measurement
-            if self.stored["runs"].get(fingerprint(job.spec), job.spec).get("code", job.code) != job.code:
+            known = self.stored["runs"].get(fingerprint(job.spec))
+            if known is not None and known.get("code") != job.code:
                 del self.stored["runs"][fingerprint(job.spec)]
 
     def keep(self, job: Job) -> None:
@@ -309,7 +310,7 @@ class _Evidence:
         if run is not None:
             self.own[key] = run
             known = self.stored["runs"].get(key)
-            stale = known is None or known.get("code") != job.code or job.measures_missing(known)
+            stale = known is None or not is_current(known, job.code) or job.measures_missing(known)
             # a result that stands keeps the versions and the commit it was made with
             if stale or (self.fresh and known["metrics"] != run["metrics"]):
                 self.stored["runs"][key] = run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from zoo.claims.schema import Arm, Claim
 from zoo.index import Entry
 from zoo.index.recipes import read_recipe, stages_of
 
-__all__ = ["Job", "code_of", "fingerprint", "jobs_of", "plan", "recipe_seed", "spec_of"]
+__all__ = ["Job", "code_of", "fingerprint", "is_current", "jobs_of", "plan", "recipe_seed", "spec_of"]
 
 _TEXT_ONLY = ("description", "minutes")  # keys of a recipe that change no number
 STAGES = {"test": "test", "val": "validate"}
@@ -73,6 +73,16 @@ def fingerprint(value: Any) -> str:
     """Sixteen hexadecimal digits of plain values."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_current(run: Mapping[str, Any], code: str) -> bool:
+    """Whether a stored run was made by some code, or confirmed by it.
+
+    Args:
+        run: as results.json holds it.
+        code: hash of the code.
+    """
+    return code in (run.get("code"), run.get("confirmed", {}).get("code"))
 
 
 def _recipe(entry: Entry, tag: str) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class Claim:
         across: what the curves of its study are drawn against, where their name does not say it.
         premise: what must be so for the runs to say anything.
         judge: whose code scores it, where that is not the zoo's.
+        timed: whether its metric is a time, which is never equal twice.
     """
 
     id: str
@@ -146,6 +147,7 @@ class Claim:
     across: str = ""
     premise: tuple[Premise, ...] = ()
     judge: str = ""
+    timed: bool = False
     looks: tuple[int, ...] = ()
 
     @property
@@ -211,6 +213,7 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
         False,
     ),
     "judge": ("the name of the code that scores it, such as autoattack", _text, False),
+    "timed": ("true or false", lambda v: isinstance(v, bool), False),
 }
 _PREMISE: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "arm": ("the name of an arm", _text, True),

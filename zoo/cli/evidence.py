@@ -29,6 +29,9 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", action="append", default=[], metavar="NAME=DIR", help="folder of a data set it needs")
     parser.add_argument("--missing", action="store_true", help="only claims without a verdict, or with looks left")
     parser.add_argument("--quick", action="store_true", help="smoke run in minutes; its numbers are never kept")
+    parser.add_argument(
+        "--recheck", action="store_true", help="repeat one run of each kind that other code has made; equal digits?"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show the plan and its cost")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="runs at once (1)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads of each run (cores / jobs)")
@@ -55,6 +58,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
     kind = {"quick": options.quick, "missing": options.missing, "looks": options.looks}
     plan = claims.make_plan(options.name, options.claim, options.seeds, roots, **kind)
     folder = Path(options.folder)
+    if options.recheck:
+        return _recheck(plan, folder, options)
     print("\n".join(_describe(plan, folder, options.jobs)), flush=True)
     if options.dry_run:
         return 0
@@ -73,6 +78,45 @@ def run_reproduce(options: argparse.Namespace) -> int:
     print("\n".join(_verdicts(plan, report)))
     print(f"written to {report.path}")
     return 1 if report.failed else 0
+
+
+def _recheck(plan: Plan, folder: Path, options: argparse.Namespace) -> int:
+    """Say which stored runs the code of today confirms; 1 if one of the repeated runs gave other digits or failed."""
+    from zoo.claims import is_installed, results_of, results_path
+    from zoo.claims.confirming import groups_of, recheck
+    from zoo.claims.steps import Place
+
+    entry = plan.entry
+    if is_installed(entry) or options.fresh or options.out or options.quick:
+        raise BadInput(
+            "--recheck marks the results beside a card: run it in a checkout, without --fresh, --out, --quick."
+        )
+    path = results_path(plan, folder)
+    if options.dry_run:
+        groups = groups_of(entry, plan.claims, plan.jobs, results_of(entry)["runs"])
+    else:
+        place = Place(entry, folder.resolve(), plan.roots, options.threads or 1)
+        groups = recheck(entry, plan.claims, plan.jobs, path, place)
+    for group in groups:
+        about = f"{group.name}: {len(group.runs)} runs by code {group.was}"
+        if options.dry_run:
+            print(f"would repeat   {about}: {group.job.label}")
+        elif group.failed:
+            print(f"FAILED         {about}: {group.failed}")
+        elif group.differs:
+            key, (stored, again) = next(iter(group.differs.items()))
+            print(f"differs        {about}: {group.job.label}: {key} {_short(stored)}, now {_short(again)}")
+        else:
+            print(f"equal digits   {about}, confirmed by {group.job.label}")
+    if not groups:
+        print("nothing to repeat: today's code has made or confirmed all stored runs of these claims")
+    elif not options.dry_run and not all(group.failed or group.differs for group in groups):
+        print(f"written to {path}")
+    return int(not options.dry_run and any(group.failed or group.differs for group in groups))
+
+
+def _short(value: object) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else "a curve" if isinstance(value, list) else str(value)
 
 
 def _root(text: str) -> tuple[str, str]:
