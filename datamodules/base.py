@@ -155,7 +155,7 @@ class Problems:
 
     def add(self, file: str | Path, field: str, expected: str, got: object) -> None:
         """Note that `field` of `file` should be `expected` but is `got`."""
-        self.found.append(f"{file}: {field}: expected {expected}, got {got}")
+        self.found.append(printable(f"{file}: {field}: expected {expected}, got {got}"))
 
     def __len__(self) -> int:
         return len(self.found)
@@ -174,6 +174,13 @@ class Problems:
         if count > self.shown:
             lines.append(f"  ... and {count - self.shown} more")
         raise BadData("\n".join([*lines, advice]), self.found)
+
+
+def printable(text: str) -> str:
+    """A line for terminals: control characters and lone surrogates, as names in files may hold them, are spelt out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class ZooDataModule(DataContract):

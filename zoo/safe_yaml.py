@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ class _Loader(_Base):  # type: ignore[misc]
         return super().construct_mapping(node, deep=deep)  # type: ignore[no-any-return]
 
 
+def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
+    number: int = _Base.construct_yaml_int(loader, node)
+    if abs(number) >= 1 << 63:
+        raise ValueError("a whole number of more than 18 digits")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+class _Texts(_Loader):
+    """Takes every plain value for a text: a class may be called `no`, `null` or `007`."""
+
+
+_Texts.yaml_implicit_resolvers = {}
+_Texts.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+
+
 def _check_events(text: str, where: str) -> None:
     """Bound nesting and aliases before any tree is built (the composer recurses in C, without a limit of its own)."""
     depth = aliases = nodes = 0
@@ -74,6 +93,7 @@ def load_yaml(
     where: str | None = None,
     max_bytes: int = 4 << 20,
     error: type[ZooError] = InvalidIndex,
+    texts: bool = False,
 ) -> Any:
     """Read YAML from a `Path`, or from text, with the safe C loader.
 
@@ -82,6 +102,7 @@ def load_yaml(
         where: name for messages; the path, by default.
         max_bytes: larger input is refused before it is parsed.
         error: class of the exception for wrong syntax and for repeated keys.
+        texts: leave plain values as the text they are: `no`, `null` and `1.0` are three names.
 
     Raises:
         UnsafeFile: if the input is larger than `max_bytes`, nests or repeats without bound, or asks for Python objects.
@@ -94,15 +115,17 @@ def load_yaml(
                 data = file.read(max_bytes + 1)
         except FileNotFoundError:
             raise RepositoryNotFound(f"{where}: there is no such file. Check the path.") from None
+        except OSError as problem:
+            raise error(f"{where}: expected a file that can be read, found none ({problem.strerror}).") from None
     else:
         where = where or "YAML text"
         data = text_or_path.encode("utf-8", "surrogatepass")
     if len(data) > max_bytes:
         raise UnsafeFile(f"{where}: expected at most {max_bytes:,} bytes of YAML, found more. Use a smaller file.")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
         _check_events(text, where)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Texts if texts else _Loader)
     except UnicodeDecodeError as problem:
         raise error(
             f"{where}: expected UTF-8 text, found byte {data[problem.start]:#04x} at {problem.start}."
@@ -123,5 +146,6 @@ def load_yaml(
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise error(f"{where}{line}: not valid YAML: {getattr(problem, 'problem', problem)}. Fix that line.") from None
-    except (ValueError, OverflowError) as problem:  # such as the date 2021-13-45 or a number of a million digits
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+        # such as the date 2021-13-45, a number of a million digits, or `!!bool maybe`
         raise error(f"{where}: a value cannot be read: {str(problem)[:200]}. Put it in quotes.") from None

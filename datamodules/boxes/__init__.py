@@ -338,7 +338,7 @@ class BoxesDataModule(ZooDataModule):
         if not folder.is_dir():
             raise RepositoryNotFound(f"predict_root: expected a folder of images, found nothing at {folder}.")
         checker = Checker(folder, self.hparams["on_error"], follow_symlinks=self.hparams["follow_symlinks"])
-        records = [Record(path, path.name) for path in checker.listing.images(folder)]
+        records = [Record(path, path.relative_to(folder).as_posix()) for path in checker.listing.images(folder)]
         records = [item for item in records if checker.image(item.path, "image", item.path) and checker.header(item)]
         if not records:
             checker.problems.add(folder.name, "folder", "at least one image", "none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 
 from datamodules.boxes.records import Checker, Record, Records
 from zoo.errors import BadData
+from zoo.inputs import UnreadableError
+from zoo.inputs.json_files import parse_json, read_json
 
 __all__ = ["find_coco", "read_coco", "read_coco_categories"]
 
+_MOST_PIXELS = 1 << 20  # of a side
 _NAMES = {"val": ("val", "valid", "validation")}
 
 
@@ -35,7 +39,22 @@ def find_coco(root: Path, split: str, name: str | None = None) -> tuple[Path, li
 
 
 def read_coco_categories(file: Path) -> tuple[list[str], list[int]]:
-    """Return class names and category ids, ordered by id, without parsing a file of half a gigabyte."""
+    """Return class names and category ids, ordered by id, without parsing a file of half a gigabyte.
+
+    Categories of one name are one class, with the last of their ids (some tools list the name of the set as category 0,
+    and it often is that of the only class).
+    """
+    names = _categories(file)
+    last = {name: key for key, name in names.items()}
+    if len(last) < len(names):
+        twice = next(name for key, name in names.items() if last[name] != key)
+        ids = ", ".join(str(key) for key, name in names.items() if name == twice)
+        warnings.warn(f"{file}: the categories {ids} are all called {twice!r}: taken as one class", stacklevel=2)
+    return list(last), list(last.values())
+
+
+def _categories(file: Path) -> dict[int, str]:
+    """Names by id, ordered by id."""
     categories = _peek(file)
     if categories is None:
         categories = _load(file).get("categories")
@@ -49,35 +68,33 @@ def read_coco_categories(file: Path) -> tuple[list[str], list[int]]:
         if entry["id"] in found:
             raise BadData(f"{file}: categories[{number}].id: expected ids that occur once, got {entry['id']} again")
         found[entry["id"]] = entry["name"]
-    ids = sorted(found)
-    return [found[key] for key in ids], ids
+    return {key: found[key] for key in sorted(found)}
 
 
 def _peek(file: Path) -> Any:
     """Decode only the value of the last "categories" key; None if that does not look right."""
     if file.stat().st_size == 0:
         return None
-    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        at = text.rfind(b'"categories"')
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        at = whole.rfind(b'"categories"')
         if at < 0:
             return None
-        tail = text[at + 12 : at + 4_000_012].lstrip()
+        tail = whole[at + 12 : at + 4_000_012].lstrip()
     if not tail.startswith(b":"):
         return None
+    text = tail[1:].decode("utf-8", "ignore").lstrip()
     try:
-        value = json.JSONDecoder().raw_decode(tail[1:].decode("utf-8", "ignore").lstrip())[0]
-    except ValueError:
+        value = parse_json(text[: json.JSONDecoder().raw_decode(text)[1]])
+    except (UnreadableError, ValueError, RecursionError):
         return None
     return value if isinstance(value, list) and all(isinstance(entry, dict) for entry in value) else None
 
 
 def _load(file: Path) -> dict[str, Any]:
-    if file.stat().st_size == 0:
-        raise BadData(f"{file}: expected COCO JSON, got an empty file", [f"{file}: empty"])
     try:
-        content = json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadData(f"{file}: expected JSON, got {type(error).__name__}: {error}", [str(error)]) from None
+        content = read_json(file)
+    except UnreadableError as error:
+        raise BadData.listing(file, [f"expected {error.expected}, got {error.got}"]) from None
     if not isinstance(content, dict):
         expected = "a JSON object with images, annotations, categories"
         raise BadData(f"{file}: expected {expected}, got a {type(content).__name__}")
@@ -90,7 +107,7 @@ def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
     Crowd regions (`iscrowd`) are left out. Category ids may have gaps; `category_ids` maps labels back.
     """
     names, ids = read_coco_categories(file)
-    label_of = {category: label for label, category in enumerate(ids)}
+    label_of = {category: names.index(name) for category, name in _categories(file).items()}
     content = _load(file)
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
@@ -100,7 +117,8 @@ def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
     records = _read_images(file, content["images"], folders, checker)
     boxes: dict[Any, list[tuple[float, float, float, float]]] = {key: [] for key in records}
     labels: dict[Any, list[int]] = {key: [] for key in records}
-    known = {entry.get("id") for entry in content["images"] if isinstance(entry, dict)}
+    given = [entry.get("id") for entry in content["images"] if isinstance(entry, dict)]
+    known = {key for key in given if isinstance(key, (int, str))}
     seen: set[Any] = set()
     for number, entry in enumerate(content["annotations"]):
         _read_annotation(file, f"annotations[{number}]", entry, known, seen, label_of, records, boxes, labels, checker)
@@ -125,10 +143,11 @@ def _read_images(file: Path, entries: list[Any], folders: list[Path], checker: C
         if key in records:
             checker.flaws.add(name, f"{where}.id", "ids that occur once", f"{key} again")
             continue
-        height, width = entry.get("height"), entry.get("width")
-        size: tuple[int, int] | None = None
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-            size = height, width
+        sides = entry.get("height") or 0, entry.get("width") or 0  # zeros and nulls mean that nobody knows
+        if not all(isinstance(side, (int, float)) and 0 <= side < _MOST_PIXELS for side in sides):
+            checker.flaws.add(name, f"{where}.height, width", "numbers of pixels", f"{sides!r:.60}")
+            continue
+        size = (int(sides[0]), int(sides[1])) if min(sides) >= 1 else None
         paths = [folder / entry["file_name"] for folder in folders]
         path = next((p for p in paths if p.name in checker.listing.names(p.parent)), paths[0])
         if checker.image(file, f"{where}.file_name", path):

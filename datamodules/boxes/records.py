@@ -73,21 +73,33 @@ class Listing:
     def names(self, folder: Path) -> dict[str, bool]:
         """File name -> is a link that leaves the root."""
         if folder not in self._folders:
-            found: dict[str, bool] = {}
-            if folder.is_dir():
-                away = self._leaves(folder)
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        found[entry.name] = away or (entry.is_symlink() and self._leaves(Path(entry.path)))
-            self._folders[folder] = found
+            try:
+                self._folders[folder] = self._names(folder) if folder.is_dir() else {}
+            except (OSError, ValueError):  # a name in an annotation that no folder can have
+                self._folders[folder] = {}
         return self._folders[folder]
+
+    def _names(self, folder: Path) -> dict[str, bool]:
+        away = self._leaves(folder)
+        with os.scandir(folder) as entries:
+            return {e.name: away or (e.is_symlink() and self._leaves(Path(e.path))) for e in entries}
 
     def _leaves(self, path: Path) -> bool:
         return not self.follow and not Path(os.path.realpath(path)).is_relative_to(self.root)
 
     def images(self, folder: Path) -> list[Path]:
-        """Image files directly in a folder, sorted by name."""
-        return [folder / name for name in sorted(self.names(folder)) if name.lower().endswith(IMAGE_SUFFIXES)]
+        """Image files of a folder and of the folders below it, in order."""
+        return self.files(folder, IMAGE_SUFFIXES)
+
+    def files(self, folder: Path, endings: tuple[str, ...]) -> list[Path]:
+        """Files of a folder and of the folders below it, in order; not of folders behind links or with a dot."""
+        names = sorted(self.names(folder))
+        found = [folder / name for name in names if name.lower().endswith(endings)]
+        for name in names:
+            below = folder / name
+            if not name.startswith((".", "__MACOSX")) and below.is_dir() and not below.is_symlink():
+                found += self.files(below, endings)
+        return found
 
 
 class Checker:

@@ -7,7 +7,7 @@ xmax, ymax) as a half-open box.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -16,6 +16,7 @@ import numpy as np
 from datamodules.boxes.records import IMAGE_SUFFIXES, Checker, Record, Records
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
+from zoo.inputs.text_files import read_text
 from zoo.inputs.xml_files import read_xml
 
 __all__ = ["VOC_NAMES", "find_voc", "read_voc", "voc_class_names"]
@@ -84,26 +85,65 @@ def voc_class_names(lists: _Lists) -> list[str]:
     An official layout (VOC2007, VOC2012, ...) is judged by its first hundred files.
     """
     found: set[str] = set()
+    problems: list[str] = []
     official = all(re.fullmatch(r"VOC\d{4}", place.name) for place, _ in lists)
     for place, file in lists:
-        for number, stem in enumerate(_stems(file)):
+        files = _annotations(place)
+        for number, stem in enumerate(_stems(file, files)):
             if official and number == 100 and found <= set(VOC_NAMES):
                 break
-            path = place / "Annotations" / f"{stem}.xml"
-            if path.is_file():
-                text = path.read_text(encoding="utf-8", errors="replace")
-                objects = re.findall(r"<object\b.*?</object>", text, re.DOTALL)
-                found |= {
-                    m.group(1).strip()
-                    for m in (re.search(r"<name>(.*?)</name>", each, re.DOTALL) for each in objects)
-                    if m
-                }
+            if stem in files:
+                try:
+                    found |= {_name(entry) for entry in _tree(files[stem]).iter("object")} - {""}
+                except UnreadableError as error:
+                    problems.append(f"{files[stem].name}: expected {error.expected}, got {error.got}")
+    if problems and not found:
+        raise BadData.listing(lists[0][0], problems)
     return list(VOC_NAMES) if official and found <= set(VOC_NAMES) else sorted(found)
 
 
-def _stems(file: Path) -> list[str]:
-    # lists of one class have a second column (-1, 0, 1)
-    return [line.split()[0] for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _tree(file: Path) -> Element:
+    """The root element, with tags in lower case."""
+    tree = read_xml(file)
+    for element in tree.iter():
+        element.tag = str(element.tag).lower()
+    return tree
+
+
+def _name(entry: Element) -> str:
+    """Class of an object; comments and line breaks in the file are none of it."""
+    name = entry.find("name")
+    return "" if name is None else " ".join("".join(name.itertext()).split())
+
+
+def _annotations(place: Path) -> dict[str, Path]:
+    """Stem -> annotation file of a year."""
+    folder = place / "Annotations"
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".xml"} if folder.is_dir() else {}
+
+
+def _stems(file: Path, known: Container[str]) -> list[str]:
+    """Names of the images of a list, as the annotation files have them where there is one of that name.
+
+    A name may hold spaces or the ending of the image; lists of one class have a second column (-1, 0, 1).
+    """
+    try:
+        lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    except UnreadableError as error:
+        raise BadData.listing(file, [f"{file.name}: expected {error.expected}, got {error.got}"]) from None
+    return [next((each for each in _readings(line) if each in known), _readings(line)[-1]) for line in lines]
+
+
+def _readings(line: str) -> list[str]:
+    """What a line of a list may name, the likeliest last: the whole of it, without a flag, without an ending."""
+    found = [line]
+    flagged = re.fullmatch(r"(.*?)\s+(?:-?1|0)", line)
+    if flagged:
+        found.append(flagged[1])
+    stem, _, ending = found[-1].rpartition(".")
+    if stem and f".{ending.lower()}" in IMAGE_SUFFIXES:
+        found.append(stem)
+    return found
 
 
 def read_voc(
@@ -121,7 +161,8 @@ def read_voc(
     label_of = {name: label for label, name in enumerate(names)}
     items: list[Record] = []
     for place, file in lists:
-        stems = _stems(file)
+        files = _annotations(place)
+        stems = _stems(file, files)
         if not stems:
             checker.problems.add(checker.name(file), "list", "at least one image name", "an empty file")
         seen: set[str] = set()
@@ -131,7 +172,7 @@ def read_voc(
                 checker.flaws.add(checker.name(file), "list", "names that occur once", f"{stem} again")
                 continue
             seen.add(stem)
-            record = _read_xml(place, file, stem, suffixes, label_of, checker, one_based, keep_difficult)
+            record = _read_xml(place, file, stem, files, suffixes, label_of, checker, one_based, keep_difficult)
             if record is not None:
                 items.append(record)
     return Records(items, list(names), list(range(len(names))))
@@ -146,17 +187,18 @@ def _read_xml(
     place: Path,
     list_file: Path,
     stem: str,
+    files: Mapping[str, Path],
     images: dict[str, str],
     label_of: dict[str, int],
     checker: Checker,
     one_based: bool,
     keep_difficult: bool,
 ) -> Record | None:
-    file = place / "Annotations" / f"{stem}.xml"
+    file = files.get(stem, place / "Annotations" / f"{stem}.xml")
     path = place / "JPEGImages" / images.get(stem, f"{stem}.jpg")
     if not checker.image(list_file, stem, path):
         return None
-    if not file.is_file():
+    if stem not in files:
         checker.flaws.add(
             checker.name(list_file), stem, "an annotation file", f"{checker.name(file)}, which does not exist"
         )
@@ -164,7 +206,7 @@ def _read_xml(
     if not checker.inside(file):
         return None
     try:
-        tree = read_xml(file)
+        tree = _tree(file)
     except UnreadableError as error:
         checker.flaws.add(checker.name(file), "XML", "a VOC annotation", error.got)
         return None
@@ -172,7 +214,7 @@ def _read_xml(
     boxes: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
     for number, entry in enumerate(tree.iter("object")):
-        name = (entry.findtext("name") or "").strip()
+        name = _name(entry)
         if name not in label_of:
             known = ", ".join(list(label_of)[:20])
             checker.flaws.add(checker.name(file), f"object[{number}].name", f"one of {known}", repr(name))

@@ -10,6 +10,7 @@ import numpy as np
 from datamodules.boxes.records import Checker, Record, Records, image_size
 from zoo.errors import BadData, UnsafeFile
 from zoo.inputs import UnreadableError
+from zoo.inputs.text_files import read_text
 from zoo.safe_yaml import load_yaml
 
 __all__ = ["find_yolo", "read_yolo", "yolo_class_names"]
@@ -44,68 +45,83 @@ def yolo_class_names(root: Path) -> list[str]:
                 return names
     for file in (root / "classes.txt", root / "labels" / "classes.txt", root / "obj.names"):
         if file.is_file():
-            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = _listed(file)
             if not names:
                 raise BadData(f"{file}: expected one class name per line, got an empty file")
             return names
     return [str(index) for index in range(_largest_index(root) + 1)]
 
 
+def _listed(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    except UnreadableError as error:
+        raise BadData.listing(file, [f"{file.name}: expected {error.expected}, got {error.got}"]) from None
+
+
 def _yaml_names(file: Path) -> list[str] | None:
     if file.stat().st_size > 1_000_000:
         raise BadData(f"{file}: expected a YAML file under 1 MB with `names:`, got {file.stat().st_size} bytes")
     try:
-        content: Any = load_yaml(file, where="this file", error=BadData)  # refuses what swells, nests or executes
+        content: Any = load_yaml(
+            file, where="this file", error=BadData, texts=True
+        )  # refuses what swells, nests or executes
     except (BadData, UnsafeFile) as error:
         raise type(error)(f"{file}: expected YAML, got: {error}") from None
     names = content.get("names") if isinstance(content, dict) else None
     if names is None:
         return None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names or any(isinstance(name, (list, dict)) for name in names):
+    if isinstance(names, dict) and set(names) == {str(index) for index in range(len(names))}:
+        names = [names[str(index)] for index in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise BadData(f"{file}: names: expected a list, or a map from 0..n-1 to names, got {names!r:.80}")
-    return [str(name) for name in names]
+    return names
 
 
 def _largest_index(root: Path) -> int:
     largest = -1
-    for file in [*root.glob("labels/**/*.txt"), *root.glob("*/labels/*.txt")]:
+    for file in [*root.glob("labels/**/*.txt"), *root.glob("*/labels/**/*.txt")]:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             first = line.split(maxsplit=1)[:1]
-            if first and first[0].isdigit() and len(first[0]) < 6:
+            if first and first[0].isdecimal() and len(first[0]) < 6:
                 largest = max(largest, int(first[0]))
     return largest
 
 
 def read_yolo(folders: tuple[Path, Path], names: list[str], checker: Checker) -> Records:
-    """Read a split: every image of the folder; an image without a text file has no objects."""
+    """Read a split: every image of the folder and of those below it; one without a text file has no objects.
+
+    A text file lies where its image does, below the folder of the labels. An image is called by its path there without
+    the ending.
+    """
     images, labels = folders
-    found = checker.listing.images(images)
-    texts = checker.listing.names(labels)
+    found = {_stem(path, images): path for path in checker.listing.images(images)}
+    texts = {_stem(path, labels): path for path in checker.listing.files(labels, (".txt",))}
+    texts.pop("classes", None)
     if not found:
         checker.problems.add(checker.name(images), "folder", "at least one image", "none")
-    elif not any(text.endswith(".txt") for text in texts):
+    elif not texts:
         checker.problems.add(checker.name(labels), "folder", "a text file for at least one image", "none")
-    stems = {path.stem for path in found}
-    for text in sorted(texts):
-        if text.endswith(".txt") and text != "classes.txt" and text[:-4] not in stems:
-            checker.flaws.add(
-                checker.name(labels / text), "image", "an image of this name", f"none in {checker.name(images)}"
-            )
+    for stem, file in texts.items():
+        if stem not in found:
+            checker.flaws.add(checker.name(file), "image", "an image of this name", f"none in {checker.name(images)}")
     items: list[Record] = []
-    for path in found:
+    for stem, path in found.items():
         if not checker.image(path, "image", path):
             continue
         try:
-            record = Record(path, path.stem, image_size(path))
+            record = Record(path, stem, image_size(path))
         except UnreadableError as error:
             checker.flaws.add(checker.name(path), "image", error.expected, error.got)
             continue
-        if f"{path.stem}.txt" in texts and checker.inside(labels / f"{path.stem}.txt"):
-            _read_rows(labels / f"{path.stem}.txt", record, names, checker)
+        if stem in texts and checker.inside(texts[stem]):
+            _read_rows(texts[stem], record, names, checker)
         items.append(record)
     return Records(items, names, list(range(len(names))))
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _read_rows(file: Path, record: Record, names: list[str], checker: Checker) -> None:
@@ -113,7 +129,12 @@ def _read_rows(file: Path, record: Record, names: list[str], checker: Checker) -
     height, width = record.size
     boxes: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    try:
+        lines = read_text(file).splitlines()
+    except UnreadableError as error:
+        checker.flaws.add(checker.name(file), "file", error.expected, error.got)
+        return
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue

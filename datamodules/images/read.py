@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from zoo.errors import BadData
-from zoo.inputs import UnreadableError
-from zoo.inputs.arrays import open_arrays, swollen
+from zoo.inputs import UnreadableError, swollen
+from zoo.inputs.arrays import open_arrays
 
 __all__ = [
     "FASHION_NAMES",

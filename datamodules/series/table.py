@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.base import Problems
 from datamodules.series.files import Series
 from zoo.errors import BadData, BadInput
-from zoo.inputs.arrays import swollen
+from zoo.inputs import swollen
 from zoo.inputs.frames import frame_numbers, is_frame, numbers_of
 
 __all__ = ["Table", "check_arrays", "make_table", "share_out"]

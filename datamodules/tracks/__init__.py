@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from datamodules.base import ZooDataModule
 from datamodules.tracks.fake import write_fake
 from datamodules.worlds.commuters import CityConfig, traveller
+from zoo import checks
 from zoo.errors import BadData, BadInput, nearest
-from zoo.inputs.tracks import FORMATS, Projection, Track, names_of, pad_tracks, plane_of, read_tracks
+from zoo.inputs.tracks import COUNTED, FORMATS, POLICIES, Projection, Track, names_of, pad_tracks, plane_of, read_tracks
 
 __all__ = ["TracksDataModule", "TracksDataset", "pad_tracks"]
 
@@ -40,8 +41,9 @@ class TracksDataModule(ZooDataModule):
     """Tracks as padded batches: `xyt` (B, L, 3) float64, `length` (B,), `traj_id` (B,), `name` (B strings).
 
     Without `root`, commuters of a simulated city, in metres and seconds of its day. With it, files in one of the
-    formats csv, geojson, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one time and
-    tracks of a single point are dropped (`cleaned` counts them), broken rows are errors that name file and row.
+    formats csv, geojson, gpx, kml, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one
+    time, tracks of a single point and empty files are dropped (`cleaned` counts them); broken rows are errors that name
+    file and row, or dropped and counted, too.
 
     Args:
         root: folder of track files, or one file.
@@ -53,6 +55,7 @@ class TracksDataModule(ZooDataModule):
         files: wildcard of the files below root, instead of the format's own.
         limit: read at most so many tracks.
         every: of each so many seconds keep the first point only; None keeps all.
+        on_error: "raise" names broken rows and files, "skip" leaves them out and counts them in `cleaned`.
         origin: [longitude, latitude, seconds since 1970] of the plane; the data's own centre and begin if None. A model
             that was made elsewhere needs its own: `model.hparams.origin`.
         val_share: share of the files' tracks for validation; at 0 the indexed tracks are the queries, too.
@@ -75,6 +78,7 @@ class TracksDataModule(ZooDataModule):
         files: str | None = None,
         limit: int | None = None,
         every: float | None = None,
+        on_error: str = "raise",
         origin: list[float] | None = None,
         val_share: float = 0.1,
         test_share: float = 0.1,
@@ -91,6 +95,7 @@ class TracksDataModule(ZooDataModule):
             raise BadInput(f"every must be a positive number of seconds, got {every}.")
         if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
             raise BadInput(f"val_share and test_share must be shares below 1 in all, got {val_share} and {test_share}.")
+        checks.one_of("on_error", on_error, POLICIES)
         self._format = format
         self._columns, self._files, self._limit = columns, files, limit
         self._every, self._origin = every, origin
@@ -98,7 +103,7 @@ class TracksDataModule(ZooDataModule):
         self._sizes = {"train": train_size, "val": val_size, "test": test_size, "predict": test_size}
         leaders = max(1, -(-train_size // 3))
         self.city = CityConfig(seed=seed, leaders=leaders, noise=noise, together=together)
-        self.cleaned = {"unsorted": 0, "duplicates": 0, "too_short": 0}
+        self.cleaned = dict.fromkeys(COUNTED, 0)
         self._tracks: list[Track] | None = None
 
     # Reading ------------------------------------------------------------------------------------------------------
@@ -112,7 +117,7 @@ class TracksDataModule(ZooDataModule):
         """
         if self._tracks is None:
             assert self.root is not None
-            options = (self._format, self._columns, self._files, self._limit, self._every)
+            options = (self._format, self._columns, self._files, self._limit, self._every, self.hparams["on_error"])
             self._tracks, self.cleaned = read_tracks(self.root, *options)
         return self._tracks
 
@@ -164,7 +169,7 @@ class TracksDataModule(ZooDataModule):
 
         Args:
             folder: where to; made if needed.
-            format: csv, geojson, geolife, tdrive, porto or flights; None: this module's own format (csv by default).
+            format: one of `FORMATS`; None: this module's own format (csv by default).
             tracks: how many.
         """
         kind = format or self._format or "csv"

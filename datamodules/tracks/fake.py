@@ -31,6 +31,8 @@ def write_fake(folder: Path, kind: str, tracks: int) -> Path:
         "tdrive": _tdrive,
         "porto": _porto,
         "flights": _flights,
+        "gpx": _gpx,
+        "kml": _kml,
     }[kind](folder, named)
     return folder
 
@@ -103,3 +105,27 @@ def _flights(folder: Path, tracks: Named) -> None:
         ]
     packed = gzip.compress(json.dumps(rows).encode(), mtime=0)
     (folder / "quickstart.json.gz").write_bytes(packed)
+
+
+def _gpx(folder: Path, tracks: Named) -> None:
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1">']
+    for name, xyt in tracks:
+        lines.append(f"<trk><name>{name}</name><trkseg>")
+        points = _degrees(xyt)
+        lines += [
+            f'<trkpt lat="{lat}" lon="{lon}"><time>{_date(t).isoformat()}</time></trkpt>' for lon, lat, t in points
+        ]
+        lines.append("</trkseg></trk>")
+    (folder / "tracks.gpx").write_text("\n".join([*lines, "</gpx>"]) + "\n", encoding="utf-8")
+
+
+def _kml(folder: Path, tracks: Named) -> None:
+    spaces = 'xmlns="http://www.opengis.net/kml/2.2" xmlns:gx="http://www.google.com/kml/ext/2.2"'
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<kml {spaces}><Document>"]
+    for name, xyt in tracks:
+        lines.append(f"<Placemark><name>{name}</name><gx:Track>")
+        points = _degrees(xyt)
+        lines += [f"<when>{_date(t).isoformat()}</when>" for _, _, t in points]
+        lines += [f"<gx:coord>{lon} {lat} 0</gx:coord>" for lon, lat, _ in points]
+        lines.append("</gx:Track></Placemark>")
+    (folder / "tracks.kml").write_text("\n".join([*lines, "</Document></kml>"]) + "\n", encoding="utf-8")

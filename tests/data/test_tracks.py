@@ -84,7 +84,7 @@ def test_sorting_duplicates_and_single_points_are_counted(tmp_path: Path) -> Non
     assert [t.name for t in tracks] == ["a", "c"]
     assert tracks[0].times.tolist() == [10.0, 20.0]
     assert tracks[0].positions[:, 0].tolist() == [1.0, 0.0]
-    assert found.cleaned == {"unsorted": 1, "duplicates": 1, "too_short": 1}
+    assert {k: v for k, v in found.cleaned.items() if v} == {"unsorted": 1, "duplicates": 1, "too_short": 1}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_sorting_duplicates_and_single_points_are_counted(tmp_path: Path) -> Non
         ("id,lon,lat,t\na,4,52,0\na,5,152,5\n", r"row 1: expected longitude and latitude in degrees"),
         ("id,x,y,lon,lat,t\na,0,0,4,52,0\na,0,0,4,52,1\n", "both degrees"),
         ("id,x,y,t\na,0,0,2024-05-01T10:00:00Z\na,1,1,2024-05-01T10:01:00\n", "some times have a zone and others not"),
-        ("id,x,y,t\na,0,0,soon\na,1,1,later\n", "row 0: expected a time, got 'soon'"),
+        ("id,x,y,t\na,0,0,soon\na,1,1,later\n", "row 0: expected a time as in 2024-05-01T10:00:00Z, got 'soon'"),
         ("id,x,y,t\na,0,0,1700000000000\na,1,1,1700000001000\n", "Milliseconds"),
         ("id,x,y,t\n", "expected a header and at least one row"),
         ("id,x,y,t\na,0,0,1\n", "no track has two points"),

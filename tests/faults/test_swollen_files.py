@@ -21,8 +21,8 @@ from datamodules.images import ImagesDataModule
 from datamodules.series import SeriesDataModule
 from datamodules.steel import SteelStripDataModule
 from zoo.errors import BadData, ZooError
-from zoo.inputs import UnreadableError
-from zoo.inputs.arrays import open_arrays, swollen
+from zoo.inputs import UnreadableError, swollen
+from zoo.inputs.arrays import open_arrays
 from zoo.inputs.xml_files import read_xml
 
 MEGABYTE = 1 << 20
@@ -259,7 +259,7 @@ def test_large_xml_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     path.write_bytes(b"<a>" + b"<b/>" * (5 * MEGABYTE) + b"</a>")
 
     def refused() -> None:
-        with pytest.raises(UnreadableError, match="more than 16,777,216 bytes"):
+        with pytest.raises(UnreadableError, match="at most 16,777,216 bytes"):
             read_xml(path)
 
     assert grown(refused) < 40 * MEGABYTE

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["UnreadableError"]
+__all__ = ["UnreadableError", "swollen"]
+
+_FLOOR = 64 << 20
+_FACTOR = 32
+
+
+def swollen(size: int) -> int:
+    """Bytes that a compressed file of `size` bytes may hold: far more than data do, far less than a bomb."""
+    return max(_FLOOR, _FACTOR * size)
 
 
 class UnreadableError(Exception):

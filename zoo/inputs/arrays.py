@@ -15,19 +15,12 @@ from typing import IO, Any
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.inputs import UnreadableError
+from zoo.inputs import UnreadableError, swollen
 
-__all__ = ["Arrays", "open_arrays", "swollen"]
+__all__ = ["Arrays", "open_arrays"]
 
-_FLOOR = 64 << 20
-_FACTOR = 32
 _KINDS = "biufSU"  # kinds of numbers and texts; objects and records are none
 _BLOCK = 1 << 20
-
-
-def swollen(size: int) -> int:
-    """Bytes that a compressed file of `size` bytes may hold: far more than data do, far less than a bomb."""
-    return max(_FLOOR, _FACTOR * size)
 
 
 @contextmanager

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
+import os
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
-from zoo.inputs import UnreadableError
+from zoo.errors import ZooError
+from zoo.files import open_regular
+from zoo.inputs import UnreadableError, swollen
 
-__all__ = ["decoded", "read_rows", "read_text"]
+__all__ = ["decoded", "read_bytes", "read_head", "read_rows", "read_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -20,8 +26,59 @@ _MARKS = (
 )
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """Content of a file, unpacked if it is packed with gzip: within what a file of its size may hold.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have, packed and unpacked.
+
+    Raises:
+        UnreadableError: if it cannot be opened, is larger, or is damaged.
+    """
+    try:
+        with open_regular(path) as file:
+            raw = _up_to(file, min(most, os.fstat(file.fileno()).st_size) + 1)
+    except (ZooError, OSError) as error:
+        raise UnreadableError("a file that can be read", str(error)) from None
+    if len(raw) > most:
+        raise UnreadableError(f"a file of at most {most:,} bytes", "a larger one")
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    limit = min(most, swollen(len(raw)))
+    try:
+        with gzip.open(io.BytesIO(raw)) as packed:
+            content = packed.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableError("a whole gzip file", str(error)) from None
+    if len(content) > limit:
+        raise UnreadableError(f"at most {limit:,} bytes in {len(raw):,} packed ones", "more: unpack the file")
+    return content
+
+
+def read_head(path: Path, count: int = 4096) -> bytes:
+    """The first bytes of a file, unpacked if it is packed with gzip; none of what cannot be read."""
+    try:
+        with open_regular(path) as file:
+            raw = _up_to(file, count)
+        if not raw.startswith(b"\x1f\x8b"):
+            return raw
+        return zlib.decompressobj(wbits=31).decompress(raw, count)
+    except (ZooError, OSError, zlib.error):
+        return b""
+
+
+def _up_to(file: BinaryIO, count: int) -> bytes:
+    """As many bytes as there are, up to `count`; one call may return fewer."""
+    parts = []
+    while count and (part := file.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def read_text(path: Path, most: int = 256 << 20) -> str:
-    """Content of a text file.
+    """Content of a text file, which may be packed with gzip.
 
     Args:
         path: of the file.
@@ -30,14 +87,7 @@ def read_text(path: Path, most: int = 256 << 20) -> str:
     Raises:
         UnreadableError: if it is larger, cannot be opened, or is no text in UTF-8, nor in UTF-16 or UTF-32 with a mark.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise UnreadableError("a text file", error.strerror or str(error)) from None
-    if len(raw) > most:
-        raise UnreadableError(f"a text file of at most {most:,} bytes", "a larger one")
-    return decoded(raw)
+    return decoded(read_bytes(path, most))
 
 
 def decoded(raw: bytes) -> str:
@@ -59,13 +109,18 @@ def decoded(raw: bytes) -> str:
     return text
 
 
-def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+def read_rows(path: Path, most: int = 256 << 20) -> list[tuple[int, list[str]]]:
     """Rows of a table as (number of the line, cells); the header says whether commas, semicolons or tabs part them.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
         UnreadableError: as `read_text`, and for quotes that never end.
     """
-    text = read_text(path)
+    text = read_text(path, most)
+    csv.field_size_limit(1 << 28)  # the whole way of a taxi is one cell
     header = text.lstrip().partition("\n")[0]
     part = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=part)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from zoo.inputs import UnreadableError
-from zoo.inputs.text_files import decoded
+from zoo.inputs.text_files import decoded, read_bytes
 
 __all__ = ["read_xml"]
 
@@ -46,12 +46,9 @@ def read_xml(path: Path, most: int = 16 << 20) -> ElementTree.Element:
         UnreadableError: if it is no XML, nests or swells without need, or is in an encoding unknown to Python.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
+        raw = read_bytes(path, most)
         if not raw:
             raise UnreadableError("XML", "an empty file")
-        if len(raw) > most:
-            raise UnreadableError("XML", f"a file of more than {most:,} bytes")
         content = _as_text(raw)
         if "<!ENTITY" in content if isinstance(content, str) else b"<!ENTITY" in content:
             # entities can swell a small file to gigabytes; data never need them
@@ -59,7 +56,7 @@ def read_xml(path: Path, most: int = 16 << 20) -> ElementTree.Element:
         if len(raw) <= _HARMLESS:
             return ElementTree.fromstring(content)
         return ElementTree.fromstring(content, parser=ElementTree.XMLParser(target=_Bounded()))
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UnreadableError("XML", str(error)) from None
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoo import checks
 from zoo.errors import BadData, BadInput
 from zoo.inputs.tracks.files import detect, read_files
 from zoo.inputs.tracks.plane import Projection
+from zoo.inputs.tracks.sieve import POLICIES, Sieve
 from zoo.inputs.tracks.table import Columns, Track, from_columns, tidy
 
 __all__ = ["names_of", "origin_of", "pad_tracks", "plane_of", "read_tracks", "tracks_of"]
@@ -29,6 +31,7 @@ def read_tracks(
     pattern: str | None = None,
     limit: int | None = None,
     every: float | None = None,
+    on_error: str = "raise",
 ) -> tuple[list[Track], dict[str, int]]:
     """All tracks of files, sorted by time, thinned if asked for, in one unit.
 
@@ -39,20 +42,23 @@ def read_tracks(
         pattern: wildcard of the files instead of the format's own.
         limit: read at most so many tracks.
         every: of each so many seconds keep the first point only; None keeps all.
+        on_error: "raise" names broken rows and files, "skip" leaves them out.
 
     Returns:
-        the tracks, and how often what was done: `unsorted`, `duplicates`, `too_short`.
+        the tracks, and how often what was done: the keys of `COUNTED`.
 
     Raises:
         BadInput: for a missing folder, an unknown format, or no files.
         BadData: listing broken files; for no track that moves, or units that differ.
     """
+    checks.one_of("on_error", on_error, POLICIES)
     kind = format or detect(root)
     if not root.exists():
         raise BadInput(f"{root}: there is no such folder. Give one with track files.")
-    cleaned = {"unsorted": 0, "duplicates": 0, "too_short": 0}
+    sieve = Sieve(on_error)
+    cleaned = sieve.counts
     kept: list[Track] = []
-    for track in read_files(root, kind, columns, pattern, limit):
+    for track in read_files(root, kind, columns, pattern, limit, sieve):
         sorted_track, done = tidy(track)
         for key, count in done.items():
             cleaned[key] += count
@@ -63,7 +69,8 @@ def read_tracks(
     if any(cleaned.values()):
         _log.info("%s: %s", root, ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in cleaned.items()))
     if not kept:
-        raise BadData(f"{root}: no track has two points. Give tracks that move.")
+        left = ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in cleaned.items() if count)
+        raise BadData(f"{root}: no track has two points{f' ({left})' if left else ''}. Give tracks that move.")
     for name, values in (("degrees", {t.geographic for t in kept}), ("dates", {t.dated for t in kept})):
         if len(values) > 1:
             odd = next(t for t in kept if (t.geographic if name == "degrees" else t.dated))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import BadInput, nearest
+from zoo.inputs.tracks.sieve import Sieve
 
 __all__ = ["COLUMNS", "Columns", "Track", "find_columns", "from_columns", "seconds_of", "tidy"]
 
@@ -25,6 +27,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Meaning of a column -> names by which it is recognised, in lower case."""
 
+_ISO = "a time as in 2024-05-01T10:00:00Z"
 _MILLISECONDS = 1e11  # seconds since 1970 of the year 5138; milliseconds of 1973
 
 
@@ -93,18 +96,20 @@ def is_geographic(columns: Mapping[str, str]) -> bool:
     return "lon" in columns
 
 
-def seconds_of(values: Sequence[Any] | np.ndarray, where: str) -> tuple[np.ndarray, bool]:
+def seconds_of(values: Sequence[Any] | np.ndarray, where: str, sieve: Sieve | None = None) -> tuple[np.ndarray, bool]:
     """Times as seconds, and whether they count from 1970.
 
     Args:
         values: numbers (seconds), time differences, datetimes, or text in ISO 8601; with a zone, or all without (then
             UTC). Missing ones become NaN.
         where: for messages.
+        sieve: lets single values pass that are no times, as NaN, if it skips.
 
     Raises:
         BadInput: for times of which some have a zone and others not, milliseconds, or text that is no time.
     """
     array = np.asarray(values)
+    skip = sieve is not None and sieve.skip
     if np.issubdtype(array.dtype, np.datetime64):
         seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
         seconds[np.isnat(array)] = np.nan
@@ -115,15 +120,33 @@ def seconds_of(values: Sequence[Any] | np.ndarray, where: str) -> tuple[np.ndarr
         return np.array([value.total_seconds() for value in array], dtype=np.float64), False
     try:
         numbers = array.astype(np.float64)
-    except (TypeError, ValueError):
-        return _dates(list(values), where), True
+    except (TypeError, ValueError, OverflowError):
+        numbers = _some_numbers(array) if skip else np.full(array.shape, np.nan)
+        if 2 * np.isfinite(numbers).sum() <= len(numbers):
+            return _dates(list(values), where, skip), True
     known = numbers[np.isfinite(numbers)]
     if len(known) and np.abs(known).max() > _MILLISECONDS:
-        raise BadInput(f"{where}: time {np.abs(known).max():.0f} is far too large for seconds. Milliseconds?")
-    return numbers, bool(len(known) and known.min() > 1e8)
+        if not skip or np.median(np.abs(known)) > _MILLISECONDS:
+            raise BadInput(f"{where}: time {np.abs(known).max():.0f} is far too large for seconds. Milliseconds?")
+        numbers = np.where(np.abs(numbers) > _MILLISECONDS, np.nan, numbers)
+        known = numbers[np.isfinite(numbers)]
+    begin = (np.median(known) if skip else known.min()) if len(known) else 0.0
+    return numbers, bool(begin > 1e8)
 
 
-def _dates(values: Sequence[Any], where: str) -> np.ndarray:
+def _some_numbers(values: np.ndarray) -> np.ndarray:
+    """Values as numbers, NaN for what is none."""
+    return np.array([_number(value) for value in values.tolist()], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _dates(values: Sequence[Any], where: str, skip: bool) -> np.ndarray:
     from datetime import datetime, timezone
 
     seconds, zones = [], set()
@@ -131,52 +154,73 @@ def _dates(values: Sequence[Any], where: str) -> np.ndarray:
         try:
             text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
             date = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        except ValueError:
-            raise BadInput(f"{where}: row {row}: expected a time, got {str(value)[:40]!r}.") from None
+            seconds.append(date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp())
+        except (ValueError, OverflowError):
+            if not skip:
+                raise BadInput(f"{where}: row {row}: expected {_ISO}, got {_shown_time(value)}.") from None
+            seconds.append(float("nan"))
+            continue
         zones.add(date.tzinfo is not None)
-        seconds.append(date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp())
     if len(zones) > 1:
         raise BadInput(f"{where}: some times have a zone and others not. Give all of them with a zone, or none.")
     return np.array(seconds, dtype=np.float64)
 
 
-def rows_problem(positions: np.ndarray, times: np.ndarray, geographic: bool) -> tuple[int, str, str] | None:
-    """The first broken row: its number, what was expected, and what it holds; None if all are fine."""
+def _shown_time(value: Any) -> str:
+    """What was given as a time, and what may be the matter with it."""
+    shown = f"{str(value)[:40]!r}"
+    local = re.match(r"\s*(\d{1,2})([./-])(\d{1,2})\2(\d{4})(.*)", str(value)[:40])
+    if local is None:
+        return shown
+    day, _, month, year, rest = local.groups()
+    if local[2] != ".":
+        return f"{shown}, a date with the year at the end, of which day and month would be a guess"
+    return f"{shown}, a date with the day first: write {year}-{int(month):02}-{int(day):02}{rest}"
+
+
+def rows_problem(positions: np.ndarray, times: np.ndarray, geographic: bool) -> tuple[np.ndarray, str, str] | None:
+    """The broken rows as a mask, what was expected of the first, and what it holds; None if all are fine."""
     bad = ~(np.isfinite(positions).all(1) & np.isfinite(times))
     expected = "finite numbers"
-    if not bad.any() and geographic:
+    if geographic and not bad.any():
         bad = (np.abs(positions[:, 1]) > 90) | (np.abs(positions[:, 0]) > 360)
         expected = "longitude and latitude in degrees"
     if not bad.any():
         return None
     row = int(np.flatnonzero(bad)[0])
-    return row, expected, f"{positions[row].tolist()} at {times[row]}"
+    return bad, expected, f"{positions[row].tolist()} at {times[row]}"
 
 
-def from_columns(table: Mapping[str, Sequence[Any]], where: str, columns: Columns = None) -> list[Track]:
+def from_columns(
+    table: Mapping[str, Sequence[Any]], where: str, columns: Columns = None, sieve: Sieve | None = None
+) -> list[Track]:
     """Tracks of a table, in the order in which their ids first appear.
 
     Args:
         table: column -> values.
         where: for messages.
         columns: meaning -> column, where common names do not tell.
+        sieve: what becomes of broken rows; they are named if None.
 
     Raises:
         BadInput: for missing columns, rows that are no positions, or times that do not fit together.
     """
+    sieve = sieve or Sieve()
     used = find_columns(list(table), columns, where)
     geographic = is_geographic(used)
     pair = ("lon", "lat") if geographic else ("x", "y")
     try:
         positions = np.column_stack([np.asarray(table[used[k]], dtype=np.float64) for k in pair])
-    except (TypeError, ValueError):
-        positions = np.column_stack([_numbers(table[used[k]], used[k], where) for k in pair])
-    times, dated = seconds_of(table[used["t"]], where)
+    except (TypeError, ValueError, OverflowError):
+        positions = np.column_stack([_numbers(table[used[k]], used[k], where, sieve.skip) for k in pair])
+    times, dated = seconds_of(table[used["t"]], where, sieve)
     if len(times) != len(positions):
         raise BadInput(f"{where}: {len(positions)} positions and {len(times)} times.")
-    if broken := rows_problem(positions, times, geographic):
-        raise BadInput(f"{where}: row {broken[0]}: expected {broken[1]}, got {broken[2]}.")
     names = np.asarray(table[used["id"]]).astype(str) if "id" in used else np.full(len(times), "0")
+    while broken := rows_problem(positions, times, geographic):
+        bad, expected, got = broken
+        sieve.rows(f"{where}: row {int(np.flatnonzero(bad)[0])}", expected, got, int(bad.sum()))
+        positions, times, names = positions[~bad], times[~bad], names[~bad]
     first: dict[str, int] = {}
     number = np.array([first.setdefault(n, len(first)) for n in names.tolist()], dtype=np.int64)
     order = np.argsort(number, kind="stable")
@@ -187,14 +231,17 @@ def from_columns(table: Mapping[str, Sequence[Any]], where: str, columns: Column
     ]
 
 
-def _numbers(values: Sequence[Any], name: str, where: str) -> np.ndarray:
-    found = []
-    for row, value in enumerate(values):
-        try:
-            found.append(float(value))
-        except (TypeError, ValueError):
-            raise BadInput(f"{where}: row {row}: {name}: expected a number, got {str(value)[:40]!r}.") from None
-    return np.array(found, dtype=np.float64)
+def _numbers(values: Sequence[Any], name: str, where: str, skip: bool) -> np.ndarray:
+    found = np.array([_number(value) for value in values], dtype=np.float64)
+    if not skip:
+        for row, (value, number) in enumerate(zip(values, found.tolist(), strict=True)):
+            if number != number and str(value).strip().lower() not in ("nan", "+nan", "-nan"):
+                comma = re.fullmatch(r"\s*[-+]?\d+,\d+\s*", str(value))
+                hint = f" (a decimal comma: write {str(value).strip().replace(',', '.')})" if comma else ""
+                raise BadInput(
+                    f"{where}: row {row}: {name}: expected a number, got {str(value)[:40]!r}{hint}."
+                ) from None
+    return found
 
 
 def tidy(track: Track) -> tuple[Track | None, dict[str, int]]:
