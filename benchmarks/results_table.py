@@ -174,39 +174,6 @@ def read_join(content: Content) -> Iterator[Row]:
             yield Row(f"{found['pairs']:,} pairs of {found['points']:,} points: {name}", seconds(value))
 
 
-def read_latencies(content: Content) -> Iterator[Row]:
-    """Latency and throughput of networks of several sizes."""
-    for row in content["rows"]:
-        note = f"{number(row['per_second'])} a second in batches, {row['numbers']:,} stored numbers"
-        yield Row(f"{row['network']}, {row['size']}", ms(row["ms"]), note=note)
-
-
-def read_reports(content: Content) -> Iterator[Row]:
-    """Accuracy that withstands all attacks."""
-    for name, report in content["reports"].items():
-        low, high = report["worst_interval"]
-        signs = ", ".join(report["suspicious"]) or "no sign of masked gradients"
-        note = f"95 % interval {max(low, 0.0):.1%} to {high:.1%}; clean {report['clean']:.1%}; {signs}"
-        what = f"{name}: worst case, {report['norm']} {report['eps']:.3g}, {report['n']:,} pictures"
-        yield Row(what, f"{report['worst']:.1%}", note=note)
-
-
-def read_accuracies(content: Content) -> Iterator[Row]:
-    """Accuracy of a peer per data set; our side is a claim of the method, on its card."""
-    values = list(content["accuracy"].values())
-    note = f"{len(content['left_out'])} sets left out; compared with ours in the claims of the method"
-    what = f"accuracy of aeon {content['aeon']}, {content['kernels']:,} kernels, mean of {len(values)} sets"
-    yield Row(what, theirs=f"{sum(values) / len(values):.4f}", note=note)
-
-
-def read_searches(content: Content) -> Iterator[Row]:
-    """Searches for a hyper-parameter: scores per value, and the best one."""
-    for part, search in content.items():
-        for who, found in search["chosen"].items():
-            scores = ", ".join(f"{value}: {score:.3f}" for value, score in found["scores"].items())
-            yield Row(f"{part}: {who}", f"best {found['best']}", note=f"validation accuracy {scores}")
-
-
 Reader = Callable[[Content], Iterator[Row]]
 
 
@@ -219,21 +186,13 @@ def _has(*keys: str) -> Callable[[Content], bool]:
     return lambda content: set(keys) <= set(content)
 
 
-def _is_search(content: Content) -> bool:
-    return all(isinstance(part, dict) and "chosen" in part for part in content.values())
-
-
 READERS: list[tuple[Callable[[Content], bool], Reader]] = [
     (_has("cases"), read_cases),
     (_rows_have("what", "ours_ms"), read_pairs),
     (_rows_have("shape", "against"), read_shapes),
-    (_rows_have("network", "ms"), read_latencies),
     (_has("parts"), read_parts),
     (_has("step", "predict"), read_steps),
     (_has("peers", "growth"), read_join),
-    (_has("reports"), read_reports),
-    (_has("accuracy"), read_accuracies),
-    (_is_search, read_searches),
 ]
 """What the content of a shape looks like, and who reads it."""
 

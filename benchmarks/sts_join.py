@@ -1,7 +1,7 @@
 """The join against all pairs and against k-d trees over time slices, its growth, and the throughput of durations.
 
     python benchmarks/sts_join.py peers [--sizes 500 2000] [--repeats 5] [--out FILE]
-    python benchmarks/sts_join.py growth [--sizes 500 1000 2000 4000 8000 16000] [--out FILE] [--plot PNG]
+    python benchmarks/sts_join.py growth [--sizes 500 1000 2000 4000 8000 16000] [--out FILE]
     python benchmarks/sts_join.py throughput [--out FILE]
 
 Walkers of 119 segments, delta 100 m, eps 30 s (`zoo.methods.sts_join.studies.walkers`), in a square of 5 km; one
@@ -201,33 +201,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(f"| {key} | " + " | ".join(cells) + " |")
 
 
-def plot(tables: dict[str, Any], path: Path) -> None:
-    """Seconds against input and output, on logarithmic axes, with the fitted lines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    grey = "#808890"
-    figure = Figure(figsize=(6.4, 3.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for (name, table), colour in zip(tables.items(), ("#2f80c8", "#d97706"), strict=False):
-        key = "pairs" if name == "equal density" else "solved"
-        work = np.array([r["segments"] + r[key] for r in table["rows"]], dtype=float)
-        seconds = np.array([r["seconds"] for r in table["rows"]])
-        slope, offset = np.polyfit(np.log(work), np.log(seconds), 1)
-        label = f"{name}: against segments + {'pairs' if key == 'pairs' else 'segment pairs solved'}, slope {slope:.2f}"
-        axes.loglog(work, seconds, "o", color=colour, markersize=5, label=label)
-        axes.loglog(work, np.exp(offset) * work**slope, color=colour, linewidth=1.2)
-    axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
-    axes.set_xlabel("size of input and output", color=grey)
-    axes.set_ylabel("seconds, one thread", color=grey)
-    axes.tick_params(which="both", colors=grey, labelsize=8)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(grey)
-    figure.savefig(path, transparent=True, metadata={"Software": None})
-
-
 def main() -> None:
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["one"]:
@@ -238,7 +211,6 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="also write the numbers as JSON; other parts of the file are kept")
-    parser.add_argument("--plot", help="PNG of `growth`")
     options = parser.parse_args()
     if options.what == "peers":
         found: Any = peers(options.sizes or [500, 2000], options.repeats)
@@ -249,8 +221,6 @@ def main() -> None:
             print(f"\n{name}")
             show(table["rows"])
             print({k: round(v, 3) for k, v in table.items() if k != "rows"})
-        if options.plot:
-            plot(found, Path(options.plot))
     else:
         found = throughput()
         show([found])

@@ -331,9 +331,11 @@ def test_the_code_hash_is_independent_of_where_code_lies_and_of_what_draws(tmp_p
         "__init__.py": "",
         "methods/__init__.py": "",
         "methods/net/__init__.py": "from moved_toy.methods.net.module import f\n__all__ = ['f']\n",
-        "methods/net/module.py": net.format("from .part import y\nfrom . import picture"),
+        "methods/net/module.py": net.format("from .part import y\nfrom . import picture, pictures, tuning"),
         "methods/net/part.py": part.format("from __future__ import annotations\n"),
         "methods/net/picture.py": "COLOUR = 2\n",
+        "methods/net/pictures.py": "COLOUR = 3\n",
+        "methods/net/tuning.py": "KNOBS = (1, 2)\n",
     }
     first = hash_of_package(tmp_path / "flat", flat, "moved_toy.net")
     assert hash_of_package(tmp_path / "deep", deep, "moved_toy.methods.net") == first

@@ -18,6 +18,7 @@ from zoo.card.text import BLOCKS, card_text, hand_written, metrics_text, table
 from zoo.errors import BadInput
 from zoo.files import PACKAGE, write_whole
 from zoo.index import Entry
+from zoo.studies import import_beside
 from zoo.text import human_bytes, human_count
 
 __all__ = ["BLOCKS", "check", "check_readme", "draw", "has_card", "readme_table", "render", "write", "write_readme"]
@@ -160,24 +161,34 @@ def check_readme() -> list[str]:
 
 
 def draw(entry: Entry) -> list[Path]:
-    """Draw the real output of the default weights, and the curves of claims that have any.
+    """Draw what the method draws itself, the output of the default weights, and the curves of claims that have any.
 
     Raises:
         MissingExtra: if there are curves and matplotlib is not installed.
     """
     from zoo.card.plots import draw_claims
+    from zoo.pictures.axes import save_png
+    from zoo.pictures.card import CardFiles, card_pictures
 
     folder = evidence.card_folder(entry) / "images"
-    drawn = _draw_output(entry, folder)
-    results: dict[str, Any] = evidence.results_of(entry)
-    return drawn + draw_claims(entry, evidence.claims_of(entry), results, folder)
+    module = import_beside(entry.id, "pictures")
+    functions = {} if module is None else card_pictures(module)
+    files = CardFiles(entry.id, folder.parent)
+    functions.setdefault(f"output-{entry.default}", lambda card: _output(entry))
+    drawn = []
+    for name, function in functions.items():
+        picture = function(files)
+        if picture is not None:
+            drawn.append(folder / f"{name}.png")
+            save_png(picture, drawn[-1])
+    return drawn + draw_claims(entry, evidence.claims_of(entry), evidence.results_of(entry), folder)
 
 
-def _draw_output(entry: Entry, folder: Path) -> list[Path]:
-    """`show` of `predict` on the first four test samples of the default data; nothing while there are no weights."""
+def _output(entry: Entry) -> Any:
+    """`show` of `predict` on the first four test samples of the default data; None while there are no weights."""
     default = entry.weights.get(entry.default or "")
     if default is None or default.sha256 is None:
-        return []
+        return None
     from zoo.store import datamodule, load
 
     model, data = load(entry.id), datamodule(entry.id)
@@ -185,18 +196,15 @@ def _draw_output(entry: Entry, folder: Path) -> list[Path]:
     try:
         facts = data.facts()
     except BadInput:
-        return []  # its data are not embedded but must be fetched: its picture is drawn by hand
+        return None  # its data are not embedded but must be fetched
     if any(own.get(name, value) != value for name, value in facts.items() if name != "class_names"):
-        return []  # trained on data of another kind than the embedded ones: its picture is drawn by hand
+        return None  # trained on data of another kind than the embedded ones
     samples = _first_samples(data, 4)
     try:
-        pictures = [model.show(x, found) for x, found in zip(samples, model.predict(samples), strict=True)]
+        pictures = [model.show(x, result) for x, result in zip(samples, model.predict(samples), strict=True)]
     except NotImplementedError:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"output-{entry.default}.png"
-    _side_by_side(pictures).save(path, optimize=True)
-    return [path]
+        return None
+    return _side_by_side(pictures)
 
 
 def _side_by_side(pictures: list[Any], height: int = 240, gap: int = 6) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 from zoo.claims.planning import fingerprint, jobs_of
 from zoo.claims.schema import Claim
-from zoo.errors import require
 from zoo.index import Entry
+from zoo.pictures.axes import new_axes, save_png
 from zoo.pictures.palette import CURVES, GREY
 
 __all__ = ["curve_key", "curves_of", "draw_claims"]
@@ -52,7 +52,6 @@ def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], 
         name, curves = curves_of(entry, claim, results["runs"])
         if curves:
             path = folder / f"claim-{claim.id}.png"
-            folder.mkdir(parents=True, exist_ok=True)
             across = claim.across or ("epoch" if "/" in name else "")  # studies count what they like
             draw_curves(curves, name, path, across=across, mark=claim.at)
             drawn.append(path)
@@ -74,13 +73,7 @@ def draw_curves(
     Raises:
         MissingExtra: if matplotlib is not installed.
     """
-    require("matplotlib", "test")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_axes(6.4, 3.4)
     for i, (arm, lines) in enumerate(curves.items()):
         colour = CURVES[i % len(CURVES)]
         for line in lines if len(lines) > 1 else []:
@@ -92,14 +85,10 @@ def draw_curves(
         axes.axvline(mark * last, color=GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
-    axes.set_xlabel(horizontal or across, color=GREY)
-    axes.set_ylabel(vertical, color=GREY)
-    axes.tick_params(colors=GREY, labelsize=8)
+    axes.set_xlabel(horizontal or across)
+    axes.set_ylabel(vertical)
     axes.margins(x=0.02)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GREY)
-    figure.savefig(path, transparent=True, metadata={"Software": None})
+    save_png(figure, path)
 
 
 def _mean(lines: list[Points]) -> Points:

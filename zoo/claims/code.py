@@ -5,7 +5,7 @@ module of the same packages that these import at their top level (imports inside
 and the command line, which change no number). Of each file only the code that computes something counts: comments,
 docstrings, layout, `__all__`, and imports from the packages themselves are left out, and so is the file's name, so that
 polishing a text or moving a file does not void hours of computing. Modules that no number depends on (`_ASIDE`,
-pictures, export) are left out as a whole.
+pictures, export, tuning) are left out as a whole.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _ASIDE = re.compile(
     r"|zoo\.(?:index|pictures)(?:\..+)?"
     r"|zoo\.base\.(?:export|report)"
     r"|.+[._](?:picture|pictures|draw|show)"  # files with these names draw
+    r"|.+\.tuning"  # what was tuned is in the recipes and claims
 )
 
 

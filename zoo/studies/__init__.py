@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, TypeVar
 
 from zoo.errors import UnknownName, nearest
 from zoo.index import entries, resolve
 
-__all__ = ["Outcome", "find_study", "module_name", "studies_of", "study"]
+__all__ = ["Outcome", "find_study", "import_beside", "module_name", "studies_of", "study"]
 
 F = TypeVar("F", bound=Callable[..., "Outcome"])
 
@@ -51,8 +52,12 @@ def study(*metrics: str) -> Callable[[F], F]:
     return mark
 
 
-def module_name(method: str) -> str:
-    """Where the studies of an index id are: in the package that its model is named by, or beside its module.
+def module_name(method: str, name: str = "studies") -> str:
+    """Where a further module of an index id is: in the package that its model is named by, or beside its module.
+
+    Args:
+        method: id in the index.
+        name: of the module.
 
     Raises:
         UnknownName: if there is no such method.
@@ -60,20 +65,30 @@ def module_name(method: str) -> str:
     module = resolve(method)[0].model.partition(":")[0]
     spec = find_spec(module)
     package = module if spec and spec.submodule_search_locations else module.rpartition(".")[0]
-    return f"{package}.studies" if package else "studies"
+    return f"{package}.{name}" if package else name
+
+
+def import_beside(method: str, name: str) -> ModuleType | None:
+    """A further module of an index id; None if it has no such module.
+
+    Args:
+        method: id in the index.
+        name: of the module.
+    """
+    path = module_name(method, name)
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name == path:
+            return None
+        raise
 
 
 def studies_of(method: str) -> dict[str, Any]:
     """The studies of an index id by name; none, if it has no such module."""
-    name = module_name(method) if method in entries() else ""
-    if not name:
+    module = import_beside(method, "studies") if method in entries() else None
+    if module is None:
         return {}
-    try:
-        module = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return {}
-        raise
     own = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and hasattr(f, "metrics")}
     return {n: f for n, f in own.items() if not n.startswith("_")}
 

@@ -17,7 +17,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 RATES = {"strided-lenet": 0.03, "lenet5": 0.02}
 """Learning rate of the clients: that with which the plain mean did best on validation images, of three for each
-network (`benchmarks/federated_tuning.py`)."""
+network (`zoo.methods.ewwa_fl.tuning`)."""
 
 
 def run_of(network: str, seed: int, rounds: int, images: int, *, test: bool = True, **model: Any) -> Run:

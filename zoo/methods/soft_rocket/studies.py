@@ -185,7 +185,7 @@ def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: 
         ucr_h_p: folder of the sets H to P.
         large: the sets that take long instead of the others.
         kernels: N.
-        seed: of our kernels; aeon's results are those that `benchmarks/rocket_ucr.py` wrote.
+        seed: of our kernels; aeon's results are those that `aeon/accuracy.py` wrote.
 
     Returns:
         Also `accuracy per set`: ours, by the place of the set in the alphabet.

@@ -1,0 +1,1 @@
+"""What aeon computes, and how it was measured; see README.md."""
