@@ -268,7 +268,11 @@ def image_size(path: Path, annotated: tuple[int, int] | None = None) -> tuple[in
     """
     with open_picture(path) as image:
         size = image.height, image.width
-        swapped = image.getexif().get(0x0112, 1) in _ROTATED and _turn(image, annotated)
+        try:
+            swapped = image.getexif().get(0x0112, 1) in _ROTATED and _turn(image, annotated)
+        except Exception as error:  # some formats keep it behind the pixels, which may be damaged
+            got = f"{type(error).__name__}: {error}"
+            raise UnreadableError("an image that Pillow can read to its end", got) from None
     return (size[1], size[0]) if swapped else size
 
 

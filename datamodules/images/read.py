@@ -69,8 +69,9 @@ class Pictures:
         """
         if len(self.pixels) != len(self.labels):
             raise wrong(where, "labels", f"as many as images ({len(self.pixels)})", len(self.labels))
-        if len(self.labels) and (self.labels.min() < 0 or (classes is not None and self.labels.max() >= classes)):
-            expected = f"0 to {classes - 1}" if classes is not None else "0 and above"
+        most = classes or _MOST_CLASSES
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < most:
+            expected = f"0 to {most - 1}"
             raise wrong(where, "labels", expected, f"{self.labels.min()} to {self.labels.max()}")
         if not len(self.labels):
             raise wrong(where, "images", "at least one", "none")

@@ -102,7 +102,8 @@ def _load(path: Path) -> dict[str, np.ndarray] | tuple[str, str, str]:
 
 def _number(held: dict[str, np.ndarray], name: str) -> float:
     value = held.get(name)
-    return float(value) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else float("nan")
+    known = value is not None and value.size == 1 and value.dtype.kind in "fiu"
+    return float(value.reshape(-1)[0]) if known and value is not None else float("nan")
 
 
 def _shown(value: np.ndarray | None) -> str:

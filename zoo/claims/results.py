@@ -40,9 +40,10 @@ def read_results(path: Path) -> dict[str, Any]:
         return {"format": FORMAT, "runs": {}, "claims": {}}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidClaims(f"{path}: not valid JSON ({error}). Restore the file from version control.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("runs"), dict):
+    known = isinstance(found, dict) and isinstance(found.get("format", 0), int)
+    if not known or not isinstance(found.get("runs"), dict):
         raise InvalidClaims(f"{path}: expected runs and claims. Restore the file from version control.")
     if found.get("format", 0) > FORMAT:
         raise FormatTooNew(f"{path}: written by a newer zoo (format {found['format']}). Update: pip install -U zoo.")

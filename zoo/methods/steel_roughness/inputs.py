@@ -71,8 +71,18 @@ def read_section(
         raise BadInput(f"{where}: signal: expected {problem[0]}, got {problem[1]}.")
     if needs_meta and (missing := [key for key in _META if key not in held]):
         raise BadInput(f"{where}: expected a dict or file with signal, speed, tilt and power; {missing[0]} is missing.")
-    meta = [float(held.get(key, 0.0)) for key in _META] if needs_meta else [0.0, 0.0, 0.0]
+    meta = [_meta_number(held[key], key, where) for key in _META] if needs_meta else [0.0, 0.0, 0.0]
     return np.ascontiguousarray(signal, dtype=np.float32), meta
+
+
+def _meta_number(value: Any, key: str, where: str) -> float:
+    try:
+        number = float(np.asarray(value, dtype=np.float64).item())
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise BadInput(f"{where}: {key}: expected a number, got {str(value)[:40]!r}.")
+    return number
 
 
 def _read_file(path: Path) -> dict[str, Any]:
