@@ -203,13 +203,13 @@ def test_predict_passes_options(saved: Path, rows: list[str], capsys: pytest.Cap
 
 
 def test_long_results_go_to_files(place: Path) -> None:
-    from zoo.cli.use import _plain
+    from zoo.cli.predict.results import plain
 
     array = np.zeros((60, 60))
-    assert _plain(array, None, "a")["shape"] == [60, 60]
-    assert _plain(torch.zeros(60, 60), place, "a")["file"] == "a.npy"
+    assert plain(array, None, "a")["shape"] == [60, 60]
+    assert plain(torch.zeros(60, 60), place, "a")["file"] == "a.npy"
     assert np.load(place / "a.npy").shape == (60, 60)
-    assert _plain(torch.tensor([0.1, 2.0]), None, "a") == [0.1, 2.0]
+    assert plain(torch.tensor([0.1, 2.0]), None, "a") == [0.1, 2.0]
 
 
 # export, pull, verify ---------------------------------------------------------------------------------------------

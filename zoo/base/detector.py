@@ -5,6 +5,7 @@ The functions serve detectors of other shapes (several bands, points with boxes)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +58,12 @@ class Detector(ZooModule):
         "mar_100",
         "map/*",
     )
+
+    option_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "threshold": (0, 1),
+        "iou": (0, 1),
+        "most": (1, math.inf),
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +150,14 @@ class Detector(ZooModule):
         return letterboxed([to_pixels(item) for item in items], int(self.hparams["img_size"]))
 
     def predict_step(
-        self, batch: dict[str, Any], batch_idx: int = 0, *, threshold: float = 0.25, iou: float = 0.65, most: int = 100
+        self,
+        batch: dict[str, Any],
+        batch_idx: int = 0,
+        *,
+        threshold: float = 0.25,
+        iou: float = 0.65,
+        most: int = 100,
+        agnostic: bool = False,
     ) -> dict[str, Any]:
         """Detections of a batch, in the pictures' own pixels.
 
@@ -153,12 +167,13 @@ class Detector(ZooModule):
             threshold: lowest score.
             iou: boxes of one class that overlap more are suppressed.
             most: detections per image at the most.
+            agnostic: suppress overlapping boxes of all classes, so that an object has one class.
 
         Returns:
             Lists over images: boxes (n, 4) xyxy, scores (n,) descending, labels (n,) int64, names (n strings).
         """
         boxes, scores = self(batch["image"])
-        detections = best_boxes(boxes, scores, batch, threshold, iou, most)
+        detections = best_boxes(boxes, scores, batch, threshold, iou, most, agnostic=agnostic)
         known = self.class_names
         return {
             "boxes": [d["boxes"] for d in detections],
@@ -167,12 +182,13 @@ class Detector(ZooModule):
             "names": [[known[i] for i in d["labels"].tolist()] for d in detections],
         }
 
-    def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
-        """Draw a result of `predict` on its image."""
+    def show(self, inputs: Any, result: dict[str, Any], *, longest: int = 900) -> Image.Image:
+        """Draw a result of `predict` on its image, enlarged by a whole factor up to a longer side of `longest`."""
         from zoo.pictures.boxes import draw_boxes
 
         texts = [f"{n} {s:.2f}" for n, s in zip(result["names"], result["scores"].tolist(), strict=True)]
-        return draw_boxes(to_pixels(inputs), result["boxes"].cpu().numpy(), result["labels"].tolist(), texts)
+        boxes, labels = result["boxes"].cpu().numpy(), result["labels"].tolist()
+        return draw_boxes(to_pixels(inputs), boxes, labels, texts, longest)
 
     @staticmethod
     def to_coco(
@@ -209,7 +225,7 @@ def letterboxed(pictures: Sequence[np.ndarray], side: int) -> dict[str, Any]:
     images, scales, pads = [], [], []
     for pixels in pictures:
         boxed, scale, pad = letterbox(pixels, side)
-        images.append(torch.from_numpy(np.ascontiguousarray(boxed)))
+        images.append(torch.from_numpy(np.require(boxed, requirements=["C", "W"])))
         scales.append(scale)
         pads.append(pad)
     return {
@@ -228,6 +244,8 @@ def best_boxes(
     threshold: float,
     iou: float = 0.65,
     most: int = 100,
+    *,
+    agnostic: bool = False,
 ) -> list[dict[str, Tensor]]:
     """Suppress overlapping boxes of a class: the best 300 (point, class) pairs of each image, in its own pixels.
 
@@ -238,6 +256,7 @@ def best_boxes(
         threshold: lowest score, exclusive.
         iou: boxes of one class that overlap more are suppressed.
         most: detections per image at the most.
+        agnostic: overlapping boxes of other classes are suppressed, too.
 
     Returns:
         Per image boxes (n, 4) xyxy, scores (n,) descending, labels (n,) int64.
@@ -251,7 +270,7 @@ def best_boxes(
     image = torch.arange(count, device=boxes.device)[:, None].expand_as(where)
     keep = best > threshold
     best, labels, chosen, image = best[keep], labels[keep], chosen[keep], image[keep]
-    kept = batched_nms(chosen, best, image * classes + labels, iou)
+    kept = batched_nms(chosen, best, image if agnostic else image * classes + labels, iou)
     detections = []
     for i in range(count):
         own = kept[image[kept] == i][:most]

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from zoo.base.format import FORMAT
 from zoo.base.modes import train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
+from zoo.base.options import check_options
 from zoo.base.ranks import gather, sum_over_ranks, world_size
 from zoo.base.report import LoadReport
 from zoo.base.resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
@@ -82,6 +83,9 @@ class ZooModule(LightningModule):
 
     partial_backward: bool = False
     """Whether a backward pass may leave out trainable parameters (several optimisers, phases); DDP then allows it."""
+
+    option_ranges: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Least and largest value of options of `predict_step` that are numbers."""
 
     report: LoadReport | None = None
     parent: str | None = None
@@ -159,8 +163,15 @@ class ZooModule(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} must implement predict_step()")
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
-        """Draw one result of `predict` on its input, as a person would want to see it."""
+        """Draw one result of `predict` on its input, as a person would want to see it.
+
+        A method that enlarges small pictures has an option `longest`, up to which longer side it does so.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement show()")
+
+    def geo_features(self, inputs: Any, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """One result of `predict` as GeoJSON features, longitude and latitude in degrees."""
+        raise NotImplementedError(f"{type(self).__name__} has no results on a map")
 
     def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
         """Evaluate a batch of validation (`stage` is `val`) or test (`test`), in most methods by updating `scores`."""
@@ -220,7 +231,7 @@ class ZooModule(LightningModule):
         """
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
-        self._check_options(options)
+        self.check_options(options)
         items = self.split_inputs(inputs)
         found: list[dict[str, Any]] = []
         with self.inference():
@@ -231,16 +242,13 @@ class ZooModule(LightningModule):
                 found += [{key: value[i] for key, value in result.items()} for i in range(len(part))]
         return found
 
-    def _check_options(self, options: dict[str, Any]) -> None:
-        accepted = inspect.signature(self.predict_step).parameters
-        known = [name for name in accepted if name not in ("batch", "batch_idx")]
-        if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-            return
-        if unknown := [name for name in options if name not in known]:
-            raise BadInput(
-                f"predict() of {type(self).__name__} has no option {unknown[0]!r}.{nearest(unknown[0], known)} "
-                f"Options: {', '.join(['batch_size', *known])}."
-            )
+    def check_options(self, options: dict[str, Any]) -> None:
+        """Refuse options that `predict_step` does not have, and values of another type or outside of their range.
+
+        Raises:
+            BadInput: naming the option.
+        """
+        check_options(type(self).__name__, self.predict_step, options, self.option_ranges)
 
     @contextmanager
     def inference(self) -> Iterator[None]:

@@ -40,11 +40,13 @@ COMMANDS: dict[str, Command] = {
         ("zoo info NAME", "zoo info NAME:TAG --json"),
     ),
     "predict": Command(
-        "zoo.cli.use",
+        "zoo.cli.predict",
         "run a trained model on your files",
         (
             "zoo predict NAME picture.jpg --out results",
             "zoo predict runs/NAME-TAG/version_0/checkpoints/last.ckpt *.jpg --json",
+            "zoo predict NAME pictures/ film.mp4 --out results --save csv,coco --on-error skip",
+            "find . -name '*.jpg' | zoo predict NAME - --out results --no-pictures",
             "zoo predict NAME picture.jpg --threshold 0.4      options of the method's predict()",
         ),
     ),

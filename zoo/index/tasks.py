@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["KEYS", "RESULTS", "TASKS", "Task"]
+__all__ = ["COLUMNS", "KEYS", "RESULTS", "TASKS", "Task"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class Task:
     reads: str
     prints: tuple[str, ...] = ()
     template: str = ""
+
+    @property
+    def saves(self) -> tuple[str, ...]:
+        """Formats that `zoo predict --save` can write these results in."""
+        boxes = {"boxes", "scores", "labels"} <= set(self.results)
+        return ("csv", "json", *(("yolo", "coco") if boxes else ()), *(("geojson",) if self.reads == "tracks" else ()))
 
     @property
     def example_file(self) -> str | None:
@@ -94,3 +100,17 @@ KEYS = {
     "video": "(frames, channels, height, width) float in [0, 1]",
 }
 """What each key of a prediction holds."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "boxes": ("x1", "y1", "x2", "y2"),
+    "centers": ("z", "y", "x"),
+    "diameters": ("diameter",),
+    "durations": ("seconds",),
+    "intervals": ("start", "end"),
+    "labels": ("label",),
+    "names": ("name",),
+    "pairs": ("query", "track"),
+    "points": ("x", "y"),
+    "scores": ("score",),
+}
+"""Keys that hold one entry for each object of an input, and the columns that a table of objects has for them."""

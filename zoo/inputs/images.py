@@ -16,17 +16,23 @@ from zoo.inputs import UnreadableError
 
 __all__ = [
     "FORMATS",
+    "MOVING",
     "SUFFIXES",
     "fit_square",
     "from_pil",
+    "has_frames",
     "open_picture",
     "read_frames",
     "read_image",
+    "size_of",
     "to_pixels",
     "to_rgb",
 ]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+MOVING = (".gif", ".webp", ".png", ".tif", ".tiff")
+"""Endings of files that may hold an animation or several pages."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may take a file for. It judges by content: among its other formats are programs (PostScript)."""
@@ -115,6 +121,28 @@ def _has_frames(image: Image.Image) -> bool:
         pass
     image.seek(0)
     return pages > 1
+
+
+def has_frames(path: str | Path) -> bool:
+    """Whether a file holds an animation or several pages; False for what is no picture at all."""
+    try:
+        with open_picture(path, frames=True) as image:
+            return _has_frames(image)
+    except UnreadableError:
+        return False
+    except Exception:  # damaged bytes; whoever reads the picture says what is wrong with it
+        return False
+
+
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture as it is seen upright, from its header.
+
+    Raises:
+        UnreadableError: as `open_picture`.
+    """
+    with open_picture(path) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
 
 
 def read_image(path: str | Path) -> np.ndarray:

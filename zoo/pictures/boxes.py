@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -30,20 +31,45 @@ def draw_boxes(
     """
     height, width = pixels.shape[:2]
     factor = max(1, min(4, longest // max(height, width, 1)))
-    image = Image.fromarray(pixels).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+    image = Image.fromarray(pixels).copy()
+    if factor > 1:
+        image = image.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     line = max(2, side // 400)
     font = ImageFont.load_default(size=max(11, min(22, side // 48)))
+    found = list(zip(boxes.tolist(), labels, texts, strict=True))
+    # the strongest choose where their text stands; a second class on the same object is written below the first
+    signs: list[tuple[float, float, float, float]] = []
+    for box, _, text in found:
+        signs.append(_place(draw, [v * factor for v in box], text, font, signs))
     # weak detections first, so that the strongest lie on top
-    for box, label, text in reversed(list(zip(boxes.tolist(), labels, texts, strict=True))):
+    for (box, label, text), sign in reversed(list(zip(found, signs, strict=True))):
         colour = colour_of(int(label), CLASSES)
         x1, y1, x2, y2 = (v * factor for v in box)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        wide, tall = right - left + 6, bottom - top + 6
-        tx = min(max(0.0, x1), image.width - wide)
-        ty = y1 - tall if y1 >= tall else min(y1, image.height - tall)
-        draw.rectangle((tx, ty, tx + wide, ty + tall), fill=colour)
-        draw.text((tx + 3 - left, ty + 3 - top), text, fill="white", font=font)
+        left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+        draw.rectangle(sign, fill=colour)
+        draw.text((sign[0] + 3 - left, sign[1] + 3 - top), text, fill="white", font=font)
     return image
+
+
+def _place(
+    draw: ImageDraw.ImageDraw,
+    box: Sequence[float],
+    text: str,
+    font: Any,
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Where the text of a box stands: above it, or inside at the edge of the image, and on no other text."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    wide, tall = right - left + 6, bottom - top + 6
+    width, height = draw.im.size
+    x = min(max(0.0, box[0]), width - wide)
+    start = y = box[1] - tall if box[1] >= tall else min(box[1], height - tall)
+    while any(x < x2 and x1 < x + wide and y < y2 and y1 < y + tall for x1, y1, x2, y2 in taken):
+        y += tall
+        if y + tall > height:
+            y = start  # no room: better over another text than not at all
+            break
+    return x, y, x + wide, y + tall

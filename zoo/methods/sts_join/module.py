@@ -293,7 +293,7 @@ class STSJoin(RoundModule):
         """
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
-        self._check_options(options)
+        self.check_options(options)
         answers: list[dict[str, Any]] = []
         spans: list[tuple[float, float]] = []
         with self.inference():
@@ -314,7 +314,7 @@ class STSJoin(RoundModule):
 
     def self_join(self, **options: Any) -> JoinResults:
         """All pairs among the indexed tracks, each once; options and `note` as in `predict`."""
-        self._check_options(options)
+        self.check_options(options)
         plan = self.plan(**options, same=True)
         if plan.slack:
             plan = self.plan(**options, same=True, slack=2 * plan.slack)
