@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
@@ -196,6 +196,12 @@ class ZooDataModule(DataContract):
         seed: order of the training samples, augmentation, and whatever is drawn at random.
     """
 
+    input_suffixes: ClassVar[tuple[str, ...]] = ()
+    """Endings of the files that `zoo predict` takes from a folder; empty for all."""
+
+    whole_folders: ClassVar[bool] = False
+    """Whether a folder is one input of `predict`, not its files."""
+
     def __init__(self, root: str | None = None, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -223,6 +229,20 @@ class ZooDataModule(DataContract):
     def fake(self, folder: str | Path) -> Path:
         """Write a miniature of the real on-disk layout into `folder` and return it."""
         raise NotImplementedError(f"{type(self).__name__} must implement fake()")
+
+    @classmethod
+    def read_inputs(cls, path: Path, model: Any) -> Iterator[tuple[str, int | None, Any]]:
+        """Inputs of `predict` in one file, for methods that do not take its path.
+
+        Args:
+            path: of a file in one of the formats that the data module reads.
+            model: the method that will predict.
+
+        Yields:
+            What the number counts (`series`, `section`) and the number, or "" and None if the file is one input; and
+            what `model.predict` takes.
+        """
+        yield "", None, str(path)
 
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ Layout below `root` (or below `root/NAME`): NAME_TRAIN and NAME_TEST with one of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from datamodules.series.files import read_series
 from datamodules.series.table import Table, check_arrays, make_table, share_out
 from datamodules.worlds.cylinder_bell_funnel import CLASS_NAMES, cylinder_bell_funnel
 from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
+from zoo.inputs import tables
+from zoo.inputs.series import split_series
 
 __all__ = ["FORMATS", "SeriesDataModule", "SeriesDataset"]
 
@@ -81,6 +84,8 @@ class SeriesDataModule(ZooDataModule):
         test_size: number of embedded series for the test.
         length: of embedded series.
     """
+
+    input_suffixes: ClassVar[tuple[str, ...]] = (".ts", ".tsv", ".txt", *tables.SUFFIXES)
 
     def __init__(
         self,
@@ -143,6 +148,31 @@ class SeriesDataModule(ZooDataModule):
         files = [check_arrays(*part, where) for part, where in ((train, "train"), (test, "test")) if part is not None]
         made._table = make_table(files, ["train", "test"][: len(files)], made.hparams)
         return made
+
+    @classmethod
+    def read_inputs(cls, path: Path, model: Any) -> Iterator[tuple[str, int | None, Any]]:
+        """Series of one file: those of the archives' formats, whose targets are left out, and tables of numbers.
+
+        A table (CSV, parquet) is one series, a row per point and a column per channel; with a single channel and
+        several columns, a row is a series. An array (`.npy`) is (points,), (channels, points) or (series, channels,
+        points).
+        """
+        channels, suffix = int(model.hparams["channels"]), path.suffix.lower()
+        if suffix in (".csv", ".parquet"):
+            table = tables.read_numbers(path, channels)
+            if table.shape[1] != channels and channels != 1:
+                raise BadInput(
+                    f"{path}: expected a row per point and {channels} columns, one per channel; got {table.shape[1]}."
+                )
+            series = [table.T] if table.shape[1] == channels else list(table)
+        elif suffix == ".npy":
+            series = split_series(tables.read_array(path), channels)
+        elif suffix in (".ts", ".tsv", ".txt", ".npz"):
+            series = list(read_series(path).series)
+        else:
+            raise BadInput(f"{path}: expected series in a file ending in {', '.join(cls.input_suffixes)}.")
+        for number, values in enumerate(series):
+            yield ("", None, values) if len(series) == 1 else ("series", number, values)
 
     # Reading ------------------------------------------------------------------------------------------------------
 

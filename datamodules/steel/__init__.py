@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from datamodules.steel.files import find_sections, read_facts, read_sections, wr
 from datamodules.worlds import steel_strip
 from datamodules.worlds.steel_strip import Sections, StripConfig
 from zoo.errors import BadInput, RepositoryNotFound, nearest
+from zoo.inputs import tables
 
 __all__ = ["META", "TARGETS", "SteelDataset", "SteelStripDataModule"]
 
@@ -125,6 +127,8 @@ class SteelStripDataModule(ZooDataModule):
         fine: the stylus samples at 1.5 um instead of 4 um.
     """
 
+    input_suffixes: ClassVar[tuple[str, ...]] = tables.SUFFIXES
+
     def __init__(
         self,
         root: str | None = None,
@@ -187,6 +191,24 @@ class SteelStripDataModule(ZooDataModule):
         if not self.root.is_dir():
             raise RepositoryNotFound(f"root: expected a folder of coils with splits.csv, found nothing at {self.root}.")
         return self.root
+
+    @classmethod
+    def read_inputs(cls, path: Path, model: Any) -> Iterator[tuple[str, int | None, Any]]:
+        """A section as an `.npz` file of the data set, a table (CSV, parquet), or an array of an `.npy` file.
+
+        A table has a row per sample and a column per detector; an array is (detectors, samples), or several sections
+        (sections, detectors, samples).
+        """
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".parquet"):
+            yield "", None, tables.read_numbers(path, int(model.hparams["channels"])).T
+        elif suffix == ".npy":
+            array = np.asarray(tables.read_array(path))
+            several = list(array) if array.ndim == 3 else [array]
+            for number, section in enumerate(several):
+                yield ("", None, section) if len(several) == 1 else ("section", number, section)
+        else:
+            yield "", None, str(path)
 
     def read_facts(self) -> dict[str, Any]:
         """Number of detectors and samples, their distance, and the cut-off behind the labels."""

@@ -5,9 +5,9 @@ The training tracks are the ones to index; those of `val`, `test` and `predict` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from datamodules.tracks.fake import write_fake
 from datamodules.worlds.commuters import CityConfig, traveller
 from zoo import checks
 from zoo.errors import BadData, BadInput, nearest
+from zoo.inputs import tables
 from zoo.inputs.tracks import COUNTED, FORMATS, POLICIES, Projection, Track, names_of, pad_tracks, plane_of, read_tracks
 
 __all__ = ["TracksDataModule", "TracksDataset", "pad_tracks"]
@@ -66,6 +67,8 @@ class TracksDataModule(ZooDataModule):
         noise: of the simulator's positions, metres.
         together: share of the simulator's tracks that follow another one for a while.
     """
+
+    whole_folders: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -124,6 +127,25 @@ class TracksDataModule(ZooDataModule):
     def projection(self) -> Projection | None:
         """The plane; None for tracks in metres."""
         return None if self.root is None else plane_of(self.tracks(), self._origin, self.root)
+
+    @classmethod
+    def read_inputs(cls, path: Path, model: Any) -> Iterator[tuple[str, int | None, Any]]:
+        """A file or folder of tracks as it is; tables (`.parquet`), and arrays (points, 3) of x, y, t.
+
+        An `.npy` file holds one track, or several (tracks, points, 3); an `.npz` file one in each array.
+        """
+        suffix = path.suffix.lower()
+        if suffix == ".parquet":
+            yield "", None, tables.read_parquet(path)
+        elif suffix in (".npy", ".npz"):
+            found = tables.read_array(path)
+            several = (
+                list(found.values()) if isinstance(found, Mapping) else list(found) if found.ndim == 3 else [found]
+            )
+            for number, track in enumerate(several):
+                yield ("", None, track) if len(several) == 1 else ("track", number, track)
+        else:
+            yield "", None, str(path)
 
     def read_facts(self) -> dict[str, Any]:
         """`origin` of the plane; None for metres."""

@@ -71,7 +71,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from zoo.cli.predict.reading import Reader
 
     reader = Reader(module)
-    files = paths.expanded(given, reader.suffixes, folder)
+    files = given if reader.whole_folders else paths.expanded(given, reader.suffixes, folder)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     pictures = not options.no_pictures

@@ -61,6 +61,11 @@ class Reader:
         self.data: Any = None if self.pictures else entry.data_class()
 
     @property
+    def whole_folders(self) -> bool:
+        """Whether a folder is one input."""
+        return bool(getattr(self.data, "whole_folders", False))
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that are taken from a folder; empty for all."""
         if self.pictures:

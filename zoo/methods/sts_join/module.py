@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.inputs.tracks import origin_of, pad_tracks, tracks_of
+from zoo.inputs.tracks import Projection, origin_of, pad_tracks, tracks_of
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
@@ -21,7 +21,7 @@ from zoo.methods.sts_join.inputs import JoinResults, in_plane, one_input, part_o
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
 from zoo.methods.sts_join.motions import Motions, motions_of
 from zoo.methods.sts_join.oracle import all_durations, sts_join_bruteforce
-from zoo.methods.sts_join.picture import draw_join
+from zoo.methods.sts_join.picture import draw_join, features_of
 
 __all__ = [
     "CDDS",
@@ -407,3 +407,12 @@ class STSJoin(RoundModule):
         """Draw the tracks of an input, their partners, and the pieces on which they were together."""
         named = in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input")
         return draw_join([xyt for _, xyt in named], result, self.table)
+
+    def geo_features(self, inputs: Any, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """The pieces of an input's tracks on which they had a partner, as lines in degrees, with names and times.
+
+        Raises:
+            BadInput: for an index in metres, which is nowhere on the earth.
+        """
+        return features_of(in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input"), result,
+                           Projection.of(self.hparams["origin"]))  # fmt: skip

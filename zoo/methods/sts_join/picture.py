@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from zoo.errors import BadInput
+from zoo.inputs.tracks import Projection
 from zoo.methods.sts_join.index import STSIndex
 from zoo.pictures.palette import CURVES
 
-__all__ = ["draw_join"]
+__all__ = ["draw_join", "features_of"]
 
 # mid tones on a light ground, distinct also for people who confuse red and green
 _GROUND, _GREY, _TOGETHER = "#fbfbf9", "#d3d6d8", "#d9480f"
@@ -82,3 +85,34 @@ def _caption(draw: ImageDraw.ImageDraw, result: dict[str, Any], side: float, fac
     count, seconds = len(result["pairs"]), float(result["durations"].sum())
     text = f"{count} partner{'s' if count != 1 else ''}, {seconds / 60:.0f} min together"
     draw.text((size - x - draw.textlength(text, font=font), y - 8 * _SCALE), text, fill=_TOGETHER, font=font)
+
+
+def features_of(
+    queries: Sequence[tuple[str, Tensor]], result: dict[str, Any], plane: Projection | None
+) -> list[dict[str, Any]]:
+    """Pieces of queries that were near a partner, as GeoJSON lines.
+
+    Args:
+        queries: name and (L, 3) of each track of the input.
+        result: of the input.
+        plane: of the index.
+
+    Raises:
+        BadInput: without a plane.
+    """
+    if plane is None:
+        raise BadInput("The index is in metres, not in degrees: its results have no place on a map. Save them as csv.")
+    features = []
+    for pair, spans, names in zip(result["pairs"].tolist(), result["intervals"], result["names"], strict=True):
+        track = queries[pair[0]][1].numpy()
+        for start, end in spans.tolist():
+            line = plane.degrees(_between(track, start, end))
+            times = [datetime.fromtimestamp(t + plane.epoch, timezone.utc).isoformat() for t in (start, end)]
+            features.append(
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "LineString", "coordinates": np.round(line, 7).tolist()},
+                    "properties": {"query": names[0], "track": names[1], "start": times[0], "end": times[1]},
+                }
+            )
+    return features
