@@ -47,7 +47,9 @@ class BoxesDataModule(ZooDataModule):
 
     Batch: `index` int64 (B,), `image` float32 (B, 3, S, S) in 0..1, `boxes` and `labels` lists of float32 (n, 4) xyxy
     in input pixels and int64 (n,), `image_id` list, and the way back to original pixels: `scale` (B,), `pad` (B, 2)
-    left and top, `size` (B, 2) height and width (see `zoo.inputs.geometry.to_original`).
+    left and top, `size` (B, 2) height and width (see `zoo.inputs.geometry.to_original`). For scores: `area`, lists of
+    float32 (n,) original pixels where the data say them, else 0; `ignored` and `ignored_labels`, lists of regions whose
+    detections do not count.
 
     Args:
         root: folder of the data; None for the embedded DigitScenes.
@@ -85,10 +87,12 @@ class BoxesDataModule(ZooDataModule):
         val_split: name of the split for validation, written as for training. None: the usual names.
         test_split: name of the split for the test, written as for training. None: the usual names.
         voc_one_based: VOC coordinates count from 1 and include the last pixel (the official sets do).
-        voc_difficult: keep objects flagged difficult.
+        voc_difficult: objects flagged difficult count. Otherwise they are not trained on, and neither right nor wrong
+            to detect, like crowd regions of COCO.
         on_error: "raise" names every broken entry at once; "clip" cuts boxes at the border of the image and leaves out
             what else is broken; "skip" leaves out whatever is broken. Up to 2 px over the border is cut in any case.
-        min_side: boxes with a side shorter than this, in original pixels, are left out with a warning.
+        min_side: boxes with a side shorter than this, in original pixels, are left out with a warning; detecting them
+            is neither right nor wrong.
         check_images: read every image's header at the start; None: if there are at most 20,000.
         follow_symlinks: accept links that lead out of `root`.
         cache: "ram" keeps letterboxed images in memory, "none" decodes anew, "auto" keeps up to 1 GB.

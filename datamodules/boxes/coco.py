@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from datamodules.boxes.records import Checker, Record, Records
+from datamodules.boxes.records import Box, Checker, Record, Records
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.json_files import parse_json, read_json
@@ -104,7 +103,7 @@ def _load(file: Path) -> dict[str, Any]:
 def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
     """Read one annotation file.
 
-    Crowd regions (`iscrowd`) are left out. Category ids may have gaps; `category_ids` maps labels back.
+    Crowd regions (`iscrowd`) are regions to ignore. Category ids may have gaps; `category_ids` maps labels back.
     """
     names, ids = read_coco_categories(file)
     label_of = {category: names.index(name) for category, name in _categories(file).items()}
@@ -115,16 +114,14 @@ def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
     if not content["images"]:
         raise BadData(f"{file}: images: expected at least one image, got an empty list")
     records = _read_images(file, content["images"], folders, checker)
-    boxes: dict[Any, list[tuple[float, float, float, float]]] = {key: [] for key in records}
-    labels: dict[Any, list[int]] = {key: [] for key in records}
+    objects: dict[Any, list[tuple[Box, int, float, bool]]] = {key: [] for key in records}
     given = [entry.get("id") for entry in content["images"] if isinstance(entry, dict)]
     known = {key for key in given if isinstance(key, (int, str))}
     seen: set[Any] = set()
     for number, entry in enumerate(content["annotations"]):
-        _read_annotation(file, f"annotations[{number}]", entry, known, seen, label_of, records, boxes, labels, checker)
+        _read_annotation(file, f"annotations[{number}]", entry, known, seen, label_of, records, objects, checker)
     for key, record in records.items():
-        record.boxes = np.asarray(boxes[key], dtype=np.float32).reshape(-1, 4)
-        record.labels = np.asarray(labels[key], dtype=np.int64)
+        record.hold(objects[key])
     return Records(list(records.values()), names, ids)
 
 
@@ -163,8 +160,7 @@ def _read_annotation(
     seen: set[Any],
     label_of: dict[int, int],
     records: dict[Any, Record],
-    boxes: dict[Any, list[tuple[float, float, float, float]]],
-    labels: dict[Any, list[int]],
+    objects: dict[Any, list[tuple[Box, int, float, bool]]],
     checker: Checker,
 ) -> None:
     name = checker.name(file)
@@ -177,16 +173,19 @@ def _read_annotation(
             checker.flaws.add(name, f"{where}.id", "ids that occur once", f"{identity!r:.40} again")
             return
         seen.add(identity)
-    key, category, bbox = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
+    key, category = entry.get("image_id"), entry.get("category_id")
+    bbox: Any = entry.get("bbox")
     if not isinstance(key, (int, str)) or key not in known:
         checker.flaws.add(name, f"{where}.image_id", "the id of an image in this file", f"{key!r:.40}")
         return
     if not isinstance(category, int) or category not in label_of:
         checker.flaws.add(name, f"{where}.category_id", f"one of {sorted(label_of)[:20]}", f"{category!r:.40}")
         return
-    if entry.get("iscrowd"):
+    crowd, area = bool(entry.get("iscrowd")), entry.get("area")
+    numbers = isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(v, (int, float)) for v in bbox)
+    if crowd and not (numbers and min(bbox[2:]) > 0):
         return
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) for v in bbox):
+    if not numbers:
         checker.flaws.add(name, f"{where}.bbox", "[x, y, width, height]", f"{bbox!r:.60}")
         return
     record = records.get(key)
@@ -195,5 +194,5 @@ def _read_annotation(
     x, y, width, height = bbox
     found = checker.box(file, f"{where}.bbox", (x, y, x + width, y + height), record.size)
     if found is not None:
-        boxes[key].append(found)
-        labels[key].append(label_of[category])
+        stated = float(area) if isinstance(area, (int, float)) and 0 < area < math.inf else 0.0
+        objects[key].append((found, label_of[category], stated, crowd or checker.is_tiny(found)))

@@ -22,6 +22,10 @@ __all__ = ["BoxesDataset", "FileSource", "SceneSource", "collate_boxes"]
 _Input = tuple[np.ndarray, float, tuple[int, int], tuple[int, int]]
 
 
+Scoring = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Areas float32 (n,) or 0, ignored boxes float32 (k, 4) in original pixels, their labels int64 (k,)."""
+
+
 class Source(Protocol):
     """Where images and their objects come from, in original pixels."""
 
@@ -33,6 +37,10 @@ class Source(Protocol):
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes float32 (n, 4) and labels int64 (n,)."""
+        ...
+
+    def scoring(self, index: int) -> Scoring:
+        """Areas of the objects, and regions that scores ignore."""
         ...
 
     def image_id(self, index: int) -> int | str:
@@ -59,6 +67,11 @@ class FileSource:
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes and labels of an image."""
         return self.records[index].boxes, self.records[index].labels
+
+    def scoring(self, index: int) -> Scoring:
+        """Areas of the objects, and regions that scores ignore."""
+        record = self.records[index]
+        return record.areas, record.ignored, record.ignored_labels
 
     def image_id(self, index: int) -> int | str:
         """COCO's id, or the file's stem."""
@@ -89,9 +102,17 @@ class SceneSource:
         part = slice(int(self.scenes.offsets[index]), int(self.scenes.offsets[index + 1]))
         return self.scenes.boxes[part], self.scenes.labels[part]
 
+    def scoring(self, index: int) -> Scoring:
+        """Boxes count, and nothing is ignored."""
+        return _nothing(int(self.scenes.offsets[index + 1] - self.scenes.offsets[index]))
+
     def image_id(self, index: int) -> int | str:
         """The scene's number."""
         return index
+
+
+def _nothing(objects: int) -> Scoring:
+    return np.zeros(objects, np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
 class BoxesDataset(Dataset[dict[str, Any]]):
@@ -144,17 +165,23 @@ class BoxesDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         if self.augment is None:
             image, boxes, labels, scale, pad, size = self._plain(index)
+            area, ignored, ignored_labels = self.source.scoring(number)
+            ignored = to_letterbox(ignored, scale, pad)
         else:
             combine = self.combine_until is None or self.epoch < self.combine_until
             sample = apply(self.augment, self._sample, index, len(self), rng, combine)
             image, boxes, labels = sample.image, sample.boxes, sample.labels
             # an augmented image has no way back to original pixels: the geometry describes the input itself
             scale, pad, size = 1.0, (0, 0), (self.img_size, self.img_size)
+            area, ignored, ignored_labels = _nothing(len(boxes))
         item = {
             "index": index,
             "image": image,
             "boxes": boxes,
             "labels": labels,
+            "area": area,
+            "ignored": ignored,
+            "ignored_labels": ignored_labels,
             "scale": scale,
             "pad": pad,
             "size": size,
@@ -206,16 +233,23 @@ def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {
         "index": torch.tensor([item["index"] for item in items], dtype=torch.int64),
         "image": images.to(torch.float32).div_(255),
-        "boxes": [torch.from_numpy(np.array(item["boxes"], dtype=np.float32).reshape(-1, 4)) for item in items],
+        "boxes": _boxes(items, "boxes"),
         "labels": [torch.from_numpy(np.array(item["labels"], dtype=np.int64)) for item in items],
         "scale": torch.tensor([item["scale"] for item in items], dtype=torch.float32),
         "pad": torch.tensor([item["pad"] for item in items], dtype=torch.float32),
         "size": torch.tensor([item["size"] for item in items], dtype=torch.int64),
         "image_id": [item["image_id"] for item in items],
+        "area": [torch.from_numpy(np.array(item["area"], dtype=np.float32)) for item in items],
+        "ignored": _boxes(items, "ignored"),
+        "ignored_labels": [torch.from_numpy(np.array(item["ignored_labels"], dtype=np.int64)) for item in items],
     }
     # one side per batch: the first item's draw decides, so it depends on (seed, epoch, index) alone
     side = int(items[0].get("side", images.shape[-1]))
     return batch if side == images.shape[-1] else _resize(batch, side)
+
+
+def _boxes(items: Sequence[dict[str, Any]], key: str) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.array(item[key], dtype=np.float32).reshape(-1, 4)) for item in items]
 
 
 def _resize(batch: dict[str, Any], side: int) -> dict[str, Any]:
@@ -223,6 +257,7 @@ def _resize(batch: dict[str, Any], side: int) -> dict[str, Any]:
     batch["image"] = torch.nn.functional.interpolate(
         batch["image"], size=(side, side), mode="bilinear", align_corners=False, antialias=factor < 1
     )
-    batch["boxes"] = [boxes * factor for boxes in batch["boxes"]]
+    for key in ("boxes", "ignored"):
+        batch[key] = [boxes * factor for boxes in batch[key]]
     batch["scale"], batch["pad"] = batch["scale"] * factor, batch["pad"] * factor
     return batch

@@ -20,6 +20,7 @@ from zoo.inputs.images import SUFFIXES, from_pil, open_picture
 __all__ = [
     "IMAGE_SUFFIXES",
     "POLICIES",
+    "Box",
     "Checker",
     "Listing",
     "Record",
@@ -34,6 +35,9 @@ POLICIES = ("raise", "clip", "skip")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass
 class Record:
     """One image and its objects.
@@ -44,6 +48,10 @@ class Record:
         size: (height, width) that the annotations refer to; None if the format does not say.
         boxes: float32 (n, 4) half-open xyxy in original pixels.
         labels: int64 (n,), indices into the class names.
+        areas: float32 (n,), pixels of each object where the annotations say it, 0 where its box counts.
+        ignored: float32 (k, 4) regions that neither count as objects nor as background when detections are scored:
+            crowds, objects flagged difficult, and boxes too small to be learnt.
+        ignored_labels: int64 (k,), their classes.
     """
 
     path: Path
@@ -51,6 +59,18 @@ class Record:
     size: tuple[int, int] | None = None
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    areas: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    ignored: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    ignored_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def hold(self, objects: Sequence[tuple[Box, int, float, bool]]) -> None:
+        """Take objects over: box, label, area (0: the box's), and whether it is a region to ignore."""
+        true, ignored = ([o for o in objects if o[3] == kind] for kind in (False, True))
+        self.boxes = np.asarray([o[0] for o in true], np.float32).reshape(-1, 4)
+        self.labels = np.asarray([o[1] for o in true], np.int64)
+        self.areas = np.asarray([o[2] for o in true], np.float32)
+        self.ignored = np.asarray([o[0] for o in ignored], np.float32).reshape(-1, 4)
+        self.ignored_labels = np.asarray([o[1] for o in ignored], np.int64)
 
 
 @dataclass
@@ -109,7 +129,7 @@ class Checker:
         root: the user's folder.
         on_error: "raise" names all problems at once; "clip" cuts boxes at the border of the image and leaves out what
             else is broken; "skip" leaves out every broken box and image.
-        min_side: boxes with a shorter side, in pixels, are left out: they mark points, not objects.
+        min_side: boxes with a shorter side, in pixels, mark points, not objects: regions that scores ignore.
         tolerance: how far a box may reach over the border, in pixels, and be cut without a word.
         follow_symlinks: whether links may lead out of the root.
     """
@@ -139,10 +159,8 @@ class Checker:
         """The file as the user knows it, relative to the root."""
         return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
 
-    def box(
-        self, file: Path, where: str, xyxy: Sequence[float], size: tuple[int, int] | None
-    ) -> tuple[float, float, float, float] | None:
-        """Return the box cut to the image, or None if it is broken or too small (and noted)."""
+    def box(self, file: Path, where: str, xyxy: Sequence[float], size: tuple[int, int] | None) -> Box | None:
+        """Return the box cut to the image, or None if it is broken (and noted)."""
         x1, y1, x2, y2 = (float(value) for value in xyxy)
         shown = "(" + ", ".join(f"{value:g}" for value in (x1, y1, x2, y2)) + ")"
         if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
@@ -163,10 +181,13 @@ class Checker:
                 )
                 return None
             x1, y1, x2, y2 = cut
-        if min(x2 - x1, y2 - y1) < self.min_side:
-            self.tiny += 1
-            return None
         return x1, y1, x2, y2
+
+    def is_tiny(self, box: Box) -> bool:
+        """Whether a box is too small to be learnt, which is counted."""
+        tiny = min(box[2] - box[0], box[3] - box[1]) < self.min_side
+        self.tiny += tiny
+        return tiny
 
     def image(self, annotation: Path, where: str, path: Path) -> bool:
         """Whether an image file exists and lies below the root; otherwise note it."""
@@ -248,7 +269,9 @@ def choose_classes(records: Records, classes: Sequence[str] | None) -> Records:
     for item in records.items:
         labels = table[item.labels]
         keep = labels >= 0
-        item.boxes, item.labels = item.boxes[keep], labels[keep]
+        item.boxes, item.labels, item.areas = item.boxes[keep], labels[keep], item.areas[keep]
+        labels = table[item.ignored_labels]
+        item.ignored, item.ignored_labels = item.ignored[labels >= 0], labels[labels >= 0]
     return Records(records.items, list(classes), [records.category_ids[index] for index in chosen])
 
 

@@ -11,9 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
-from datamodules.boxes.records import IMAGE_SUFFIXES, Checker, Record, Records
+from datamodules.boxes.records import IMAGE_SUFFIXES, Box, Checker, Record, Records
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.text_files import read_text
@@ -156,7 +154,7 @@ def read_voc(
         names: class names in label order; any other name is a problem.
         checker: collects problems.
         one_based: whether coordinates count from 1 with the last pixel included.
-        keep_difficult: whether to keep objects flagged difficult.
+        keep_difficult: whether objects flagged difficult count; otherwise they are regions to ignore.
     """
     label_of = {name: label for label, name in enumerate(names)}
     items: list[Record] = []
@@ -211,16 +209,14 @@ def _read_xml(
         checker.flaws.add(checker.name(file), "XML", "a VOC annotation", error.got)
         return None
     record = Record(path, stem, checker.size(path, _size(tree, file, checker)))
-    boxes: list[tuple[float, float, float, float]] = []
-    labels: list[int] = []
+    objects: list[tuple[Box, int, float, bool]] = []
     for number, entry in enumerate(tree.iter("object")):
         name = _name(entry)
         if name not in label_of:
             known = ", ".join(list(label_of)[:20])
             checker.flaws.add(checker.name(file), f"object[{number}].name", f"one of {known}", repr(name))
             continue
-        if (entry.findtext("difficult") or "0").strip() == "1" and not keep_difficult:
-            continue
+        difficult = (entry.findtext("difficult") or "0").strip() == "1" and not keep_difficult
         corners = _corners(entry, file, f"object[{number}].bndbox", checker)
         if corners is None:
             continue
@@ -228,10 +224,8 @@ def _read_xml(
         xyxy = (corners[0] - shift, corners[1] - shift, corners[2], corners[3])
         box = checker.box(file, f"object[{number}].bndbox", xyxy, record.size)
         if box is not None:
-            boxes.append(box)
-            labels.append(label_of[name])
-    record.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    record.labels = np.asarray(labels, dtype=np.int64)
+            objects.append((box, label_of[name], 0.0, difficult or checker.is_tiny(box)))
+    record.hold(objects)
     return record
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from datamodules.boxes.records import Checker, Record, Records, image_size
+from datamodules.boxes.records import Box, Checker, Record, Records, image_size
 from zoo.errors import BadData, UnsafeFile
 from zoo.inputs import UnreadableError
 from zoo.inputs.text_files import read_text
@@ -127,8 +125,7 @@ def _stem(path: Path, folder: Path) -> str:
 def _read_rows(file: Path, record: Record, names: list[str], checker: Checker) -> None:
     assert record.size is not None
     height, width = record.size
-    boxes: list[tuple[float, float, float, float]] = []
-    labels: list[int] = []
+    objects: list[tuple[Box, int, float, bool]] = []
     try:
         lines = read_text(file).splitlines()
     except UnreadableError as error:
@@ -153,10 +150,8 @@ def _read_rows(file: Path, record: Record, names: list[str], checker: Checker) -
         xyxy = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
         found = checker.box(file, where, xyxy, record.size)
         if found is not None:
-            boxes.append(found)
-            labels.append(label)
-    record.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    record.labels = np.asarray(labels, dtype=np.int64)
+            objects.append((found, label, 0.0, checker.is_tiny(found)))
+    record.hold(objects)
 
 
 def _numbers(words: list[str]) -> list[float] | None:

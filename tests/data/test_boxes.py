@@ -50,7 +50,8 @@ def test_every_format_gives_the_same_batches(tmp_path: Path, kind: str) -> None:
         loaders = data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()
     for loader in loaders:
         batch = next(iter(loader))
-        assert list(batch) == ["index", "image", "boxes", "labels", "scale", "pad", "size", "image_id"]
+        known = ["index", "image", "boxes", "labels", "scale", "pad", "size", "image_id"]
+        assert list(batch) == [*known, "area", "ignored", "ignored_labels"]
         assert batch["image"].shape == (4, 3, 64, 64)
         assert batch["image"].dtype == torch.float32
         assert 0 <= batch["image"].min() <= batch["image"].max() <= 1

@@ -23,7 +23,7 @@ from zoo.nn.metrics import MAP
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Detector", "best_boxes", "check_images", "coco_results", "letterboxed"]
+__all__ = ["Detector", "best_boxes", "check_images", "coco_results", "letterboxed", "true_boxes"]
 
 CANDIDATES = 300
 """Best (point, class) pairs of an image that suppression looks at."""
@@ -132,10 +132,7 @@ class Detector(ZooModule):
         self.scores.update_loss(stage, self.evaluation_loss(predictions, batch), len(batch["index"]))
         scores = predictions["logits"].float().sigmoid()
         detections = best_boxes(predictions["boxes"], scores, batch, threshold=LOWEST)
-        true = [
-            {"boxes": to_original(boxes, *_geometry(batch, i)), "labels": labels}
-            for i, (boxes, labels) in enumerate(zip(batch["boxes"], batch["labels"], strict=True))
-        ]
+        true = [true_boxes(batch, i) for i in range(len(batch["boxes"]))]
         self.scores.update(stage, "map", batch["index"], detections, true)
 
     def log_scores(self, stage: str) -> dict[str, Any]:
@@ -300,6 +297,29 @@ def coco_results(
             box = [x1, y1, x2 - x1, y2 - y1]
             rows.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
     return rows
+
+
+def true_boxes(batch: dict[str, Any], i: int) -> dict[str, Tensor]:
+    """What detections of an image are compared with, in its own pixels.
+
+    Args:
+        batch: of the data module; `area`, `ignored` and `ignored_labels` may be absent.
+        i: number of the image.
+
+    Returns:
+        boxes (n, 4), labels (n,), iscrowd (n,): 1 for regions that count neither as objects nor as background, and area
+        (n,), 0 where that of the box counts.
+    """
+    boxes, labels = batch["boxes"][i], batch["labels"][i]
+    area = batch["area"][i] if "area" in batch else boxes.new_zeros(len(boxes))
+    ignored = batch["ignored"][i] if "ignored" in batch else boxes[:0]
+    ignored_labels = batch["ignored_labels"][i] if "ignored" in batch else labels[:0]
+    return {
+        "boxes": to_original(torch.cat([boxes, ignored]), *_geometry(batch, i)),
+        "labels": torch.cat([labels, ignored_labels]),
+        "iscrowd": torch.cat([torch.zeros_like(labels), torch.ones_like(ignored_labels)]),
+        "area": torch.cat([area, area.new_zeros(len(ignored))]),
+    }
 
 
 def _geometry(batch: dict[str, Any], i: int) -> tuple[Any, Any, Any]:

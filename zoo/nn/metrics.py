@@ -44,7 +44,8 @@ class MAP:
         Args:
             index: (B,) position of each image in its split.
             predictions: per image boxes (n, 4) xyxy, scores (n,), labels (n,).
-            targets: per image boxes (m, 4) xyxy and labels (m,), in the same pixels.
+            targets: per image boxes (m, 4) xyxy and labels (m,), in the same pixels. Optional: iscrowd (m,), 1 for
+                regions in which detections do not count, and area (m,), 0 where that of the box counts.
         """
         for i, predicted, true in zip(index.tolist(), predictions, targets, strict=True):
             self.seen.append((i, _cpu(predicted), _cpu(true)))
