@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from zoo.errors import BadInput, nearest
+from zoo.errors import BadInput, UnsafeFile, nearest
 
 __all__ = [
     "above",
     "at_least",
     "class_names",
+    "limited_work",
     "one_of",
     "per_channel",
     "repeated",
     "share_of_one",
     "unique_keys",
+    "work",
 ]
 
 T = TypeVar("T", bound=Hashable)
@@ -92,6 +96,10 @@ def class_names(names: Sequence[str] | None, num_classes: int) -> None:
     Raises:
         BadInput: otherwise.
     """
+    if names is not None and (
+        not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names)
+    ):
+        raise BadInput(f"class_names: expected a list of text, got {str(names)[:80]!r}.")
     if names is not None and len(names) != num_classes:
         raise BadInput(f"{len(names)} class_names were given for {num_classes} classes.")
 
@@ -108,3 +116,46 @@ def per_channel(mean: Sequence[float] | None, std: Sequence[float] | None, chann
         raise BadInput(f"mean and std need one value for each of the {channels} channels, or both be left out.")
     for value in std:
         above("std", value, 0)
+
+
+_left: ContextVar[list[int] | None] = ContextVar("work that is left", default=None)
+
+
+@contextmanager
+def limited_work(most: int, where: str) -> Iterator[None]:
+    """Bound what `work` may add up to in this block, for arguments that somebody else wrote.
+
+    Args:
+        most: numbers.
+        where: for messages.
+
+    Raises:
+        UnsafeFile: when it is more.
+    """
+    token = _left.set([most])
+    try:
+        yield
+    except _TooMuch as error:
+        raise UnsafeFile(f"{where}: its init values ask for {error}. Do not use this file.") from None
+    finally:
+        _left.reset(token)
+
+
+class _TooMuch(Exception):
+    """Not caught by constructors."""
+
+
+def work(numbers: int, what: str) -> None:
+    """Say what a constructor is about to compute outside of tensors: in loops, or by NumPy.
+
+    A user may ask for as much as they like; a file may not (`limited_work`).
+
+    Args:
+        numbers: that are drawn or computed.
+        what: for messages.
+    """
+    left = _left.get()
+    if left is not None:
+        left[0] -= numbers
+        if left[0] < 0:
+            raise _TooMuch(f"{numbers:,} {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zoo.checks import repeated, unique_keys
 from zoo.errors import BadInput, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
 from zoo.index import Entry, entries, resolve
 
-__all__ = ["build", "check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
+__all__ = ["check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
 
 _MAX_CONFIG = 1 << 20
 _KEYS = {
@@ -45,6 +46,18 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"a number of {len(text)} digits; at most 20 are read")
+    return int(text)
+
+
 def parse_config(data: bytes, where: object) -> dict[str, Any]:
     """Check a config.json: bounded, plain, of a known format, naming an id of the index.
 
@@ -62,7 +75,9 @@ def parse_config(data: bytes, where: object) -> dict[str, Any]:
     if data.count(b"{") + data.count(b"[") > 20_000:
         raise UnsafeFile(f"{where}: expected a config, found many thousand lists. Do not use this file.")
     try:
-        config = json.loads(data, object_pairs_hook=unique_keys, parse_constant=_no_constant)
+        config = json.loads(
+            data, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{where}: expected JSON as zoo.save writes it, found: {str(error)[:200]}.") from None
     if not isinstance(config, dict) or "zoo" not in config:
@@ -128,38 +143,6 @@ def check_arguments(cls: type, given: Mapping[str, Any], *, where: str, error: t
                 f"{where}: {cls.__name__} has no argument {name!r}.{nearest(name, known)} "
                 f"Arguments: {', '.join(known)}."
             )
-
-
-def build(cls: Any, init: Mapping[str, Any], *, weights_follow: bool, where: str, untrusted: int | None = None) -> Any:
-    """Build a module from arguments.
-
-    Arguments called `pretrained*` become False, and `*_weights` that name a file become None, when weights follow:
-    fetching what is overwritten a moment later would waste a download and fail without a network.
-
-    Args:
-        cls: class of the module.
-        init: its arguments.
-        weights_follow: whether a state is loaded afterwards.
-        where: for messages.
-        untrusted: bytes of the file whose config these arguments are, if it is a stranger's: bounds the memory.
-
-    Raises:
-        InvalidConfig: if the constructor refuses a stranger's arguments.
-    """
-    given = dict(init)
-    if weights_follow:
-        given |= without_downloads(cls, given)
-    if untrusted is None:
-        return cls(**given)
-    from zoo.store.memory import bounded_memory
-
-    try:
-        with bounded_memory((1 << 28) + 16 * untrusted, where):
-            return cls(**given)
-    except (TypeError, ValueError, KeyError, IndexError, RuntimeError, AttributeError, OverflowError) as error:
-        if type(error).__module__.startswith("zoo"):
-            raise
-        raise InvalidConfig(f"{where}: {cls.__name__} cannot be built from its init values: {error}") from error
 
 
 def without_downloads(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:

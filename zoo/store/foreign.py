@@ -1,12 +1,20 @@
-"""Values that somebody else wrote, in a config or a checkpoint: how large they may be."""
+"""Values that somebody else wrote, in a config or a checkpoint: how large they may be, and what they may name."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zoo.errors import UnsafeFile
+from zoo.errors import InvalidConfig, UnsafeFile
+from zoo.store.config import without_downloads
+from zoo.store.reference import parent_of
 
-__all__ = ["check_plain_size"]
+__all__ = ["check_plain_size", "own_arguments"]
+
+_ELSEWHERE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|(?:hf[-_]hub|local[-_]dir)\s*:)", re.IGNORECASE)
+"""What libraries read from a network or a disk: addresses, and timm's names of repositories and folders."""
+_MAX_WHOLE = 1 << 63
 
 _MAX_NODES = 5_000_000
 _MAX_DEPTH = 100
@@ -54,3 +62,65 @@ def _inside(value: Any) -> Any:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, (list, tuple, set)) else ()
+
+
+def own_arguments(cls: type, init: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Constructor arguments of a file without what would contact, or read, a place that the file names.
+
+    Pre-trained weights are not asked for. Another network (`OtherNetworks.references`) stays if it is one of the index;
+    of another one, only the user can say that it is wanted.
+
+    Args:
+        cls: class of the module.
+        init: the arguments.
+        where: for messages.
+
+    Returns:
+        The arguments, and those taken out that named another network.
+
+    Raises:
+        UnsafeFile: if another argument is an address.
+        InvalidConfig: if a number is too large for any use.
+    """
+    own = {**init, **without_downloads(cls, init)}
+    left_out: dict[str, str] = {}
+    for name in getattr(cls, "references", ()):
+        value = own.get(name)
+        other = parent_of(value) if isinstance(value, str) else None
+        if value is not None and (other is None or other.kind != "index"):
+            own[name] = None
+            left_out[name] = str(value)
+    for name, value in own.items():
+        for text in _single_texts(value):
+            if _ELSEWHERE.match(text):
+                kind = text.strip().partition(":")[0]  # the rest may hold a password
+                raise UnsafeFile(
+                    f"{where}: {name}: expected a name that is known here, found an address ({kind}:...). Nothing was "
+                    "contacted. Only you can choose such a network: build the method with your own arguments."
+                )
+        if any(isinstance(number, int) and abs(number) >= _MAX_WHOLE for number in _scalars(value)):
+            raise InvalidConfig(f"{where}: {name}: expected numbers of at most 63 bits, found a larger one.")
+    return own, left_out
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        for item in value:
+            yield from _scalars(item)
+    else:
+        yield value
+
+
+def _single_texts(value: Any) -> Iterator[str]:
+    """Texts, except for the items of lists of texts: these are names, such as those of classes."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _single_texts(item)
+    elif isinstance(value, (list, tuple, set)):
+        for item in value:
+            if not isinstance(item, str):
+                yield from _single_texts(item)

@@ -22,6 +22,7 @@ from zoo.files import file_sha256
 from zoo.index import Entry, Weights, bundled_path, entries
 from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.store.config import check_arguments, check_id, entry_and_tag, read_config
+from zoo.store.foreign import own_arguments
 from zoo.store.hub import Hub, check_listed
 from zoo.store.reference import Reference, licences_of
 from zoo.store.tensors import check_sha256, not_finite, read_state
@@ -53,6 +54,7 @@ class Checkpoint:
         licence: of the weights, as far as it is known.
         data_licence: of what they were trained on.
         size: bytes of the file.
+        left_out: arguments of the file that name another network somewhere else, which are not in `init`.
     """
 
     entry: Entry
@@ -68,6 +70,7 @@ class Checkpoint:
     trusted: bool = False
     licence: str | None = None
     data_licence: str | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,8 @@ def _from_config(config: dict[str, Any], name: str, path: Path) -> Checkpoint:
     entry = entry_and_tag(config)
     check_arguments(entry.model_class(), config["init"], where=name, error=InvalidConfig)
     parent, facts = config.get("parent"), config.get("facts") or {}
-    checkpoint = Checkpoint(entry, name, config["init"], parent=parent, facts=facts, size=path.stat().st_size)
+    init, left_out = own_arguments(entry.model_class(), config["init"], name)
+    checkpoint = Checkpoint(entry, name, init, parent=parent, facts=facts, size=path.stat().st_size, left_out=left_out)
     inherited, checkpoint.data_licence = licences_of(parent)
     checkpoint.licence = config.get("licence") or inherited
     return checkpoint
@@ -297,7 +301,8 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Checkpoint:
     init = arguments_of(content)
     check_arguments(entry.model_class(), init, where=str(path), error=InvalidConfig)
     parent = mine.get("parent") if isinstance(mine.get("parent"), str) else None
-    checkpoint = Checkpoint(entry, str(path), init, parent=parent, size=path.stat().st_size)
+    init, left_out = own_arguments(entry.model_class(), init, str(path))
+    checkpoint = Checkpoint(entry, str(path), init, parent=parent, size=path.stat().st_size, left_out=left_out)
     checkpoint.source = f"checkpoint: {path}"
     checkpoint.licence, checkpoint.data_licence = licences_of(parent)
     if weights:

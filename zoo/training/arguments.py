@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import InvalidConfig, ZooError
+from zoo.store.build import check_foreign
+from zoo.store.foreign import own_arguments
 from zoo.store.hub import Hub
 from zoo.store.reference import Reference, reference_of
-from zoo.store.sources import find
+from zoo.store.sources import Checkpoint, find
+
+if TYPE_CHECKING:
+    from zoo.index import Entry
 
 __all__ = [
     "Source",
@@ -18,6 +24,7 @@ __all__ = [
     "apply_facts",
     "apply_source",
     "describe_source",
+    "resumable",
     "shapes_differ",
 ]
 
@@ -29,21 +36,28 @@ class Source:
     Attributes:
         name: as given by the user.
         reference: the name, resolved.
-        id: index id of the method.
-        init: constructor arguments.
+        checkpoint: what is known without reading tensors.
     """
 
     name: str
     reference: Reference
-    id: str
-    init: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint
+
+    @property
+    def id(self) -> str:
+        """Index id of the method."""
+        return self.checkpoint.entry.id
+
+    @property
+    def init(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return self.checkpoint.init
 
 
 def describe_source(name: str) -> Source:
     """Find out whose weights they are and what their module was built with; of tensors nothing is read."""
     reference = reference_of(name)
-    checkpoint = find(reference, Hub(), weights=False)
-    return Source(name, reference, checkpoint.entry.id, dict(checkpoint.init))
+    return Source(name, reference, find(reference, Hub(), weights=False))
 
 
 def apply_source(
@@ -78,6 +92,41 @@ def apply_source(
         notes.append(f"{key}={_short(value)} (was {_short(model[key])})")
         model[key] = value
     return notes
+
+
+def resumable(
+    path: str | Path, saved: Mapping[str, Any], model: Mapping[str, Any], entry: Entry, *, runs: Path
+) -> dict[str, Any]:
+    """What of a checkpoint's arguments a resumed run takes.
+
+    All of it, if the checkpoint lies among this method's own runs. One from elsewhere is judged as weights are, and of
+    another network that it names, the user must say that it is wanted.
+
+    Args:
+        path: of the checkpoint.
+        saved: its arguments.
+        model: arguments that flags, files and recipe give.
+        entry: the method.
+        runs: folder of its runs.
+
+    Raises:
+        InvalidConfig: if it names another network than `model` does.
+        UnsafeFile: if its arguments ask for more than the file explains.
+    """
+    place = Path(path).resolve()
+    if place.is_relative_to(runs.resolve()):
+        return dict(saved)
+    known = {key: value for key, value in saved.items() if key in model}
+    own, left_out = own_arguments(entry.model_class(), known, str(path))
+    for name, value in left_out.items():
+        if model.get(name) != value:
+            raise InvalidConfig(
+                f"{path} was trained with the {name} {value[:200]!r}, which is fetched or read only if you say so: add "
+                f"--model.{name} {value[:200]}"
+            )
+        own[name] = value
+    check_foreign(Checkpoint(entry, str(path), {**own, **dict.fromkeys(left_out)}, size=place.stat().st_size))
+    return own
 
 
 def apply_checkpoint(model: dict[str, Any], saved: Mapping[str, Any], *, explicit: Iterable[str]) -> list[str]:

@@ -21,7 +21,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo.errors import InvalidConfig, ZooError, nearest
 from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
+from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
+from zoo.store.config import without_downloads
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
@@ -179,7 +181,8 @@ class ZooCLI(LightningCLI):
         if saved.get("id") not in (None, self.entry.id):
             raise InvalidConfig(f"{path} holds {saved['id']}, not {self.entry.id}: give --zoo {saved['id']}.")
         model = self._own.model.as_dict()
-        lost = weights.apply_checkpoint(model, arguments_of(checkpoint), explicit=self.request.explicit)
+        init = weights.resumable(path, arguments_of(checkpoint), model, self.entry, runs=self._run_root())
+        lost = weights.apply_checkpoint(model, init, explicit=self.request.explicit)
         self._set_model(model)
         for flag in lost:
             _say(f"note: --ckpt_path overrides {flag}; to start a new training from these weights use --weights")
@@ -199,7 +202,10 @@ class ZooCLI(LightningCLI):
         config = self._own
         self.datamodule = self._datamodule_class(**config.data.as_dict())
         self._complete_model()
-        self.model = self._build_model(config.model.as_dict())
+        arguments = config.model.as_dict()
+        if self.source is not None or self.resumed:
+            arguments |= without_downloads(self.entry.model_class(), arguments)  # they would be overwritten
+        self.model = self._build_model(arguments)
         if self.source is not None:
             self._load_weights()
         parser: Any = self.parser
@@ -246,6 +252,7 @@ class ZooCLI(LightningCLI):
         if name is not None and not resumed:
             self.source = weights.describe_source(name)
             self._check_method(self.source)
+            check_foreign(self.source.checkpoint)
             self._apply_source(model, scoring, () if scoring else facts)
         if scoring or resumed:
             what = config.get("ckpt_path") if resumed else name

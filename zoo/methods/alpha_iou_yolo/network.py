@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
+from zoo.nn.timm_models import create_timm
 
 SIZES: dict[str, tuple[float, float]] = {
     "p": (0.125, 0.34),
@@ -155,10 +156,8 @@ class TimmBackbone(nn.Module):
         super().__init__()
         import timm
 
-        if not timm.is_model(name):
-            raise UnknownName(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
         try:
-            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+            probe = create_timm(name, features_only=True, pretrained=False)
             reductions = probe.feature_info.reduction()
         except (RuntimeError, AttributeError) as error:
             raise InvalidConfig(
@@ -167,7 +166,7 @@ class TimmBackbone(nn.Module):
         if missing := [s for s in STRIDES if s not in reductions]:
             raise InvalidConfig(f"backbone {name!r} has features of strides {reductions}; {missing} are missing.")
         levels = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES)
-        self.body: Any = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=levels)
+        self.body = create_timm(name, features_only=True, pretrained=pretrained, out_indices=levels)
         if weights is not None:
             load_backbone(self.body, weights)
         known: Any = timm.get_pretrained_cfg(name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput
+from zoo.nn.timm_models import create_timm
 
 __all__ = ["NETWORKS", "PatchTransformer", "make_network"]
 
@@ -201,10 +202,8 @@ class SpectrogramCNN(nn.Module):
 
     def __init__(self, channels: int, backbone: str, pretrained: bool) -> None:
         super().__init__()
-        import timm
-
         self.channels = channels
-        network: Any = timm.create_model(backbone, pretrained=pretrained, in_chans=channels, num_classes=0)
+        network = create_timm(backbone, pretrained=pretrained, in_chans=channels, num_classes=0)
         self.backbone = network
         self.dim = int(network.num_features)
         time = torch.arange(self.window, dtype=torch.float64)

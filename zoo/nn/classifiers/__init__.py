@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName, nearest
 from zoo.nn.classifiers.small import LeNet5, OptionAResNet, StridedLeNet, with_group_norm
+from zoo.nn.timm_models import create_timm
 
 __all__ = [
     "LeNet5",
@@ -299,13 +300,15 @@ def create_classifier(
         plain = create_classifier(name[:-3], num_classes, channels, pretrained=pretrained, img_size=img_size)
         return with_group_norm(plain)
     if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/"), num_classes, channels, pretrained)
+        options = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": channels}
+        network: nn.Module = create_timm(name.removeprefix("timm/"), **options)
+        return network
     if pretrained:
         raise BadInput(f"There are no weights to fetch for the network {name!r}: pretrained needs a timm model.")
     if match := re.fullmatch(r"resnet10-w(\d+)", name):
         if (width := int(match[1])) < 1:
             raise BadInput(f"network: the width in {name!r} must be at least 1.")
-        network: nn.Module = ResNet((1, 1, 1, 1), width, 2, num_classes, channels)
+        network = ResNet((1, 1, 1, 1), width, 2, num_classes, channels)
         _he(network)
         return network
     if match := re.fullmatch(r"wrn-?(\d+)-(\d+)", name):
@@ -329,15 +332,6 @@ def create_classifier(
         "cifar-mobilenetv2, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; -gn behind a name "
         "for group normalisation."
     )
-
-
-def _timm(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
-    import timm  # costs seconds to import
-
-    known = timm.list_models()
-    if name.split(".")[0] not in known:
-        raise UnknownName(f"timm has no model {name!r}.{nearest(name, known)}")
-    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
 
 
 def head_of(network: nn.Module) -> str:

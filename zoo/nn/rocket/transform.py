@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zoo.checks import work
 from zoo.errors import BadInput, nearest
 from zoo.nn.rocket.conv import BLOCK_BYTES, Group, GroupedConvolution, Window, group_kernels
 from zoo.nn.rocket.merged import MergedConvolution
@@ -81,6 +82,7 @@ def sample_kernels(count: int, length: int, channels: int = 1, seed: int = 0) ->
         raise BadInput(f"num_kernels and channels must be at least 1, got {count} and {channels}.")
     if length < 12:
         raise BadInput(f"ROCKET kernels have up to 11 points, so series need at least 12, got {length}.")
+    work(count * (channels + 100), "random numbers for its kernels")  # a kernel costs about as much as 100 of them
     rng = np.random.default_rng(seed)
     lengths = np.array([7, 9, 11])[np.floor(3 * rng.random(count)).astype(np.int64)]
     counts = np.floor(2 ** (rng.random(count) * np.log2(np.minimum(channels, lengths) + 1))).astype(np.int64)
