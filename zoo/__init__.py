@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from zoo.index import info, list_models, register
     from zoo.robustness.evaluate import evaluate_robustness
     from zoo.store import datamodule, load, publish, pull, push, save, verify
+    from zoo.training.estimators import SeriesClassifier, SeriesRegressor
 
 __all__ = [
     "RoundModule",
+    "SeriesClassifier",
+    "SeriesRegressor",
     "ZooModule",
     "__version__",
     "datamodule",
@@ -45,6 +48,7 @@ _HOME = {
     **dict.fromkeys(("info", "list_models", "register"), "zoo.index"),
     "evaluate_robustness": "zoo.robustness.evaluate",
     **dict.fromkeys(("datamodule", "load", "publish", "pull", "push", "save", "verify"), "zoo.store"),
+    **dict.fromkeys(("SeriesClassifier", "SeriesRegressor"), "zoo.training.estimators"),
 }
 
 
