@@ -87,6 +87,19 @@ def _check_events(text: str, where: str) -> None:
             )
 
 
+def _bytes_of(text_or_path: str | Path, where: str, max_bytes: int, error: type[ZooError]) -> bytes:
+    """Text as UTF-8, or what a file holds, up to one byte too many."""
+    if not isinstance(text_or_path, Path):
+        return text_or_path.encode("utf-8", "surrogatepass")
+    try:
+        with text_or_path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise RepositoryNotFound(f"{where}: there is no such file. Check the path.") from None
+    except OSError as problem:
+        raise error(f"{where}: expected a file that can be read, found none ({problem.strerror}).") from None
+
+
 def load_yaml(
     text_or_path: str | Path,
     *,
@@ -108,18 +121,8 @@ def load_yaml(
         UnsafeFile: if the input is larger than `max_bytes`, nests or repeats without bound, or asks for Python objects.
         RepositoryNotFound: if there is no such file.
     """
-    if isinstance(text_or_path, Path):
-        where = where or str(text_or_path)
-        try:
-            with text_or_path.open("rb") as file:
-                data = file.read(max_bytes + 1)
-        except FileNotFoundError:
-            raise RepositoryNotFound(f"{where}: there is no such file. Check the path.") from None
-        except OSError as problem:
-            raise error(f"{where}: expected a file that can be read, found none ({problem.strerror}).") from None
-    else:
-        where = where or "YAML text"
-        data = text_or_path.encode("utf-8", "surrogatepass")
+    where = where or (str(text_or_path) if isinstance(text_or_path, Path) else "YAML text")
+    data = _bytes_of(text_or_path, where, max_bytes, error)
     if len(data) > max_bytes:
         raise UnsafeFile(f"{where}: expected at most {max_bytes:,} bytes of YAML, found more. Use a smaller file.")
     try:
