@@ -44,10 +44,11 @@ class ImageClassifier(ZooModule):
         checks.per_channel(mean, std, options["channels"])
         self.network = self.make_network()
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
-        self.layout: torch.memory_format | None = None
-        if "channels_last" in options:
-            self.layout = layout_of(self.network, options["channels_last"])
-            self.network.to(memory_format=self.layout)
+        self.layout: torch.memory_format | None = None  # as the images come
+        safe = layout_of(self.network, options.get("channels_last", True))
+        if "channels_last" in options or safe != torch.channels_last:  # images of one channel may come in either
+            self.layout = safe
+            self.network.to(memory_format=safe)
         self.scores = Scores(accuracy=self.accuracy())
 
     def make_network(self) -> nn.Module:
@@ -80,7 +81,11 @@ class ImageClassifier(ZooModule):
 
     def logits_of(self, network: nn.Module, image: Tensor) -> Tensor:
         """Logits (N, K) of a network of this kind, whichever its weights, on images (N, C, H, W) in [0, 1]."""
-        return network(self.normalize(self.lay_out(image)))  # type: ignore[no-any-return]
+        return network(self.prepared(image))  # type: ignore[no-any-return]
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] as the network takes them: in its memory layout, normalised."""
+        return self.normalize(self.lay_out(image))  # type: ignore[no-any-return]
 
     def lay_out(self, image: Tensor) -> Tensor:
         """Images in the memory layout of the network; the values stay."""

@@ -144,7 +144,7 @@ class UAVSwarm(FederatedClassifier):
         """Cross-entropy of a client's batch, and the representation (n, projection) for moon."""
         if not isinstance(network, ProjectedClassifier):
             return super().local_step(network, batch)
-        logits, z = network.both(self.normalize(batch["image"]))
+        logits, z = network.both(self.prepared(batch["image"]))
         return F.cross_entropy(logits.float(), batch["label"]), z.float()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
