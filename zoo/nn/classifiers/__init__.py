@@ -348,8 +348,8 @@ def head_of(network: nn.Module) -> str:
 def layout_of(network: nn.Module, channels_last: bool) -> torch.memory_format:
     """Memory layout for the images and weights of a network.
 
-    Networks with a strided 1x1 convolution of fewer than 8 input channels keep the usual layout: in channels_last their
-    backward pass corrupted memory (seen with torch 2.14 and 2.15 on processors with AVX2; not with 8 channels and more).
+    Networks with a strided 1x1 convolution of fewer than 8 input channels keep the usual layout: in channels_last its
+    gradient is written behind its memory (torch 2.14 and 2.15 on processors with AVX2; not from 8 channels on).
 
     Args:
         network: any module.
