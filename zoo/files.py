@@ -99,22 +99,22 @@ def open_regular(path: Path, *, links: bool = True) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         if not links and path.is_symlink():
-            raise UnsafeFile(f"{path}: expected a file, found a link to another place. It is not followed.")
+            raise UnsafeFile(f"{path}: expected a file, got a link to another place. It is not followed.")
         number = os.open(path, flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     except FileNotFoundError:
         raise RepositoryNotFound(f"{path}: there is no such file. Check the path.") from None
     except (IsADirectoryError, PermissionError, NotADirectoryError) as error:
         if path.is_dir():  # Windows answers "permission denied"
-            raise BadInput(f"{path}: expected a file, found a folder.") from None
+            raise BadInput(f"{path}: expected a file, got a folder.") from None
         raise BadInput(f"{path}: expected a file that can be read ({error.strerror}). Check the path.") from None
     except (OSError, ValueError) as error:
-        raise UnsafeFile(f"{path}: expected a file, found something that cannot be opened as one ({error}).") from None
+        raise UnsafeFile(f"{path}: expected a file, got something that cannot be opened as one ({error}).") from None
     kind = os.fstat(number).st_mode
     if not S_ISREG(kind):
         os.close(number)
         if S_ISDIR(kind):
-            raise BadInput(f"{path}: expected a file, found a folder.")
-        raise UnsafeFile(f"{path}: expected a file, found a device or a pipe. It is not read.")
+            raise BadInput(f"{path}: expected a file, got a folder.")
+        raise UnsafeFile(f"{path}: expected a file, got a device or a pipe. It is not read.")
     return os.fdopen(number, "rb", buffering=0)
 
 
@@ -133,7 +133,7 @@ def read_regular(path: Path, most: int, *, links: bool = True) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
     if size > most or len(data) > most:
-        raise UnsafeFile(f"{path}: expected at most {most:,} bytes, found {max(size, len(data)):,}. It is not used.")
+        raise UnsafeFile(f"{path}: expected at most {most:,} bytes, got {max(size, len(data)):,}. It is not used.")
     return data
 
 

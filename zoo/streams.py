@@ -28,7 +28,7 @@ def hash64(*numbers: int) -> int:
     try:
         data = b"".join(int(number).to_bytes(8, "little", signed=True) for number in numbers)
     except OverflowError as error:
-        raise BadInput(f"seeds are whole numbers of at most 64 bits, found {numbers}.") from error
+        raise BadInput(f"seeds are whole numbers of at most 64 bits, got {numbers}.") from error
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 

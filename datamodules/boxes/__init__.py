@@ -157,11 +157,11 @@ class BoxesDataModule(ZooDataModule):
         if given["format"] != "auto" and (given["format"] == "digit-scenes") != (self.root is None):
             found = f"format={given['format']!r} and root={given['root']!r}"
             raise BadInput(
-                f"coco, voc and yolo need root (the folder of the data), digit-scenes takes none; found {found}."
+                f"coco, voc and yolo need root (the folder of the data), digit-scenes takes none; got {found}."
             )
         for key, least in (("train_size", 1), ("val_size", 1), ("test_size", 1), ("multi_scale", 0), ("min_side", 0)):
             if given[key] < least:
-                raise BadInput(f"{key}: expected at least {least}, found {given[key]}.")
+                raise BadInput(f"{key}: expected at least {least}, got {given[key]}.")
         draw_subset(10, given["subset"], self.seed)
 
     def _augmentation(self, root: str | None, preset: str) -> Augment:
@@ -183,7 +183,9 @@ class BoxesDataModule(ZooDataModule):
     def _folder(self) -> Path:
         assert self.root is not None
         if not self.root.is_dir():
-            raise RepositoryNotFound(f"root: expected a folder with images and boxes, found nothing at {self.root}.")
+            raise RepositoryNotFound(
+                f"root: expected a folder with images and boxes, but there is nothing at {self.root}."
+            )
         return self.root.resolve()
 
     def _detect(self, root: Path) -> str:
@@ -211,7 +213,7 @@ class BoxesDataModule(ZooDataModule):
             return self._split_files("val")
         if found is None:
             raise BadData(
-                f"{root}: expected a {split} split in {self.format} format, found none. "
+                f"{root}: expected a {split} split in {self.format} format, got none. "
                 f"Pass {split}_split= if it has an unusual name."
             )
         return found
@@ -242,7 +244,7 @@ class BoxesDataModule(ZooDataModule):
                 names = voc_class_names(self._any_split()) if self.format == "voc" else yolo_class_names(self._folder())
                 self._names = names, list(range(len(names)))
             if not self._names[0]:
-                raise BadData(f"{self.root}: expected at least one class, found no objects in the training annotations")
+                raise BadData(f"{self.root}: expected at least one class, got no objects in the training annotations")
         return self._names
 
     def _any_split(self) -> Any:
@@ -340,7 +342,7 @@ class BoxesDataModule(ZooDataModule):
             return self._source("test")
         folder = Path(place).expanduser().resolve()
         if not folder.is_dir():
-            raise RepositoryNotFound(f"predict_root: expected a folder of images, found nothing at {folder}.")
+            raise RepositoryNotFound(f"predict_root: expected a folder of images, but there is nothing at {folder}.")
         checker = Checker(folder, self.hparams["on_error"], follow_symlinks=self.hparams["follow_symlinks"])
         records = [Record(path, path.relative_to(folder).as_posix()) for path in checker.listing.images(folder)]
         records = [item for item in records if checker.image(item.path, "image", item.path) and checker.header(item)]

@@ -75,19 +75,19 @@ def make_augment(preset: str, overrides: dict[str, Any]) -> Augment:
         BadInput: for an unknown preset or a value out of range.
     """
     if preset not in PRESETS:
-        raise BadInput(f"augment: expected {', '.join(PRESETS)}, found {preset!r}.{nearest(preset, PRESETS)}")
+        raise BadInput(f"augment: expected {', '.join(PRESETS)}, got {preset!r}.{nearest(preset, PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     if "hsv" in given:
         given["hsv"] = tuple(float(value) for value in given["hsv"])
         if len(given["hsv"]) != 3:
-            raise BadInput(f"hsv: expected three numbers (hue, saturation, value), found {list(given['hsv'])}.")
+            raise BadInput(f"hsv: expected three numbers (hue, saturation, value), got {list(given['hsv'])}.")
     made = replace(PRESETS[preset], **given)
     limits = {"degrees": 180.0, "shear": 80.0, "scale": 0.95}
     for item in fields(made):
         values = getattr(made, item.name)
         for value in values if isinstance(values, tuple) else (values,):
             if not 0 <= value <= limits.get(item.name, 1.0):
-                raise BadInput(f"{item.name}: expected a number in 0..{limits.get(item.name, 1.0):g}, found {value:g}.")
+                raise BadInput(f"{item.name}: expected a number in 0..{limits.get(item.name, 1.0):g}, got {value:g}.")
     return made
 
 

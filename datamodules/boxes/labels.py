@@ -26,9 +26,7 @@ def parse_noise(text: str | None) -> tuple[str, float] | None:
         value = -1.0
     limit = {"uniform": 0.5, "mixture": 1.0}.get(kind, -1.0)
     if not 0 <= value <= limit:
-        raise BadInput(
-            f'label_noise: expected "uniform:E" (0 <= E <= 0.5) or "mixture:P" (0 <= P <= 1), found {text!r}.'
-        )
+        raise BadInput(f'label_noise: expected "uniform:E" (0 <= E <= 0.5) or "mixture:P" (0 <= P <= 1), got {text!r}.')
     return kind, value
 
 
@@ -64,7 +62,7 @@ def draw_subset(count: int, fraction: float, seed: int) -> np.ndarray:
         BadInput: if the fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise BadInput(f"subset: expected a fraction in (0, 1], found {fraction}.")
+        raise BadInput(f"subset: expected a fraction in (0, 1], got {fraction}.")
     if fraction == 1:
         return np.arange(count)
     order = np.random.default_rng((seed, 11)).permutation(count)

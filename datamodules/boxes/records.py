@@ -143,9 +143,7 @@ class Checker:
         follow_symlinks: bool = False,
     ) -> None:
         if on_error not in POLICIES:
-            raise BadInput(
-                f"on_error: expected {', '.join(POLICIES)}, found {on_error!r}.{nearest(on_error, POLICIES)}"
-            )
+            raise BadInput(f"on_error: expected {', '.join(POLICIES)}, got {on_error!r}.{nearest(on_error, POLICIES)}")
         self.root = root
         self.on_error = on_error
         self.min_side = min_side
@@ -262,7 +260,7 @@ def choose_classes(records: Records, classes: Sequence[str] | None) -> Records:
     for name in classes:
         if name not in records.class_names:
             known = ", ".join(records.class_names[:30])
-            raise BadInput(f"classes: the data have {known}; found {name!r}.{nearest(name, records.class_names)}")
+            raise BadInput(f"classes: the data have {known}; got {name!r}.{nearest(name, records.class_names)}")
     chosen = [records.class_names.index(name) for name in classes]
     table = np.full(len(records.class_names), -1, dtype=np.int64)
     table[chosen] = np.arange(len(chosen))

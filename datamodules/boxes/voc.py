@@ -57,7 +57,7 @@ def find_voc(root: Path, split: str, name: str | None = None) -> _Lists | None:
             have = sorted(
                 {f"{p.name[3:]}/{f.stem}" for p in years for f in p.glob("ImageSets/Main/*.txt") if "_" not in f.stem}
             )
-            raise BadData(f"{root}: no list {part!r} in ImageSets/Main; found {', '.join(have) or 'none'}")
+            raise BadData(f"{root}: no list {part!r} in ImageSets/Main; got {', '.join(have) or 'none'}")
         found += matches
     return found
 

@@ -141,23 +141,21 @@ class ClientsDataModule(ImagesDataModule):
         """Refuse unusable arguments now, not when the first round begins."""
         given = self.hparams
         if given["num_clients"] < 1 and not (given["num_clients"] == 0 and self.partition.kind == "group"):
-            raise BadInput(
-                f"num_clients: expected at least 1, or 0 with partition=group; found {given['num_clients']}."
-            )
+            raise BadInput(f"num_clients: expected at least 1, or 0 with partition=group; got {given['num_clients']}.")
         if not 0 < given["participation"] <= 1:
             raise BadInput(
-                f"participation: expected a share of the clients in (0, 1], found {given['participation']}: a cohort "
+                f"participation: expected a share of the clients in (0, 1], got {given['participation']}: a cohort "
                 "cannot be larger than the swarm."
             )
         for key in ("link_loss", "stragglers"):
             if not 0 <= given[key] <= 1:
-                raise BadInput(f"{key}: expected a probability in [0, 1], found {given[key]}.")
+                raise BadInput(f"{key}: expected a probability in [0, 1], got {given[key]}.")
         work = given["straggler_work"]
         if len(work) != 2 or not 0 < work[0] <= work[1] <= 1:
-            raise BadInput(f"straggler_work: expected two shares, 0 < least <= largest <= 1, found {work}.")
+            raise BadInput(f"straggler_work: expected two shares, 0 < least <= largest <= 1, got {work}.")
         for key, least in (("clients_per_step", 0), ("min_client_size", 1)):
             if given[key] is not None and given[key] < least:
-                raise BadInput(f"{key}: expected at least {least}, found {given[key]}.")
+                raise BadInput(f"{key}: expected at least {least}, got {given[key]}.")
 
     # Who owns what ------------------------------------------------------------------------------------------------
 
@@ -237,7 +235,7 @@ class ClientsDataModule(ImagesDataModule):
 
     def _known(self, client: int) -> int:
         if not 0 <= client < self.num_clients:
-            raise BadInput(f"client: expected 0 to {self.num_clients - 1}, found {client}.")
+            raise BadInput(f"client: expected 0 to {self.num_clients - 1}, got {client}.")
         return client
 
     # What a client has --------------------------------------------------------------------------------------------
@@ -269,7 +267,7 @@ class ClientsDataModule(ImagesDataModule):
             BadInput: if there is no such client, or epochs is below 1.
         """
         if epochs < 1:
-            raise BadInput(f"epochs: a client needs at least one pass over its images, found {epochs}.")
+            raise BadInput(f"epochs: a client needs at least one pass over its images, got {epochs}.")
         local = LocalSet(self.client_dataset(client), round, epochs)
         seed = self.swarm.order_seed(round, client)
         size = len(local.images)

@@ -65,10 +65,10 @@ class Partition:
         """
         kind, dash, number = str(text).partition("-")
         if kind not in KINDS:
-            raise BadInput(f"partition: expected one such as {_EXAMPLES}; found {text!r}.{nearest(kind, KINDS)}")
+            raise BadInput(f"partition: expected one such as {_EXAMPLES}; got {text!r}.{nearest(kind, KINDS)}")
         if kind in ("iid", "group", "spatial"):
             if dash:
-                raise BadInput(f"partition: {kind} takes no number, found {text!r}.")
+                raise BadInput(f"partition: {kind} takes no number, got {text!r}.")
             return cls(kind)
         whole = kind in ("shards", "labels")
         try:
@@ -78,7 +78,7 @@ class Partition:
         if not (dash and 0 < value < 1e6):
             wanted = "a whole number of at least 1" if whole else "a number above 0"
             example = f"{kind}-{2 if whole else 0.5}"
-            raise BadInput(f"partition: {kind} needs {wanted}, as in {example}; found {text!r}.")
+            raise BadInput(f"partition: {kind} needs {wanted}, as in {example}; got {text!r}.")
         return cls(kind, value)
 
     @property

@@ -111,18 +111,18 @@ class ImagesDataModule(ZooDataModule):
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
         known = FORMATS if self.root is not None else tuple(dict.fromkeys((*FORMATS, *EMBEDDED)))
         if format not in known:
-            raise BadInput(f"format: expected one of {', '.join(known)}, found {format!r}.{nearest(format, known)}")
+            raise BadInput(f"format: expected one of {', '.join(known)}, got {format!r}.{nearest(format, known)}")
         if self.root is None and format not in ("auto", *EMBEDDED):
             raise BadInput(f"format: {format} needs root (the folder of the data); embedded are {', '.join(EMBEDDED)}.")
         if channels not in (None, 1, 3):
-            raise BadInput(f"channels: expected 1 or 3, found {channels}.")
+            raise BadInput(f"channels: expected 1 or 3, got {channels}.")
         if img_size is not None and img_size < 1:
-            raise BadInput(f"img_size: expected at least 1, found {img_size}.")
+            raise BadInput(f"img_size: expected at least 1, got {img_size}.")
         for key in ("val_size", "train_size", "test_size"):
             if (value := self.hparams[key]) is not None and (value <= 0 or (value > 1 and value != int(value))):
-                raise BadInput(f"{key}: expected a whole number of images or a share in (0, 1), found {value}.")
+                raise BadInput(f"{key}: expected a whole number of images or a share in (0, 1), got {value}.")
         if crop < 0 or not 0 <= flip <= 1:
-            raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; found {crop} and {flip}.")
+            raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; got {crop} and {flip}.")
         self._format = format
         self._pictures: dict[str, Pictures] = {}
         self._sources: dict[str, Source] = {}
@@ -142,7 +142,9 @@ class ImagesDataModule(ZooDataModule):
     def _where(self) -> Path:
         assert self.root is not None
         if not self.root.exists():
-            raise RepositoryNotFound(f"root: expected a folder of images or an npz file, found nothing at {self.root}.")
+            raise RepositoryNotFound(
+                f"root: expected a folder of images or an npz file, but there is nothing at {self.root}."
+            )
         return self.root.resolve()
 
     def _detect(self, root: Path) -> str:
@@ -217,13 +219,13 @@ class ImagesDataModule(ZooDataModule):
         found = find_cifar(self._where(), self.format)
         if found is None:
             name = "cifar-10-batches-py" if self.format == "cifar-10" else "cifar-100-python"
-            raise BadData(f"{self.root}: expected the folder {name}, found none. `zoo data fetch` gets CIFAR-10.")
+            raise BadData(f"{self.root}: expected the folder {name}, got none. `zoo data fetch` gets CIFAR-10.")
         return found
 
     def _celeba(self) -> Path:
         found = find_celeba(self._where())
         if found is None:
-            raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, found none.")
+            raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, got none.")
         return found
 
     def _folders(self, split: str) -> dict[str, Path] | None:
@@ -263,7 +265,7 @@ class ImagesDataModule(ZooDataModule):
             return read_cifar(self._cifar(), kind, split)
         found = self._npz(split)
         if found is None:
-            raise BadData(f"{self.root}: expected a {split} split, found none.")
+            raise BadData(f"{self.root}: expected a {split} split, got none.")
         if split == "train":
             return found
         names, shape = self.facts()["class_names"], self._arrays("train").pixels.shape[1:]
@@ -371,7 +373,7 @@ class ImagesDataModule(ZooDataModule):
         folder = Path(place).expanduser()
         files = image_files(folder) if folder.is_dir() else []
         if not files:
-            raise RepositoryNotFound(f"predict_root: expected a folder of images, found none at {folder}.")
+            raise RepositoryNotFound(f"predict_root: expected a folder of images, got none at {folder}.")
         facts = self.facts()
         return ImageSet(FileSource(files, None, facts["img_size"], facts["channels"]))
 
@@ -390,7 +392,7 @@ class ImagesDataModule(ZooDataModule):
         """
         kind = format or ("folders" if self.root is None else self.format)
         if kind not in FORMATS[1:]:
-            raise BadInput(f"format: expected one of {', '.join(FORMATS[1:])}, found {kind!r}.{nearest(kind, FORMATS)}")
+            raise BadInput(f"format: expected one of {', '.join(FORMATS[1:])}, got {kind!r}.{nearest(kind, FORMATS)}")
         return write_fake(Path(folder), kind, images)
 
 
@@ -416,5 +418,5 @@ def _count(
         warnings.warn(f"{name}={count}: there are {have} images; all are used", stacklevel=3)
         return have - leave
     if count > have - leave:
-        raise BadInput(f"{name}: expected at most {have - leave} images (as many are there), found {count}.")
+        raise BadInput(f"{name}: expected at most {have - leave} images (as many are there), got {count}.")
     return count

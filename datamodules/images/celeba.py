@@ -47,7 +47,7 @@ def celeba_attributes(place: Path, wanted: str) -> list[str]:
         message = f"{path}: line 2: expected the names of the attributes, got {' '.join(names)[:60]!r}."
         raise BadData(message, [message])
     if wanted not in names:
-        raise BadInput(f"attribute: expected one of {', '.join(names)}; found {wanted!r}.{nearest(wanted, names)}")
+        raise BadInput(f"attribute: expected one of {', '.join(names)}; got {wanted!r}.{nearest(wanted, names)}")
     return names
 
 
@@ -63,7 +63,7 @@ def _column(path: Path, skip: int, width: int, at: int, known: Callable[[int], b
         wanted: what is allowed, in words.
     """
     if not path.is_file():
-        raise BadData(f"{path}: expected this file of CelebA, found none.", [f"{path} is missing"])
+        raise BadData(f"{path}: expected this file of CelebA, got none.", [f"{path} is missing"])
     problems = Problems(path)
     found: dict[str, int] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -38,7 +38,7 @@ def find_cifar(root: Path, kind: str) -> Path | None:
 def _content(path: Path) -> dict[str, Any]:
     """The dict in a file, or what is wrong with it."""
     if not path.is_file():
-        raise BadData(f"{path}: expected this file of CIFAR, found none.", [f"{path} is missing"])
+        raise BadData(f"{path}: expected this file of CIFAR, got none.", [f"{path} is missing"])
     try:
         with path.open("rb") as file:
             data = file.read(_SIZE_LIMIT + 1)

@@ -104,7 +104,7 @@ def training_classes(root: Path) -> dict[str, Path]:
     found = class_folders(root, "train") or {}
     classes = {name: folder for name, folder in found.items() if any(image_files(folder))}
     if not classes:
-        message = f"{root}: expected images in train/CLASS/ or CLASS/, found none."
+        message = f"{root}: expected images in train/CLASS/ or CLASS/, got none."
         raise BadData(message, [message])
     if len(classes) < 2:
         message = f"{root}: expected at least two classes with images, got {_listed(classes)}.{_hint(classes)}"

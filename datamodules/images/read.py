@@ -116,7 +116,7 @@ def read_idx(place: Path, split: str, classes: int | None = None) -> Pictures:
         path = _idx_file(place, part, kind)
         if path is None:
             name = f"{part}-{kind}-ubyte[.gz]"
-            raise BadData(f"{place}: expected the file {name}, found none.", [f"{place}: {name} is missing"])
+            raise BadData(f"{place}: expected the file {name}, got none.", [f"{place}: {name} is missing"])
         found.append(_idx_array(path, dimensions))
     images, labels = found
     return Pictures(images[:, None], labels.astype(np.int64)).checked(place / f"{part}-labels-idx1-ubyte", classes)

@@ -197,7 +197,7 @@ class SeriesDataModule(ZooDataModule):
         root, wanted, name = self.root, self.hparams["format"], self.hparams["name"]
         assert root is not None
         if not root.is_dir():
-            raise RepositoryNotFound(f"{root}: expected a folder with NAME_TRAIN and NAME_TEST files, found none.")
+            raise RepositoryNotFound(f"{root}: expected a folder with NAME_TRAIN and NAME_TEST files, got none.")
         kinds = [wanted] if wanted in _ENDINGS else list(_ENDINGS)
         endings = [e for kind in kinds for e in _ENDINGS[kind]]
         places = [root, *([root / name] if name else sorted(p for p in root.iterdir() if p.is_dir()))]
@@ -217,7 +217,9 @@ class SeriesDataModule(ZooDataModule):
         train = next(iter(found.values()))
         test = train.with_name(train.name.replace("_TRAIN.", "_TEST."))
         if not test.is_file():
-            raise RepositoryNotFound(f"{test}: expected the test series beside {train.name}, found no such file.")
+            raise RepositoryNotFound(
+                f"{test}: expected the test series beside {train.name}, but there is no such file."
+            )
         return [train, test]
 
     def _refuse_no_root(self) -> None:

@@ -46,17 +46,17 @@ def read_series(path: Path) -> Series:
     readers = {".ts": _read_ts, ".tsv": _read_tsv, ".txt": _read_tsv, ".npz": _read_npz}
     found = readers[path.suffix.lower()](path)
     if not found.series:
-        raise BadData(f"{path}: expected at least one series, found none.")
+        raise BadData(f"{path}: expected at least one series, got none.")
     return found
 
 
 def _lines(path: Path) -> list[str]:
     if (size := path.stat().st_size) > _SIZE_LIMIT:
-        raise BadData(f"{path}: expected at most {_SIZE_LIMIT:,} bytes of text, found {size:,}. Convert it to .npz.")
+        raise BadData(f"{path}: expected at most {_SIZE_LIMIT:,} bytes of text, got {size:,}. Convert it to .npz.")
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise BadData(f"{path}: expected text in UTF-8, found other bytes ({error}).") from None
+        raise BadData(f"{path}: expected text in UTF-8, got other bytes ({error}).") from None
 
 
 def _numbers(text: str) -> np.ndarray:

@@ -160,7 +160,7 @@ def _targets(files: Sequence[Series], paths: Sequence[str], kind: str) -> tuple[
     names += sorted(set(given) - set(names))
     if len(set(files[0].targets)) < 2:
         raise BadData(
-            f"{paths[0]}: expected training series of at least two classes, found {len(set(files[0].targets))} "
+            f"{paths[0]}: expected training series of at least two classes, got {len(set(files[0].targets))} "
             f"({', '.join(sorted(set(files[0].targets))[:3])}). Values instead of classes: data.target=value."
         )
     return torch.tensor([names.index(t) for t in given], dtype=torch.int64), names

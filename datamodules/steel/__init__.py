@@ -159,14 +159,14 @@ class SteelStripDataModule(ZooDataModule):
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
         _one_of("format", format, ("auto", "folder", "simulator"))
         if format != "auto" and (format == "folder") != (root is not None):
-            raise BadInput(f"A folder needs root, the simulator takes none; found format={format!r} and root={root!r}.")
+            raise BadInput(f"A folder needs root, the simulator takes none; got format={format!r} and root={root!r}.")
         _one_of("augment", augment, ("none", "light"))
         _one_of("train_on", train_on, ("labelled", "all"))
         if not 0 < labelled_fraction <= 1:
-            raise BadInput(f"labelled_fraction: expected above 0 and at most 1, found {labelled_fraction}.")
+            raise BadInput(f"labelled_fraction: expected above 0 and at most 1, got {labelled_fraction}.")
         for key in ("n_coils", "val_coils", "test_coils", "sections_per_coil"):
             if self.hparams[key] < 1:
-                raise BadInput(f"{key}: expected at least 1, found {self.hparams[key]}.")
+                raise BadInput(f"{key}: expected at least 1, got {self.hparams[key]}.")
         for split in ("train", "test"):
             self.world(split)  # refuses what cannot be simulated
 
@@ -189,7 +189,9 @@ class SteelStripDataModule(ZooDataModule):
     def _folder(self) -> Path:
         assert self.root is not None
         if not self.root.is_dir():
-            raise RepositoryNotFound(f"root: expected a folder of coils with splits.csv, found nothing at {self.root}.")
+            raise RepositoryNotFound(
+                f"root: expected a folder of coils with splits.csv, but there is nothing at {self.root}."
+            )
         return self.root
 
     @classmethod
@@ -303,4 +305,4 @@ class SteelStripDataModule(ZooDataModule):
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise BadInput(f"{name}: expected one of {', '.join(known)}, found {value!r}.{nearest(value, known)}")
+        raise BadInput(f"{name}: expected one of {', '.join(known)}, got {value!r}.{nearest(value, known)}")

@@ -86,7 +86,7 @@ def read_facts(root: Path, cutoff_mm: float) -> dict[str, object]:
                 "cutoff_mm": cutoff_mm if np.isnan(cutoff) else cutoff,
             }
     problems.raise_if_any()
-    raise BadData(f"{root}: expected coil_<id>/section_<k>.npz with signal (C, L), found none that can be read.")
+    raise BadData(f"{root}: expected coil_<id>/section_<k>.npz with signal (C, L), got none that can be read.")
 
 
 def _load(path: Path) -> dict[str, np.ndarray] | tuple[str, str, str]:

@@ -71,11 +71,11 @@ class SceneConfig:
         for name in wanted:
             if name not in known:
                 hint = " Pass shapes=True for the rendered shapes." if name in SHAPES else nearest(name, known)
-                raise BadInput(f"classes: DigitScenes knows {', '.join(known)}; found {name!r}.{hint}")
+                raise BadInput(f"classes: DigitScenes knows {', '.join(known)}; got {name!r}.{hint}")
         if not wanted or len(set(wanted)) != len(wanted):
-            raise BadInput(f"classes: expected at least one name and none twice, found {list(wanted)}.")
+            raise BadInput(f"classes: expected at least one name and none twice, got {list(wanted)}.")
         if self.size < 32:
-            raise BadInput(f"size: scenes are at least 32 px wide, found {self.size}.")
+            raise BadInput(f"size: scenes are at least 32 px wide, got {self.size}.")
         object.__setattr__(self, "names", wanted)
 
 
@@ -100,7 +100,7 @@ def render(config: SceneConfig, split: str, index: int) -> tuple[np.ndarray, np.
         image uint8 (size, size, 3); boxes float32 (n, 4), half-open xyxy in pixels; labels int64 (n,).
     """
     if split not in SPLITS:
-        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, found {split!r}.{nearest(split, SPLITS)}")
+        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.{nearest(split, SPLITS)}")
     rng = np.random.default_rng((config.seed, SPLITS.index(split), index))
     paths = _photographs(split, config.extra_photos)
     canvas = _background(rng, _photograph(paths[int(rng.integers(len(paths)))]), (config.size, config.size))
@@ -134,7 +134,7 @@ def compose(
     """
     if isinstance(photo, str) and photo not in assets.photographs() and not Path(photo).is_file():
         hint = nearest(photo, assets.photographs())
-        raise BadInput(f"photo: expected a photograph of the assets or a file, found {photo!r}.{hint}")
+        raise BadInput(f"photo: expected a photograph of the assets or a file, got {photo!r}.{hint}")
     if not isinstance(photo, Image.Image):
         photo = _photograph(Path(assets.photographs().get(str(photo), Path(photo))))
     rng = np.random.default_rng((seed, 7))

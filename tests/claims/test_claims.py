@@ -197,7 +197,7 @@ def test_unknown_claims_seeds_and_data_are_refused(entry: index.Entry, tmp_path:
         claims.make_plan("toy-net", roots={"cat": "."})
     with pytest.raises(BadInput, match="--root cats=DIR"):
         claims.make_plan("toy-net", ["needy"])
-    with pytest.raises(BadInput, match="found nothing"):
+    with pytest.raises(BadInput, match="there is nothing at"):
         claims.make_plan("toy-net", roots={"cats": tmp_path / "none"})
     assert list(claims.make_plan("toy-net").left_out) == ["needy"]
     assert claims.make_plan("toy-net", roots={"cats": tmp_path}).left_out == {}

@@ -76,7 +76,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no layout recognised"):
         ImagesDataModule(root=str(tree(tmp_path, "Train", "Test"))).facts()
-    with pytest.raises(BadData, match=r"expected images in train/CLASS/ or CLASS/, found none"):
+    with pytest.raises(BadData, match=r"expected images in train/CLASS/ or CLASS/, got none"):
         ImagesDataModule(root=str(tmp_path), format="folders").facts()
 
 

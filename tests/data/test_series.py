@@ -222,7 +222,7 @@ def test_frames() -> None:
         SeriesDataModule.from_arrays(([*both[:2], both[2].assign(b="x")], targets[:3]))
     with pytest.raises(BadInput, match="series 1 has no target"):
         SeriesDataModule.from_arrays((series, [targets[0], None, *targets[2:]]))
-    with pytest.raises(BadData, match="at least two classes, found 1"):
+    with pytest.raises(BadData, match="at least two classes, got 1"):
         SeriesDataModule.from_arrays((series, ["one"] * 30))
 
 

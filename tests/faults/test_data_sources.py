@@ -169,7 +169,7 @@ def test_wrong_contents(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch("toy", place / "data")
     assert not (place / "data" / "toy").exists()
     use(monkeypatch, place, toys.wheel(place / "toy_data-1.0-lacking.whl", {"pkg/readme": b""}))
-    with pytest.raises(errors.CorruptFile, match="found none"):
+    with pytest.raises(errors.CorruptFile, match="got none"):
         fetch("toy", place / "data")
 
 

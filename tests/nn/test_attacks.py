@@ -419,11 +419,11 @@ def test_bad_input_is_named(victim: tuple[nn.Module, Tensor, Tensor]) -> None:
             pgd(model, x, y, **options)
     with pytest.raises(UnknownName, match="'ce'"):
         pgd(model, x, y, eps=0.1, loss="cee")
-    with pytest.raises(BadInput, match=r"found values from 0 to 255.*Divide by 255"):
+    with pytest.raises(BadInput, match=r"got values from 0 to 255.*Divide by 255"):
         pgd(model, x * 255, y, eps=0.1)
     with pytest.raises(BadInput, match="Put mean and standard deviation into the model"):
         pgd(model, (x - 0.13) / 0.3, y, eps=0.1)
-    with pytest.raises(BadInput, match="found values"):
+    with pytest.raises(BadInput, match="got values"):
         pgd(model, x * float("nan"), y, eps=0.1)
     with pytest.raises(BadInput, match="float inputs"):
         pgd(model, (x * 255).byte(), y, eps=0.1)

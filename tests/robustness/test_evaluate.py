@@ -180,7 +180,7 @@ def test_bad_input_is_named(digits: tuple[Tensor, Tensor]) -> None:
     model, (x, y) = trained(), digits
     cases = [
         (nn.Sequential(model, nn.Softmax(1)), (x, y), {}, "probabilities"),
-        (model, (x * 255, y), {}, r"\[0, 1\], found values from 0 to 255"),
+        (model, (x * 255, y), {}, r"\[0, 1\], got values from 0 to 255"),
         (model, ((x * 255).byte(), y), {}, "floats in"),
         (model, (x, y), {"eps": 8}, r"8/255"),
         (model, (x, y), {"n": 0}, "n must be"),

@@ -233,7 +233,7 @@ def _roots(given: Mapping[str, str | Path], needed: set[str], claims: Any) -> di
         if value:
             folder = Path(value).expanduser().resolve()
             if not folder.is_dir():
-                raise BadInput(f"--root {name}: expected a folder, found nothing at {folder}.")
+                raise BadInput(f"--root {name}: expected a folder, but there is nothing at {folder}.")
             found[name] = folder
     return found
 

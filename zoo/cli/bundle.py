@@ -33,7 +33,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     entry, tag = index.resolve(options.name)
     about = entry.weights[tag] if tag else None
     if about is None or ":" not in options.name:
-        raise BadInput(f"Expected ID:TAG of the index, found {options.name!r}: add the tag with its recipe first.")
+        raise BadInput(f"Expected ID:TAG of the index, got {options.name!r}: add the tag with its recipe first.")
     if about.hub.repo is not None:
         raise BadInput(f"{options.name} is published, and a published tag never moves. Add a new tag.")
     target = index.bundled_path(dataclasses.replace(about, file=f"{entry.id}-{tag}.safetensors"), entry)

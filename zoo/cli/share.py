@@ -48,7 +48,7 @@ def run_push(options: argparse.Namespace) -> int:
             "The index's own weights are published with `zoo publish`."
         )
     if len(options.repo.split("/")) != 2:
-        raise BadInput(f"Expected the repository as OWNER/NAME, found {options.repo!r}.")
+        raise BadInput(f"Expected the repository as OWNER/NAME, got {options.repo!r}.")
     from zoo import store
 
     about = store.push(

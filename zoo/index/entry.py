@@ -160,9 +160,7 @@ def _import_class(path: str, where: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # a dependency of that module is missing, not the module
         _refuse_shadow(top, where)
-        raise InvalidIndex(
-            f"{where}: expected a module {module_name}, found none. Is its package installed?"
-        ) from error
+        raise InvalidIndex(f"{where}: expected a module {module_name}, got none. Is its package installed?") from error
     _refuse_shadow(top, where)
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
@@ -178,6 +176,6 @@ def _refuse_shadow(top: str, where: str) -> None:
     if PACKAGE.parent.resolve() / top not in places:
         place = places[0] if places else getattr(sys.modules[top], "__file__", "?")
         raise ShadowedPackage(
-            f"{where}: expected the zoo's own package {top!r} in {PACKAGE.parent}, found another one: {place}. "
+            f"{where}: expected the zoo's own package {top!r} in {PACKAGE.parent}, got another one: {place}. "
             "Rename that folder or file, or start Python from elsewhere."
         )

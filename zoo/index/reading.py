@@ -26,7 +26,7 @@ def index_path() -> Path:
         if path.is_file():
             return path
     raise InvalidIndex(
-        f"expected checkpoints.yaml in {PACKAGE} or {PACKAGE.parent}, found none. "
+        f"expected checkpoints.yaml in {PACKAGE} or {PACKAGE.parent}, got none. "
         "The installation is damaged: pip install --force-reinstall lightning-method-zoo"
     )
 

@@ -30,7 +30,7 @@ def check_size(size: int, name: str = "img_size") -> int:
     """
     if size < STRIDE or size % STRIDE:
         low = max(STRIDE, size // STRIDE * STRIDE)
-        raise BadInput(f"{name}: expected a multiple of {STRIDE}, found {size}. Use {low} or {low + STRIDE}.")
+        raise BadInput(f"{name}: expected a multiple of {STRIDE}, got {size}. Use {low} or {low + STRIDE}.")
     return size
 
 

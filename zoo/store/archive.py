@@ -42,7 +42,7 @@ class TorchArchive:
         self.members = self._members()
         pickles = [name for name in self.members if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise UnsafeFile(f"{where}: expected a checkpoint as torch.save writes it, found {len(pickles)} data.pkl.")
+            raise UnsafeFile(f"{where}: expected a checkpoint as torch.save writes it, got {len(pickles)} data.pkl.")
         self.root = pickles[0].removesuffix("data.pkl")
         order = self.members.get(f"{self.root}byteorder")
         if order is not None and self.read("byteorder", 16) != b"little":
@@ -53,7 +53,7 @@ class TorchArchive:
         tail = self._at(max(self.size - 98, 0), 98)
         if len(tail) < 22 or tail[-22:-18] != b"PK\x05\x06":
             raise UnsafeFile(
-                f"{self.where}: expected a checkpoint of Lightning 2 (a zip archive), found another kind of file, or "
+                f"{self.where}: expected a checkpoint of Lightning 2 (a zip archive), got another kind of file, or "
                 "one that is cut off."
             )
         _, _, _, _, _, length, start, comment = _END.unpack(tail[-22:])
@@ -65,9 +65,9 @@ class TorchArchive:
                 raise CorruptFile(f"{self.where}: the end of the checkpoint is damaged. Use another one.")
             *_, length, start = _END_64.unpack(tail[:56])
         if comment or start + length != end:
-            raise UnsafeFile(f"{self.where}: expected a checkpoint as torch.save writes it, found other bytes in it.")
+            raise UnsafeFile(f"{self.where}: expected a checkpoint as torch.save writes it, got other bytes in it.")
         if length > _MAX_DIRECTORY:
-            raise UnsafeFile(f"{self.where}: expected a checkpoint, found an archive of too many files.")
+            raise UnsafeFile(f"{self.where}: expected a checkpoint, got an archive of too many files.")
 
     def _members(self) -> dict[str, zipfile.ZipInfo]:
         try:
@@ -80,14 +80,14 @@ class TorchArchive:
         packed = [i.filename for i in listed if i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
         if packed:
             raise UnsafeFile(
-                f"{self.where}: expected a checkpoint as torch.save writes it, found compressed parts "
+                f"{self.where}: expected a checkpoint as torch.save writes it, got compressed parts "
                 f"({packed[0][:80]!r})."
             )
         found = {i.filename: i for i in listed}
         total = sum(i.file_size for i in listed)
         if len(found) != len(listed) or total > self.size or any(i.flag_bits & _ENCRYPTED for i in listed):
             raise UnsafeFile(
-                f"{self.where}: expected a checkpoint as torch.save writes it, found parts that are encrypted, twice "
+                f"{self.where}: expected a checkpoint as torch.save writes it, got parts that are encrypted, twice "
                 f"there, or larger than the file ({total:,} of {self.size:,} bytes)."
             )
         return found
@@ -110,7 +110,7 @@ class TorchArchive:
         """
         size = self.size_of(name) or 0
         if size > most:
-            raise UnsafeFile(f"{self.where}: expected at most {most:,} bytes of {name}, found {size:,}.")
+            raise UnsafeFile(f"{self.where}: expected at most {most:,} bytes of {name}, got {size:,}.")
         buffer = bytearray(size)
         self.read_into(name, memoryview(buffer))
         return bytes(buffer)

@@ -36,7 +36,7 @@ def read_checkpoint(path: str | Path, *, tensors: bool = True) -> dict[str, Any]
     with open_regular(path) as file:
         checkpoint = unpickle(TorchArchive(file, path), tensors=tensors)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise BadInput(f"{path}: expected a Lightning checkpoint with a state_dict, found none.")
+        raise BadInput(f"{path}: expected a Lightning checkpoint with a state_dict, got none.")
     return checkpoint
 
 

@@ -69,17 +69,17 @@ def parse_config(data: bytes, where: object) -> dict[str, Any]:
     """
     if len(data) > _MAX_CONFIG:
         raise UnsafeFile(
-            f"{where}: expected a config of at most {_MAX_CONFIG:,} bytes, found more. Do not use this file."
+            f"{where}: expected a config of at most {_MAX_CONFIG:,} bytes, got more. Do not use this file."
         )
     # every container costs some hundred bytes when parsed: bound their number first
     if data.count(b"{") + data.count(b"[") > 20_000:
-        raise UnsafeFile(f"{where}: expected a config, found many thousand lists. Do not use this file.")
+        raise UnsafeFile(f"{where}: expected a config, got many thousand lists. Do not use this file.")
     try:
         config = json.loads(
             data, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
     except (ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{where}: expected JSON as zoo.save writes it, found: {str(error)[:200]}.") from None
+        raise InvalidConfig(f"{where}: expected JSON as zoo.save writes it, got: {str(error)[:200]}.") from None
     if not isinstance(config, dict) or "zoo" not in config:
         raise InvalidConfig(
             f"{where}: expected the key 'zoo' with an index id: this was not written by zoo.save or push."
@@ -95,7 +95,7 @@ def _check_types(config: dict[str, Any], where: object) -> None:
             hint = nearest(key, _KEYS) or f" Keys: {', '.join(_KEYS)}."
             raise InvalidConfig(f"{where}: unknown key {key!r}.{hint}")
         if type(value) is not _KEYS[key] and not (value is None and key in ("tag", "parent", "licence")):
-            raise InvalidConfig(f"{where}: {key}: expected {_KEYS[key].__name__}, found {str(value)[:80]!r}.")
+            raise InvalidConfig(f"{where}: {key}: expected {_KEYS[key].__name__}, got {str(value)[:80]!r}.")
     check_id(config["zoo"], where)
     missing = [key for key in ("format", "init", "sha256") if key not in config]
     if missing:
@@ -113,8 +113,7 @@ def check_id(name: str, where: object) -> None:
     """
     if ":" in name or "." in name or "/" in name:
         raise UnsafeFile(
-            f"{where}: expected an id of the index, found {name[:80]!r}. "
-            "Files never name a class; nothing was imported."
+            f"{where}: expected an id of the index, got {name[:80]!r}. Files never name a class; nothing was imported."
         )
     if name not in entries():
         raise UnknownName(
@@ -175,7 +174,7 @@ def class_arguments(
         raise BadInput(f"{where} has a fixed number of outputs: it takes no {asked}. Arguments: {', '.join(known)}.")
     names = _checked_names(class_names)
     if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
-        raise BadInput(f"num_classes: expected a whole number of at least 1, found {num_classes!r}.")
+        raise BadInput(f"num_classes: expected a whole number of at least 1, got {num_classes!r}.")
     if names is None:
         if num_classes == class_count(cls, init):
             return {}
@@ -191,7 +190,7 @@ def _checked_names(names: Sequence[str] | None) -> list[str] | None:
     if names is None:
         return None
     if isinstance(names, str) or not all(isinstance(n, str) and n for n in names) or not len(names):
-        raise BadInput(f"class_names: expected a list of text, found {names!r}.")
+        raise BadInput(f"class_names: expected a list of text, got {names!r}.")
     if doubled := repeated(names):
         raise BadInput(f"class_names: {doubled[0]!r} is given twice.")
     return list(names)

@@ -64,14 +64,14 @@ def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True
 
 def _check_free(folder: Path) -> None:
     if folder.is_file():
-        raise BadInput(f"{folder}: expected a folder, found a file. Choose another name.")
+        raise BadInput(f"{folder}: expected a folder, got a file. Choose another name.")
     if not folder.is_dir():
         return
     names = {p.name for p in folder.iterdir()}
     if names and (CONFIG not in names or not names <= _OURS):
         foreign = sorted(names - _OURS) or sorted(names)
         raise BadInput(
-            f"{folder}: expected a new folder, or one written by zoo.save(), found other files in it ({foreign[0]}). "
+            f"{folder}: expected a new folder, or one written by zoo.save(), got other files in it ({foreign[0]}). "
             "Choose another folder."
         )
 
@@ -199,9 +199,9 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
     wanted, _ = read_state(path, finite=False)
     names = [name for name in wanted if name.startswith("input.")]
     if sorted(names) != sorted(f"input.{i}" for i in range(len(names))):
-        return [f"expected inputs input.0, input.1, ..., found {', '.join(sorted(names))[:200]}"]
+        return [f"expected inputs input.0, input.1, ..., got {', '.join(sorted(names))[:200]}"]
     if len(names) != len(_example(module)):
-        return [f"expected {len(_example(module))} inputs, found {len(names)}"]
+        return [f"expected {len(_example(module))} inputs, got {len(names)}"]
     try:
         outputs = _forward(module, [wanted[f"input.{i}"] for i in range(len(names))])
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
@@ -211,7 +211,7 @@ def golden_problems(module: ZooModule, path: Path, *, rtol: float = 1e-3, atol: 
     for name in sorted(expected.keys() & outputs.keys()):
         ours, theirs = outputs[name].cpu(), expected[name]
         if ours.shape != theirs.shape:
-            problems.append(f"{name}: expected {list(theirs.shape)}, found {list(ours.shape)}")
+            problems.append(f"{name}: expected {list(theirs.shape)}, got {list(ours.shape)}")
         elif not torch.allclose(ours.double(), theirs.double(), rtol=rtol, atol=atol, equal_nan=True):
             problems.append(f"{name}: differs by up to {(ours.double() - theirs.double()).abs().max():.3g}")
     return problems

@@ -45,14 +45,12 @@ def check_plain_size(value: Any, where: str, *, most: int = _MAX_NODES, depth: i
             sizes[id(item)] = (nodes, deep)
             if nodes > most or deep > depth:
                 raise UnsafeFile(
-                    f"{where}: expected at most {most:,} values nested {depth} deep, found more when shared ones are "
+                    f"{where}: expected at most {most:,} values nested {depth} deep, got more when shared ones are "
                     "written out. It looks like an attack: do not use this file."
                 )
         elif id(item) not in sizes and isinstance(item, (dict, list, tuple, set)):
             if id(item) in open_ones:
-                raise UnsafeFile(
-                    f"{where}: expected plain values, found a list that holds itself. Do not use this file."
-                )
+                raise UnsafeFile(f"{where}: expected plain values, got a list that holds itself. Do not use this file.")
             open_ones.add(id(item))
             work.append((item, True))
             work += [(v, False) for v in inner if id(v) not in sizes]

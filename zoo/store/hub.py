@@ -43,11 +43,11 @@ def parse_address(address: str, revision: str | None = None) -> tuple[str, str |
     if not match or ".." in address or "--" in address or match.group(1).endswith(".git"):
         raise BadInput(
             "expected hf://owner/repo or hf://owner/repo@revision (names of at most 96 letters, digits, '-', '_' and "
-            f"'.'), found {address[:200]!r}."
+            f"'.'), got {address[:200]!r}."
         )
     repo, given = match.groups()
     if revision and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise BadInput(f"{address}: expected a branch, a tag or a commit as its revision, found {revision[:80]!r}.")
+        raise BadInput(f"{address}: expected a branch, a tag or a commit as its revision, got {revision[:80]!r}.")
     if given and revision and given != revision:
         raise BadInput(f"{address} names the revision {given!r}, the argument says {revision!r}. Give one of them.")
     return repo, given or revision
@@ -199,7 +199,7 @@ def as_commit(name: Any, repo: str) -> str:
         CorruptFile: if it is not one.
     """
     if not isinstance(name, str) or COMMIT.fullmatch(name) is None:
-        raise CorruptFile(f"hf://{repo}: expected a commit of 40 digits from the Hub, found {str(name)[:60]!r}.")
+        raise CorruptFile(f"hf://{repo}: expected a commit of 40 digits from the Hub, got {str(name)[:60]!r}.")
     return name
 
 

@@ -64,12 +64,10 @@ def check_private(text: str, where: str, token: str | bool | None = None) -> Non
         UnsafeFile: naming the kind of what was found; of a token nothing is repeated.
     """
     if any(secret in text for secret in _own_tokens(token)) or _TOKENS.search(text):
-        raise UnsafeFile(
-            f"{where}: expected nothing secret, found what looks like an access token or a key. Remove it."
-        )
+        raise UnsafeFile(f"{where}: expected nothing secret, got what looks like an access token or a key. Remove it.")
     if place := private_place(text):
         raise UnsafeFile(
-            f"{where}: expected nothing about this machine, found the path {place[:120]!r}. Nothing was sent."
+            f"{where}: expected nothing about this machine, got the path {place[:120]!r}. Nothing was sent."
         )
 
 
@@ -139,7 +137,7 @@ def text_file(path: Path, token: str | bool | None = None) -> bytes:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UnsafeFile(f"{path}: expected UTF-8 text, found other bytes. Nothing was sent.") from None
+        raise UnsafeFile(f"{path}: expected UTF-8 text, got other bytes. Nothing was sent.") from None
     check_private(text, str(path), token)
     return data
 
@@ -154,14 +152,14 @@ def picture_files(folder: Path) -> dict[str, bytes]:
         UnsafeFile: if it, or anything in it, is a link or not a picture, or if there are too many.
     """
     if folder.is_symlink():
-        raise UnsafeFile(f"{folder}: expected a folder, found a link to another place. It is not followed.")
+        raise UnsafeFile(f"{folder}: expected a folder, got a link to another place. It is not followed.")
     if not folder.exists():
         return {}
     if not folder.is_dir():
-        raise BadInput(f"{folder}: expected a folder of pictures, found a file.")
+        raise BadInput(f"{folder}: expected a folder of pictures, got a file.")
     names = sorted(os.listdir(folder))
     if len(names) > _MAX_PICTURES:
-        raise UnsafeFile(f"{folder}: expected at most {_MAX_PICTURES} pictures, found {len(names):,} files.")
+        raise UnsafeFile(f"{folder}: expected at most {_MAX_PICTURES} pictures, got {len(names):,} files.")
     return {f"images/{name}": _picture(folder / name) for name in names}
 
 
@@ -171,7 +169,7 @@ def _picture(path: Path) -> bytes:
     form = _FORMATS.get(path.suffix.lower())
     if form is None or not re.fullmatch(r"[\w][\w .+-]{0,120}", path.name, re.ASCII):
         raise UnsafeFile(
-            f"{path.parent}: expected pictures only (.png, .jpg, with plain names), found {path.name[:80]!r}. Nothing "
+            f"{path.parent}: expected pictures only (.png, .jpg, with plain names), got {path.name[:80]!r}. Nothing "
             "was sent; take it out of that folder."
         )
     data = read_regular(path, _MAX_PICTURE, links=False)
@@ -179,7 +177,7 @@ def _picture(path: Path) -> bytes:
     try:
         with Image.open(io.BytesIO(data), formats=(form,)) as picture:
             if picture.width * picture.height > _MAX_PIXELS:
-                raise UnsafeFile(f"{path}: expected at most {_MAX_PIXELS:,} pixels, found more. Nothing was sent.")
+                raise UnsafeFile(f"{path}: expected at most {_MAX_PIXELS:,} pixels, got more. Nothing was sent.")
             if form == "JPEG":
                 picture.save(out, form, quality="keep", exif=b"", icc_profile=None, comment=b"")
             else:
@@ -190,6 +188,6 @@ def _picture(path: Path) -> bytes:
         raise
     except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError, MemoryError) as error:
         raise UnsafeFile(
-            f"{path}: expected a {form} picture, found something else ({str(error)[:120]}). Nothing was sent."
+            f"{path}: expected a {form} picture, got something else ({str(error)[:120]}). Nothing was sent."
         ) from None
     return out.getvalue()

@@ -121,7 +121,7 @@ def _cards(entry: Entry) -> Path | None:
         if not (folder / "README.md").is_file():
             continue
         if folder.resolve() != base.resolve() / "model_cards" / entry.id:
-            raise UnsafeFile(f"{folder}: expected the folder of a card, found a link. Nothing was sent.")
+            raise UnsafeFile(f"{folder}: expected the folder of a card, got a link. Nothing was sent.")
         return folder
     return None
 
@@ -147,7 +147,7 @@ def _eval_results(entry: Entry, about: Weights, hub: Hub) -> dict[str, bytes | P
     if path is None or not os.path.lexists(path):
         return {}
     if path.parent.is_symlink():
-        raise UnsafeFile(f"{path.parent}: expected a folder, found a link. Nothing was sent.")
+        raise UnsafeFile(f"{path.parent}: expected a folder, got a link. Nothing was sent.")
     return {f".eval_results/{path.name}": text_file(path, hub.token)}
 
 
@@ -190,7 +190,7 @@ def _block(lines: list[str], start: int, end: int, key: str, indent: str | None 
                     return i + 1, j
             return i + 1, end
     raise InvalidIndex(
-        f"expected a block {key!r} on lines of its own in the index, found none. Write it so, then publish."
+        f"expected a block {key!r} on lines of its own in the index, got none. Write it so, then publish."
     )
 
 
@@ -202,6 +202,6 @@ def _check_and_write(path: Path, text: str, name: str, tag: str, published: Publ
     if after != {**before, name: replace(before[name], weights=pinned)}:
         raise InvalidIndex(
             f"{path}: {name}: expected weights.{tag}.hub on a line of its own, such as "
-            "hub: {repo: null, revision: null}, found another layout. Write it so, then publish again."
+            "hub: {repo: null, revision: null}, got another layout. Write it so, then publish again."
         )
     write_whole(path, text)

@@ -72,7 +72,7 @@ def reference_of(name: str | Path | Reference, revision: str | None = None) -> R
         return name
     if not isinstance(name, (str, os.PathLike)):
         raise BadInput(
-            f"expected a model's name, hf://owner/repo, a folder or a .ckpt file, found {type(name).__name__}."
+            f"expected a model's name, hf://owner/repo, a folder or a .ckpt file, got {type(name).__name__}."
         )
     if isinstance(name, str) and name.startswith("hf://"):
         repo, revision = parse_address(name, revision)

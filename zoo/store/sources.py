@@ -96,7 +96,7 @@ def find(reference: Reference, hub: Hub, *, source: str | None = None, weights: 
         weights: False reads only the arguments.
     """
     if source not in (None, "hub", "bundled"):
-        raise BadInput(f"source: expected None, 'hub' or 'bundled', found {source!r}.")
+        raise BadInput(f"source: expected None, 'hub' or 'bundled', got {source!r}.")
     if reference.kind == "index":
         return _find_entry(reference, hub, source=source, weights=weights)
     if source is not None:
@@ -124,7 +124,7 @@ def _find_entry(reference: Reference, hub: Hub, *, source: str | None, weights: 
     if not reference.is_pinned:
         other = _find_remote(_published(reference), reference.revision, hub, weights=True)
         if other.entry.id != entry.id:
-            raise InvalidConfig(f"{other.name}: expected {entry.id}, found {other.entry.id}.")
+            raise InvalidConfig(f"{other.name}: expected {entry.id}, got {other.entry.id}.")
         return other
     (checkpoint.state, checkpoint.sha256), checkpoint.source = _pinned(
         reference, hub, source, lambda path: read_state(path, sha256=about.sha256, size=about.bytes)
@@ -268,11 +268,11 @@ def _from_config(config: dict[str, Any], name: str, path: Path) -> Checkpoint:
 
 def _find_folder(folder: Path, *, weights: bool) -> Checkpoint:
     if not (folder / CONFIG).is_file():
-        raise RepositoryNotFound(f"{folder}: expected a folder written by zoo.save(), found no {CONFIG} in it.")
+        raise RepositoryNotFound(f"{folder}: expected a folder written by zoo.save(), got no {CONFIG} in it.")
     config, _ = read_config(folder / CONFIG)
     path = folder / MODEL
     if not path.is_file():
-        raise RepositoryNotFound(f"{folder}: expected {MODEL} beside {CONFIG}, found none. Save it again.")
+        raise RepositoryNotFound(f"{folder}: expected {MODEL} beside {CONFIG}, got none. Save it again.")
     checkpoint = _from_config(config, str(folder), path)
     checkpoint.source = f"folder: {folder}"
     if weights:
@@ -292,7 +292,7 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Checkpoint:
     name = mine.get("id") if isinstance(mine, dict) else None
     if not isinstance(mine, dict) or not isinstance(name, str):
         raise BadInput(
-            f"{path}: expected a checkpoint of a method in the index, found one without an id. Was its class "
+            f"{path}: expected a checkpoint of a method in the index, got one without an id. Was its class "
             "registered (zoo.register) when it was trained?"
         )
     check_format(mine.get("format"), path)

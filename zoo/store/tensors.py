@@ -64,7 +64,7 @@ def check_sha256(path: Path, expected: str, *, size: int | None = None, digest: 
     if digest == expected:
         return
     actual = path.stat().st_size
-    what = f"{path}: expected sha256 {expected}, found {digest}"
+    what = f"{path}: expected sha256 {expected}, got {digest}"
     if size is not None and actual < size:
         raise TruncatedFile(f"{what} ({actual:,} of {size:,} bytes). Delete the file and load again.")
     raise CorruptFile(f"{what}. The file was changed or damaged, and is not used. Delete it and load again.")
@@ -72,7 +72,7 @@ def check_sha256(path: Path, expected: str, *, size: int | None = None, digest: 
 
 def _refuse(path: object, expected: str, found: str) -> NoReturn:
     raise UnsafeFile(
-        f"{path}: expected {expected}, found {found}. The file is not used; get it from its publisher again."
+        f"{path}: expected {expected}, got {found}. The file is not used; get it from its publisher again."
     )
 
 
@@ -90,11 +90,11 @@ def check_header(head: bytes | bytearray | memoryview, size: int, where: object)
     if length < 2 or length > _MAX_HEADER or bytes(head[8:9]) != b"{":
         kind = next((kind for magic, kind in _MAGICS.items() if bytes(head[:32]).startswith(magic)), None)
         if kind is None and size < 8:
-            raise TruncatedFile(f"{where}: expected a safetensors file, found {size} bytes. Delete it and load again.")
+            raise TruncatedFile(f"{where}: expected a safetensors file, got {size} bytes. Delete it and load again.")
         _refuse(where, "a safetensors file", kind or f"a header of {length:,} bytes, or none")
     if 8 + length > size:
         raise TruncatedFile(
-            f"{where}: expected a header of {length:,} bytes, found a file of {size:,} bytes. Delete it and load again."
+            f"{where}: expected a header of {length:,} bytes, got a file of {size:,} bytes. Delete it and load again."
         )
     text = bytes(head[8 : 8 + length])
     # each tensor is one object with two lists: bounding those bounds what parsing may allocate
@@ -116,7 +116,7 @@ def check_header(head: bytes | bytearray | memoryview, size: int, where: object)
     ends = [_check_tensor(name, spec, where) for name, spec in header.items()]
     if (needed := max(ends, default=0)) > size - 8 - length:
         raise TruncatedFile(
-            f"{where}: expected {needed:,} bytes of tensors, found {size - 8 - length:,}: the file is cut off. "
+            f"{where}: expected {needed:,} bytes of tensors, got {size - 8 - length:,}: the file is cut off. "
             "Delete it and load again."
         )
 

@@ -118,7 +118,7 @@ class _Machine:
     def refuse(self, what: str) -> NoReturn:
         """Stop, because a file of tensors and plain values has no such thing."""
         raise UnsafeFile(
-            f"{self.archive.where}: expected tensors and plain values only, found {what}. A checkpoint that would "
+            f"{self.archive.where}: expected tensors and plain values only, got {what}. A checkpoint that would "
             "execute code, or ask for memory without end, looks like this. Nothing was executed; do not use this file."
         )
 

@@ -122,7 +122,7 @@ def contents_of(folder: Path, token: str | bool | None = None) -> tuple[Checkpoi
     golden = read_regular(folder / GOLDEN, _MAX_GOLDEN, links=False)
     module = assemble(checkpoint, {})
     if module.report is not None and (foreign := module.report.unexpected):
-        raise UnsafeFile(f"{folder / MODEL}: expected tensors of the method only, found {foreign[0][:80]!r}.")
+        raise UnsafeFile(f"{folder / MODEL}: expected tensors of the method only, got {foreign[0][:80]!r}.")
     if problems := golden_problems(module, folder / GOLDEN):
         raise CorruptFile(
             f"{folder}: its weights do not give its golden outputs ({problems[0]}). Load what it was made from, and "

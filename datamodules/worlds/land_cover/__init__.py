@@ -52,9 +52,9 @@ class LandCoverConfig:
 
     def __post_init__(self) -> None:
         if min(self.sides) < 512:
-            raise BadInput(f"sides: a map needs at least 512 pixels, found {self.sides}.")
+            raise BadInput(f"sides: a map needs at least 512 pixels, got {self.sides}.")
         if min(*self.flights, self.tiles) < 1:
-            raise BadInput(f"flights and tiles: expected at least 1, found {self.flights} and {self.tiles}.")
+            raise BadInput(f"flights and tiles: expected at least 1, got {self.flights} and {self.tiles}.")
 
 
 @dataclass
@@ -81,7 +81,7 @@ def render(config: LandCoverConfig, split: str) -> Tiles:
         BadInput: if there is no such split.
     """
     if split not in SPLITS:
-        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, found {split!r}.{nearest(split, SPLITS)}")
+        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.{nearest(split, SPLITS)}")
     number = SPLITS.index(split)
     ground = make_ground(np.random.default_rng((config.seed, number)), config.sides[number])
     found = [_fly(ground, config, number, flight) for flight in range(config.flights[number])]

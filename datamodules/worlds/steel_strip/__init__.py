@@ -68,15 +68,15 @@ class StripConfig:
         for name in self.textures:
             if name not in TEXTURES:
                 known = ", ".join(TEXTURES)
-                raise BadInput(f"textures: expected some of {known}, found {name!r}.{nearest(name, TEXTURES)}")
+                raise BadInput(f"textures: expected some of {known}, got {name!r}.{nearest(name, TEXTURES)}")
         if not self.textures:
-            raise BadInput("textures: expected at least one, found none.")
+            raise BadInput("textures: expected at least one, got none.")
         if self.cutoff_mm not in (0.25, 0.8, 2.5):
-            raise BadInput(f"cutoff_mm: expected 0.25, 0.8 or 2.5 (ISO 4288), found {self.cutoff_mm}.")
+            raise BadInput(f"cutoff_mm: expected 0.25, 0.8 or 2.5 (ISO 4288), got {self.cutoff_mm}.")
         if self.detectors < 2 or self.length < 8:
-            raise BadInput(f"Expected at least 2 detectors and 8 samples, found {self.detectors} and {self.length}.")
+            raise BadInput(f"Expected at least 2 detectors and 8 samples, got {self.detectors} and {self.length}.")
         if self.pitch_um < _STEP_UM or self.pitch_um % _STEP_UM:
-            raise BadInput(f"pitch_um: expected a multiple of {_STEP_UM:g} um, found {self.pitch_um}.")
+            raise BadInput(f"pitch_um: expected a multiple of {_STEP_UM:g} um, got {self.pitch_um}.")
         if min(self.gain, self.speckle + 1, self.tilt + 1) <= 0 or self.speckle < 0 or self.tilt < 0:
             raise BadInput("gain must be above 0, tilt and speckle at least 0.")
 
@@ -143,9 +143,9 @@ def render(config: StripConfig, split: str, coils: Sequence[int], per_coil: int)
         per_coil: sections of each.
     """
     if split not in SPLITS:
-        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, found {split!r}.{nearest(split, SPLITS)}")
+        raise BadInput(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.{nearest(split, SPLITS)}")
     if not len(coils) or per_coil < 1:
-        raise BadInput(f"Expected at least one coil and one section, found {len(coils)} and {per_coil}.")
+        raise BadInput(f"Expected at least one coil and one section, got {len(coils)} and {per_coil}.")
     where = [(int(coil), section) for coil in coils for section in range(per_coil)]
     known = {coil: draw_coil(config.textures, (config.seed, SPLITS.index(split), coil)) for coil, _ in where}
     parts = [_block(config, split, where[i : i + _BLOCK], known) for i in range(0, len(where), _BLOCK)]

@@ -85,7 +85,7 @@ def find_columns(given: Sequence[str], wanted: Mapping[str, str] | None, where: 
     missing = [k for k in (*keep, "t") if k not in found]
     if missing:
         raise BadInput(
-            f"{where}: no column for {', '.join(missing)}; found {', '.join(map(str, given)) or 'none'}. Expected time "
+            f"{where}: no column for {', '.join(missing)}; got {', '.join(map(str, given)) or 'none'}. Expected time "
             "(t, time, timestamp) and lon and lat, or x and y; other names are given with columns."
         )
     return {k: str(found[k]) for k in ("id", *keep, "t") if k in found}

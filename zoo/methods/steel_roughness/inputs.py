@@ -87,7 +87,7 @@ def _meta_number(value: Any, key: str, where: str) -> float:
 
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise BadInput(f"{path}: expected an .npz file with signal (C, L), found no such file.")
+        raise BadInput(f"{path}: expected an .npz file with signal (C, L), but there is no such file.")
     try:
         with open_arrays(path) as data:
             return {name: data[name] for name in data.names}

@@ -368,7 +368,7 @@ def check_range(x: Tensor, low: float, high: float) -> None:
                 if least >= 0 and 1 < most <= 255
                 else " Put mean and standard deviation into the model, so that eps is in pixel units."
             )
-        raise BadInput(f"Inputs must lie in [{low:g}, {high:g}], found values from {least:.4g} to {most:.4g}.{hint}")
+        raise BadInput(f"Inputs must lie in [{low:g}, {high:g}], got values from {least:.4g} to {most:.4g}.{hint}")
 
 
 def owned(x: Tensor, target: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -398,7 +398,7 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise BadInput(f"{path}: expected a dict of tensors, found {type(found).__name__}.")
+        raise BadInput(f"{path}: expected a dict of tensors, got {type(found).__name__}.")
     state = {key.removeprefix("module."): value for key, value in found.items()}
     unused = tuple(getattr(network, "foreign", ()))
     state = {key: value for key, value in state.items() if not (unused and key.startswith(unused))}
