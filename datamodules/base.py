@@ -141,7 +141,7 @@ class ZooLoader(DataLoader[Any]):
 
 
 class Problems:
-    """Collects what is wrong with a user's files, so that everything is told at once.
+    """Collects what is wrong with a user's files, so that one error lists it all.
 
     Args:
         where: the folder or file as the user knows it.
@@ -151,29 +151,29 @@ class Problems:
     def __init__(self, where: str | Path, shown: int = 20) -> None:
         self.where = str(where)
         self.shown = shown
-        self.found: list[str] = []
+        self.lines: list[str] = []
 
     def add(self, file: str | Path, field: str, expected: str, got: object) -> None:
         """Note that `field` of `file` should be `expected` but is `got`."""
-        self.found.append(printable(f"{file}: {field}: expected {expected}, got {got}"))
+        self.lines.append(printable(f"{file}: {field}: expected {expected}, got {got}"))
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.lines)
 
     def raise_if_any(self, advice: str = "Correct or remove these entries and run again.") -> None:
-        """Raise one error about everything that was found.
+        """Raise one error that lists all problems.
 
         Raises:
             BadData: if anything was added.
         """
-        if not self.found:
+        if not self.lines:
             return
-        count = len(self.found)
+        count = len(self.lines)
         lines = [f"{count} problem{'s' if count > 1 else ''} in {self.where}:"]
-        lines += [f"  {line}" for line in self.found[: self.shown]]
+        lines += [f"  {line}" for line in self.lines[: self.shown]]
         if count > self.shown:
             lines.append(f"  ... and {count - self.shown} more")
-        raise BadData("\n".join([*lines, advice]), self.found)
+        raise BadData("\n".join([*lines, advice]), self.lines)
 
 
 def printable(text: str) -> str:

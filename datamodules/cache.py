@@ -38,9 +38,9 @@ def cached_arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict
         path: of the file; its name must change with whatever determines the content.
         make: computes the arrays. Two processes that do so at once write equal bytes, so it does not matter who wins.
     """
-    found = _read(path)
-    if found is not None:
-        return found
+    stored = _read(path)
+    if stored is not None:
+        return stored
     arrays = make()
     held: dict[str, Any] = {f"crc/{name}": np.array(checksum(array), np.uint32) for name, array in arrays.items()}
     held |= arrays

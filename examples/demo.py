@@ -38,8 +38,8 @@ def score(module: Any, data: Any) -> dict[str, float]:
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    (found,) = trainer.test(module, data, verbose=False)
-    return {name: float(found[f"test/{name}"]) for name in ("map", "map_50")}
+    (metrics,) = trainer.test(module, data, verbose=False)
+    return {name: float(metrics[f"test/{name}"]) for name in ("map", "map_50")}
 
 
 def detect() -> None:
@@ -55,13 +55,13 @@ def detect() -> None:
     say("2. Detect handwritten digits on a photograph; neither was in the training data")
     scene, _, labels = compose("machu-picchu", seed=7, size=(256, 192), split="test")
     scene.save(OUT / "scene.png")
-    code(f'found = model.predict("{OUT}/scene.png")[0]')
-    code(f'model.show("{OUT}/scene.png", found).save("{OUT}/digits.png")')
-    found = model.predict(OUT / "scene.png")[0]
-    model.show(OUT / "scene.png", found).save(OUT / "digits.png")
+    code(f'result = model.predict("{OUT}/scene.png")[0]')
+    code(f'model.show("{OUT}/scene.png", result).save("{OUT}/digits.png")')
+    result = model.predict(OUT / "scene.png")[0]
+    model.show(OUT / "scene.png", result).save(OUT / "digits.png")
     print(f"in the scene: {', '.join(str(int(d)) for d in sorted(labels))}")
-    names = sorted(zip(found["names"], found["scores"].tolist(), strict=True))
-    print("found:        " + ", ".join(f"{name} ({score:.2f})" for name, score in names))
+    names = sorted(zip(result["names"], result["scores"].tolist(), strict=True))
+    print("detected:     " + ", ".join(f"{name} ({score:.2f})" for name, score in names))
 
 
 def fine_tune() -> Path:
@@ -133,7 +133,7 @@ def main() -> None:
     first, second = tuned.predict(picture)[0], again.predict(picture)[0]
     same = all(torch.equal(first[key], second[key]) for key in ("boxes", "scores", "labels"))
     again.show(picture, second).save(OUT / "shapes.png")
-    print(f"found {', '.join(second['names']) or 'nothing'}; identical to before saving: {same}")
+    print(f"detected {', '.join(second['names']) or 'nothing'}; identical to before saving: {same}")
     if not same:
         raise SystemExit("the reloaded model answers differently")
     print(f"\nPictures: {OUT}/digits.png, {OUT}/shapes.png. Done in {time.time() - started:.0f} s.")

@@ -4,7 +4,7 @@
 
     zoo.list_models(task="object-detection")    # ids
     model = zoo.load(name)                      # trained, verified, in evaluation mode
-    found = model.predict("street.jpg")
+    results = model.predict("street.jpg")
 
 Importing this package imports neither torch nor lightning; they come with the first `load`.
 """

@@ -1,4 +1,4 @@
-"""One family of exceptions. Each message says what was expected, what was found and what to do next."""
+"""One family of exceptions. Each message says what was expected, what came instead and what to do next."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BadInput(ZooError, ValueError):
 
 
 class BadData(ZooError):
-    """A user's data folder or file is broken; lists every problem that was found."""
+    """A user's data folder or file is broken; lists every problem."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -169,8 +169,8 @@ class ShadowedPackage(ZooError, ImportError):
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
     """Return `" Did you mean 'a' or 'b'?"`, or an empty string when nothing is close."""
-    found = get_close_matches(str(name), [str(k) for k in known], n=n, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
+    names = get_close_matches(str(name), [str(k) for k in known], n=n, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(f) for f in names)}?" if names else ""
 
 
 def require(module: str, extra: str) -> object:

@@ -154,9 +154,9 @@ def writing(place: object) -> Iterator[None]:
     except ZooError:
         raise
     except OSError as error:
-        if (found := disk_error(error, place)) is None:
+        if (named := disk_error(error, place)) is None:
             raise
-        raise found from error
+        raise named from error
 
 
 @contextmanager

@@ -82,12 +82,12 @@ def extra_photographs() -> dict[str, Path]:
     """
     from importlib.util import find_spec
 
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     spec = find_spec("sklearn")
     if spec is not None and spec.submodule_search_locations:
         folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "images"
-        found |= {f"sklearn-{name}": folder / f"{name}.jpg" for name in ("china", "flower")}
+        paths |= {f"sklearn-{name}": folder / f"{name}.jpg" for name in ("china", "flower")}
     for top in ("backgrounds", "wallpapers"):
         for path in sorted(Path("/usr/share", top).glob("**/*.jpg")):
-            found[f"{top}-{path.stem}"] = path
-    return {name: path for name, path in found.items() if path.is_file()}
+            paths[f"{top}-{path.stem}"] = path
+    return {name: path for name, path in paths.items() if path.is_file()}

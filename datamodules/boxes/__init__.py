@@ -155,9 +155,9 @@ class BoxesDataModule(ZooDataModule):
         for key, known in (("format", FORMATS), ("cache", ("auto", "ram", "none")), ("on_error", POLICIES)):
             checks.one_of(key, given[key], known)
         if given["format"] != "auto" and (given["format"] == "digit-scenes") != (self.root is None):
-            found = f"format={given['format']!r} and root={given['root']!r}"
+            arguments = f"format={given['format']!r} and root={given['root']!r}"
             raise BadInput(
-                f"coco, voc and yolo need root (the folder of the data), digit-scenes takes none; got {found}."
+                f"coco, voc and yolo need root (the folder of the data), digit-scenes takes none; got {arguments}."
             )
         for key, least in (("train_size", 1), ("val_size", 1), ("test_size", 1), ("multi_scale", 0), ("min_side", 0)):
             if given[key] < least:
@@ -175,7 +175,7 @@ class BoxesDataModule(ZooDataModule):
 
     @property
     def format(self) -> str:
-        """The format in use, found out on first use when it was "auto"."""
+        """The format in use, detected on first use if it was "auto"."""
         if self._format is None:
             self._format = "digit-scenes" if self.root is None else self._detect(self._folder())
         return self._format
@@ -196,7 +196,7 @@ class BoxesDataModule(ZooDataModule):
         raise BadData(
             f"{root}: no data format recognised. Looked for COCO (annotations/instances_train2017.json or "
             "train/_annotations.coco.json), VOC (VOCdevkit/VOC2007/ or ImageSets/Main/ beside Annotations/) and YOLO "
-            f"(images/train/ with labels/train/, or train/images/). Found: {seen}. "
+            f"(images/train/ with labels/train/, or train/images/). There is: {seen}. "
             "Pass format= and train_split= if the names differ; fake(folder) writes an example of each layout."
         )
 
@@ -207,16 +207,16 @@ class BoxesDataModule(ZooDataModule):
     def _split_files(self, split: str) -> Any:
         """Where a split is; a missing test split is replaced by val, which is said once."""
         root = self._folder()
-        found = self._find(self.format, root, split)
-        if found is None and split == "test":
+        files = self._find(self.format, root, split)
+        if files is None and split == "test":
             warnings.warn(f"{root} has no test split with annotations: testing on the val split", stacklevel=3)
             return self._split_files("val")
-        if found is None:
+        if files is None:
             raise BadData(
                 f"{root}: expected a {split} split in {self.format} format, got none. "
                 f"Pass {split}_split= if it has an unusual name."
             )
-        return found
+        return files
 
     def read_facts(self) -> dict[str, Any]:
         """Class names, their ids in the data set, and the input size; no image is opened."""
@@ -249,9 +249,9 @@ class BoxesDataModule(ZooDataModule):
 
     def _any_split(self) -> Any:
         for split in ("train", "val", "test"):
-            found = self._find(self.format, self._folder(), split)
-            if found is not None:
-                return found
+            files = self._find(self.format, self._folder(), split)
+            if files is not None:
+                return files
         return self._split_files("train")
 
     def _scene_config(self) -> SceneConfig:
@@ -291,21 +291,21 @@ class BoxesDataModule(ZooDataModule):
         checker = Checker(root, given["on_error"], given["min_side"], follow_symlinks=given["follow_symlinks"])
         names, ids = self._class_names()
         if self.format == "coco":
-            found = read_coco(files[0], files[1], checker)
-            if (found.class_names, found.category_ids) != (names, ids):
+            records = read_coco(files[0], files[1], checker)
+            if (records.class_names, records.category_ids) != (names, ids):
                 expected = f"those of the first split, {names[:20]}"
-                checker.problems.add(checker.name(files[0]), "categories", expected, found.class_names[:20])
+                checker.problems.add(checker.name(files[0]), "categories", expected, records.class_names[:20])
         elif self.format == "voc":
-            found = read_voc(files, names, checker, given["voc_one_based"], given["voc_difficult"])
+            records = read_voc(files, names, checker, given["voc_one_based"], given["voc_difficult"])
         else:
-            found = read_yolo(files, names, checker)
+            records = read_yolo(files, names, checker)
         check = given["check_images"]
-        if self.format != "yolo" and (check or (check is None and len(found.items) <= _HEADER_LIMIT)):
-            found.items = [item for item in found.items if checker.header(item)]
-        if not found.items:
+        if self.format != "yolo" and (check or (check is None and len(records.items) <= _HEADER_LIMIT)):
+            records.items = [item for item in records.items if checker.header(item)]
+        if not records.items:
             checker.problems.add(split, "split", "at least one usable image", "none")
         checker.finish(split)
-        return choose_classes(found, self.classes)
+        return choose_classes(records, self.classes)
 
     def dataset(self, split: str) -> BoxesDataset:
         """Build one split."""

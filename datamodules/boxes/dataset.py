@@ -211,10 +211,10 @@ class BoxesDataset(Dataset[dict[str, Any]]):
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         image = self.source.image(int(self.chosen[index]))
-        found = (*letterbox(image, self.img_size), (image.shape[0], image.shape[1]))
+        item = (*letterbox(image, self.img_size), (image.shape[0], image.shape[1]))
         if self._kept is not None:
-            self._kept[index] = found
-        return found
+            self._kept[index] = item
+        return item
 
     def _plain(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, tuple[int, int], tuple[int, int]]:
         image, scale, pad, size = self._input(index)

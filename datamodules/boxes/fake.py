@@ -29,7 +29,7 @@ def write_fake(folder: Path, kind: str, images: int, classes: Sequence[str] | No
 
 def _scenes(split: int, images: int, classes: int) -> list[_Scene]:
     rng = np.random.default_rng((split, 5))
-    found: list[_Scene] = []
+    scenes: list[_Scene] = []
     for number in range(images):
         height, width = (48, 64) if number % 2 else (60, 44)
         pixels = rng.integers(90, 140, (height, width, 3), dtype=np.uint8)
@@ -41,8 +41,8 @@ def _scenes(split: int, images: int, classes: int) -> list[_Scene]:
             pixels[y : y + tall, x : x + wide] = rng.integers(0, 256, 3)
             boxes.append((x, y, x + wide, y + tall))
             labels.append(int(rng.integers(classes)))
-        found.append((pixels, boxes, labels))
-    return found
+        scenes.append((pixels, boxes, labels))
+    return scenes
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

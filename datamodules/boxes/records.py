@@ -83,7 +83,7 @@ class Records:
 
 
 class Listing:
-    """The files below a root, each folder read once, and links that leave the root found."""
+    """The files below a root, each folder read once, and the links that leave the root."""
 
     def __init__(self, root: Path, follow_symlinks: bool) -> None:
         self.root = Path(os.path.realpath(root))
@@ -114,12 +114,12 @@ class Listing:
     def files(self, folder: Path, endings: tuple[str, ...]) -> list[Path]:
         """Files of a folder and of the folders below it, in order; not of folders behind links or with a dot."""
         names = sorted(self.names(folder))
-        found = [folder / name for name in names if name.lower().endswith(endings)]
+        paths = [folder / name for name in names if name.lower().endswith(endings)]
         for name in names:
             below = folder / name
             if not name.startswith((".", "__MACOSX")) and below.is_dir() and not below.is_symlink():
-                found += self.files(below, endings)
-        return found
+                paths += self.files(below, endings)
+        return paths
 
 
 class Checker:
@@ -235,12 +235,12 @@ class Checker:
             BadData: with every problem of the split.
         """
         if self.on_error == "raise":
-            self.problems.found += self.flaws.found
+            self.problems.lines += self.flaws.lines
             advice = 'Correct them, or pass on_error="skip" (leave them out) or "clip" (cut boxes at the border).'
             self.problems.raise_if_any(advice if len(self.flaws) else "Correct these entries and run again.")
         self.problems.raise_if_any()
         if len(self.flaws):
-            shown = "\n  ".join(self.flaws.found[:5])
+            shown = "\n  ".join(self.flaws.lines[:5])
             warnings.warn(
                 f"{split}: left out {len(self.flaws)} broken entries in {self.root}:\n  {shown}", stacklevel=2
             )
@@ -309,5 +309,5 @@ def read_image(path: Path, annotated: tuple[int, int] | None = None) -> np.ndarr
     except (BadInput, UnreadableError) as error:
         raise BadData(f"{path}: {error}", [f"{path}: {error}"]) from None
     except Exception as error:  # damaged bytes lead Pillow to whatever they say
-        found = f"{path}: image: expected pixels to the end of the file, got {type(error).__name__}: {error}"
-        raise BadData(f"{found}. The file is probably cut short: fetch it again.", [found]) from error
+        problem = f"{path}: image: expected pixels to the end of the file, got {type(error).__name__}: {error}"
+        raise BadData(f"{problem}. The file is probably cut short: fetch it again.", [problem]) from error

@@ -88,10 +88,10 @@ def _render(config: SceneConfig, split: str, count: int) -> Scenes:
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     offsets = np.zeros(count + 1, dtype=np.int64)
     for index in range(count):
-        images[index], found, classes = digit_scenes.render(config, split, index)
-        boxes.append(found)
+        images[index], placed, classes = digit_scenes.render(config, split, index)
+        boxes.append(placed)
         labels.append(classes)
-        offsets[index + 1] = offsets[index] + len(found)
+        offsets[index + 1] = offsets[index] + len(placed)
     return Scenes(images, np.concatenate(boxes), np.concatenate(labels), offsets)
 
 

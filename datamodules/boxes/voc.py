@@ -48,7 +48,7 @@ def find_voc(root: Path, split: str, name: str | None = None) -> _Lists | None:
         return None
     if name is None:
         return _default_lists(years, split)
-    found: _Lists = []
+    lists: _Lists = []
     for part in name.split("+"):
         year, _, wanted = part.strip().rpartition("/")
         matches = [(place, _list(place, wanted)) for place in years if not year or place.name == f"VOC{year}"]
@@ -58,8 +58,8 @@ def find_voc(root: Path, split: str, name: str | None = None) -> _Lists | None:
                 {f"{p.name[3:]}/{f.stem}" for p in years for f in p.glob("ImageSets/Main/*.txt") if "_" not in f.stem}
             )
             raise BadData(f"{root}: no list {part!r} in ImageSets/Main; got {', '.join(have) or 'none'}")
-        found += matches
-    return found
+        lists += matches
+    return lists
 
 
 def _list(place: Path, name: str) -> Path:
@@ -73,31 +73,31 @@ def _default_lists(years: list[Path], split: str) -> _Lists | None:
         wanted = {"train": ("trainval", years), "val": ("test", tested), "test": ("test", tested)}[split]
     else:
         wanted = (split, years)
-    found = [(place, _list(place, wanted[0])) for place in wanted[1] if _list(place, wanted[0]).is_file()]
-    return found or None
+    lists = [(place, _list(place, wanted[0])) for place in wanted[1] if _list(place, wanted[0]).is_file()]
+    return lists or None
 
 
 def voc_class_names(lists: _Lists) -> list[str]:
-    """Return the twenty official names if the files use no others, else the names found, sorted.
+    """Return the twenty official names if the files use no others, else the names in the files, sorted.
 
     An official layout (VOC2007, VOC2012, ...) is judged by its first hundred files.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     problems: list[str] = []
     official = all(re.fullmatch(r"VOC\d{4}", place.name) for place, _ in lists)
     for place, file in lists:
         files = _annotations(place)
         for number, stem in enumerate(_stems(file, files)):
-            if official and number == 100 and found <= set(VOC_NAMES):
+            if official and number == 100 and names <= set(VOC_NAMES):
                 break
             if stem in files:
                 try:
-                    found |= {_name(entry) for entry in _tree(files[stem]).iter("object")} - {""}
+                    names |= {_name(entry) for entry in _tree(files[stem]).iter("object")} - {""}
                 except UnreadableError as error:
                     problems.append(f"{files[stem].name}: expected {error.expected}, got {error.got}")
-    if problems and not found:
+    if problems and not names:
         raise BadData.listing(lists[0][0], problems)
-    return list(VOC_NAMES) if official and found <= set(VOC_NAMES) else sorted(found)
+    return list(VOC_NAMES) if official and names <= set(VOC_NAMES) else sorted(names)
 
 
 def _tree(file: Path) -> Element:
@@ -134,14 +134,14 @@ def _stems(file: Path, known: Container[str]) -> list[str]:
 
 def _readings(line: str) -> list[str]:
     """What a line of a list may name, the likeliest last: the whole of it, without a flag, without an ending."""
-    found = [line]
+    readings = [line]
     flagged = re.fullmatch(r"(.*?)\s+(?:-?1|0)", line)
     if flagged:
-        found.append(flagged[1])
-    stem, _, ending = found[-1].rpartition(".")
+        readings.append(flagged[1])
+    stem, _, ending = readings[-1].rpartition(".")
     if stem and f".{ending.lower()}" in IMAGE_SUFFIXES:
-        found.append(stem)
-    return found
+        readings.append(stem)
+    return readings
 
 
 def read_voc(

@@ -179,9 +179,9 @@ class ClientsDataModule(ImagesDataModule):
     @cached_property
     def images(self) -> ImageSet:
         """The training images of all clients together."""
-        found = super().dataset("train")
-        assert found.labels is not None
-        return found
+        images = super().dataset("train")
+        assert images.labels is not None
+        return images
 
     def shares(self) -> list[np.ndarray]:
         """Positions in `images` of each client's own ones, int64 (n_k,), rising; none belongs to two clients.
@@ -225,13 +225,13 @@ class ClientsDataModule(ImagesDataModule):
         """Groups or positions of `images`, if the data have them."""
         source = self.images.source
         if not isinstance(source, FileSource):
-            found = getattr(self._arrays("train"), name)
+            marks = getattr(self._arrays("train"), name)
         elif self.format == "celeba":
-            found = celeba_identities(self._celeba(), source.paths) if name == "groups" else None
+            marks = celeba_identities(self._celeba(), source.paths) if name == "groups" else None
         else:
             read = folder_groups if name == "groups" else folder_positions
-            found = read(self._where(), self._folders("train") or {}, source.paths)
-        return None if found is None else found[self.images.chosen]
+            marks = read(self._where(), self._folders("train") or {}, source.paths)
+        return None if marks is None else marks[self.images.chosen]
 
     def _known(self, client: int) -> int:
         if not 0 <= client < self.num_clients:

@@ -34,19 +34,19 @@ def folder_groups(root: Path, classes: Mapping[str, Path], files: Sequence[Path]
     if (table := _table(root, classes)) is not None:
         rows = _rows(table, files, ("group",))
         return None if rows is None else _numbered([row[0] for row in rows])
-    found: list[str | None] = []
+    groups: list[str | None] = []
     for file in files:
         folder = next(folder for folder in classes.values() if file.is_relative_to(folder))
         inside = file.relative_to(folder).parts
-        found.append(inside[0] if len(inside) > 1 else None)
-    if not any(found):
+        groups.append(inside[0] if len(inside) > 1 else None)
+    if not any(groups):
         return None
     problems = Problems(root)
-    for file, group in zip(files, found, strict=True):
+    for file, group in zip(files, groups, strict=True):
         if group is None:
             problems.add(file, "group", "a folder per entity between the class and the file, as others have", "none")
     problems.raise_if_any()
-    return _numbered([str(group) for group in found])
+    return _numbered([str(group) for group in groups])
 
 
 def folder_positions(root: Path, classes: Mapping[str, Path], files: Sequence[Path]) -> np.ndarray | None:

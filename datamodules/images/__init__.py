@@ -134,7 +134,7 @@ class ImagesDataModule(ZooDataModule):
 
     @property
     def format(self) -> str:
-        """The layout in use, found out on first use when it was "auto"."""
+        """The layout in use, detected on first use if it was "auto"."""
         if self._format == "auto":
             self._format = EMBEDDED[0] if self.root is None else self._detect(self._where())
         return self._format
@@ -148,26 +148,26 @@ class ImagesDataModule(ZooDataModule):
         return self.root.resolve()
 
     def _detect(self, root: Path) -> str:
-        found = ["npz"] if find_npz(root) else []
+        layouts = ["npz"] if find_npz(root) else []
         if root.is_dir():
-            found += [kind for kind in ("cifar-10", "cifar-100") if find_cifar(root, kind)]
+            layouts += [kind for kind in ("cifar-10", "cifar-100") if find_cifar(root, kind)]
             own = [kind for kind, folder in _IDX.items() if (root / folder).is_dir() and find_idx(root, folder)]
             if not own and find_idx(root, "raw"):  # idx files alone: only their folder's name tells which
                 own = ["fashion-mnist" if "fashion" in str(root).lower() else "mnist"]
-            found += own
-            found += ["eurosat"] if find_eurosat(root) else []
-            found += ["celeba"] if find_celeba(root) else []
-            found += ["folders"] if not found and class_folders(root, "train") else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise BadData(f"{root} holds {' and '.join(found)}: say which with format=.")
+            layouts += own
+            layouts += ["eurosat"] if find_eurosat(root) else []
+            layouts += ["celeba"] if find_celeba(root) else []
+            layouts += ["folders"] if not layouts and class_folders(root, "train") else []
+        if len(layouts) == 1:
+            return layouts[0]
+        if layouts:
+            raise BadData(f"{root} holds {' and '.join(layouts)}: say which with format=.")
         seen = ", ".join(sorted(p.name for p in root.iterdir())[:12]) if root.is_dir() else root.name
         raise BadData(
             f"{root}: no layout recognised. Looked for FashionMNIST/raw or MNIST/raw with idx files, "
             "cifar-10-batches-py, cifar-100-python, EuroSAT/2750, celeba/img_align_celeba, train.npz, and "
             "train/CLASS/ or CLASS/ with images. "
-            f"Found: {seen or 'nothing'}. fake(folder, format=...) writes an example of each."
+            f"There is: {seen or 'nothing'}. fake(folder, format=...) writes an example of each."
         )
 
     def read_facts(self) -> dict[str, Any]:
@@ -216,17 +216,17 @@ class ImagesDataModule(ZooDataModule):
             raise wrong(path, "file", error.expected, error.got) from error
 
     def _cifar(self) -> Path:
-        found = find_cifar(self._where(), self.format)
-        if found is None:
+        folder = find_cifar(self._where(), self.format)
+        if folder is None:
             name = "cifar-10-batches-py" if self.format == "cifar-10" else "cifar-100-python"
             raise BadData(f"{self.root}: expected the folder {name}, got none. `zoo data fetch` gets CIFAR-10.")
-        return found
+        return folder
 
     def _celeba(self) -> Path:
-        found = find_celeba(self._where())
-        if found is None:
+        folder = find_celeba(self._where())
+        if folder is None:
             raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, got none.")
-        return found
+        return folder
 
     def _folders(self, split: str) -> dict[str, Path] | None:
         root = self._where()
@@ -263,18 +263,20 @@ class ImagesDataModule(ZooDataModule):
             return read_idx(place, split, 10)
         if kind.startswith("cifar"):
             return read_cifar(self._cifar(), kind, split)
-        found = self._npz(split)
-        if found is None:
+        pictures = self._npz(split)
+        if pictures is None:
             raise BadData(f"{self.root}: expected a {split} split, got none.")
         if split == "train":
-            return found
+            return pictures
         names, shape = self.facts()["class_names"], self._arrays("train").pixels.shape[1:]
-        if found.pixels.shape[1:] != shape and self.hparams["img_size"] is None:
-            raise wrong(self._where(), f"images of {split}", f"(N, {', '.join(map(str, shape))})", found.pixels.shape)
-        if found.class_names is not None and found.class_names != names:
-            shown = ", ".join(names[:8]), ", ".join(found.class_names[:8])
+        if pictures.pixels.shape[1:] != shape and self.hparams["img_size"] is None:
+            raise wrong(
+                self._where(), f"images of {split}", f"(N, {', '.join(map(str, shape))})", pictures.pixels.shape
+            )
+        if pictures.class_names is not None and pictures.class_names != names:
+            shown = ", ".join(names[:8]), ", ".join(pictures.class_names[:8])
             raise wrong(self._where(), f"class_names of {split}", f"those of train ({shown[0]})", shown[1])
-        return found.checked(self._where() / f"{split} split", len(names))
+        return pictures.checked(self._where() / f"{split} split", len(names))
 
     def _has(self, split: str) -> bool:
         """Whether the data bring a split of their own."""
@@ -303,9 +305,9 @@ class ImagesDataModule(ZooDataModule):
             if name not in names:
                 problems.add(folder, "class", f"one of the training classes ({', '.join(names[:8])}, ...)", name)
                 continue
-            found = image_files(folder)
-            paths += found
-            labels += [names.index(name)] * len(found)
+            files = image_files(folder)
+            paths += files
+            labels += [names.index(name)] * len(files)
         if not paths:
             problems.add(split, "split", "at least one image", "none")
         problems.raise_if_any()

@@ -65,7 +65,7 @@ def _column(path: Path, skip: int, width: int, at: int, known: Callable[[int], b
     if not path.is_file():
         raise BadData(f"{path}: expected this file of CelebA, got none.", [f"{path} is missing"])
     problems = Problems(path)
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines[skip:], start=skip + 1):
         words = line.split()
@@ -80,12 +80,12 @@ def _column(path: Path, skip: int, width: int, at: int, known: Callable[[int], b
             value = None  # type: ignore[assignment]
         if value is None or not known(value):
             problems.add(f"{path.name}:{number}", words[0], wanted, repr(words[1 + at]))
-        elif words[0] in found:
+        elif words[0] in values:
             problems.add(f"{path.name}:{number}", "file name", "one line for each image", f"{words[0]} again")
         else:
-            found[words[0]] = value
+            values[words[0]] = value
     problems.raise_if_any()
-    return found
+    return values
 
 
 def read_celeba(place: Path, attribute: str, split: str) -> tuple[list[Path], np.ndarray]:

@@ -72,12 +72,12 @@ def read_cifar_pickle(data: bytes) -> dict[str, Any]:
     """
     machine = _Machine(data)
     try:
-        found = machine.run()
+        content = machine.run()
     except (IndexError, KeyError, UnicodeError) as error:
         raise NotCifarError(f"it is damaged near byte {machine.place}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise NotCifarError("it holds no dict")
-    return {key: value.value if isinstance(value, _Array) else value for key, value in found.items()}
+    return {key: value.value if isinstance(value, _Array) else value for key, value in content.items()}
 
 
 class _Machine:
@@ -130,8 +130,8 @@ class _Machine:
 
     def bytes_of(self, size: int) -> str | memoryview:
         """Bytes whose number the next `size` bytes say: short ones as text, pixels as they are."""
-        found = self.take(self.number(size))
-        return bytes(found).decode("latin1") if len(found) <= _SHORT else found
+        part = self.take(self.number(size))
+        return bytes(part).decode("latin1") if len(part) <= _SHORT else part
 
     def text(self, size: int) -> str:
         """Text whose number of bytes the next `size` bytes say."""

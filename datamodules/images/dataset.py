@@ -230,12 +230,12 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     shares = np.floor(exact).astype(np.int64)
     for i in np.argsort(shares - exact, kind="stable")[: count - int(shares.sum())]:
         shares[i] += 1
-    found = []
+    rows = []
     for kind, share in zip(kinds, shares, strict=True):
         members = np.flatnonzero(labels == kind)
         order = np.random.default_rng([seed, int(kind)]).permutation(len(members))
-        found.append(members[order[:share]])
-    return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+        rows.append(members[order[:share]])
+    return np.sort(np.concatenate(rows)) if rows else np.empty(0, np.int64)
 
 
 def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:

@@ -27,8 +27,8 @@ _SHOWN = 8
 
 def image_files(folder: Path) -> list[Path]:
     """Image files at any depth, in order; hidden ones and links that lead nowhere are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in files if p.is_file())
 
 
 def _folders(place: Path) -> Iterator[Path]:
@@ -101,15 +101,15 @@ def training_classes(root: Path) -> dict[str, Path]:
     Raises:
         BadData: if there are no images, or fewer than two classes.
     """
-    found = class_folders(root, "train") or {}
-    classes = {name: folder for name, folder in found.items() if any(image_files(folder))}
+    folders = class_folders(root, "train") or {}
+    classes = {name: folder for name, folder in folders.items() if any(image_files(folder))}
     if not classes:
         message = f"{root}: expected images in train/CLASS/ or CLASS/, got none."
         raise BadData(message, [message])
     if len(classes) < 2:
         message = f"{root}: expected at least two classes with images, got {_listed(classes)}.{_hint(classes)}"
         raise BadData(message, [message])
-    if empty := sorted(set(found) - set(classes)):
+    if empty := sorted(set(folders) - set(classes)):
         warnings.warn(f"{root}: class folders without images are left out: {_listed(empty)}", stacklevel=2)
     return classes
 

@@ -111,14 +111,14 @@ def read_idx(place: Path, split: str, classes: int | None = None) -> Pictures:
         BadData: if one is missing or not what its header says.
     """
     part = "train" if split == "train" else "t10k"
-    found = []
+    arrays = []
     for kind, dimensions in (("images-idx3", 3), ("labels-idx1", 1)):
         path = _idx_file(place, part, kind)
         if path is None:
             name = f"{part}-{kind}-ubyte[.gz]"
             raise BadData(f"{place}: expected the file {name}, got none.", [f"{place}: {name} is missing"])
-        found.append(_idx_array(path, dimensions))
-    images, labels = found
+        arrays.append(_idx_array(path, dimensions))
+    images, labels = arrays
     return Pictures(images[:, None], labels.astype(np.int64)).checked(place / f"{part}-labels-idx1-ubyte", classes)
 
 
@@ -181,10 +181,10 @@ def read_npz(root: Path, split: str) -> Pictures | None:
     pixels = _to_planes(images, path, keys[0])
     if labels.size != len(pixels) or labels.shape[:1] != (labels.size,) or labels.dtype.kind not in "iu":
         raise wrong(path, keys[1], f"{len(pixels)} whole numbers, one for each image", f"{labels.dtype} {labels.shape}")
-    found = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, len(names) if names else None)
-    found.groups, found.positions = _checked_marks(path, len(pixels), *marks)
-    found.class_names = names
-    return found
+    pictures = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, len(names) if names else None)
+    pictures.groups, pictures.positions = _checked_marks(path, len(pixels), *marks)
+    pictures.class_names = names
+    return pictures
 
 
 def _npz_names(names: np.ndarray | None, path: Path) -> list[str] | None:

@@ -201,20 +201,20 @@ class SeriesDataModule(ZooDataModule):
         kinds = [wanted] if wanted in _ENDINGS else list(_ENDINGS)
         endings = [e for kind in kinds for e in _ENDINGS[kind]]
         places = [root, *([root / name] if name else sorted(p for p in root.iterdir() if p.is_dir()))]
-        found = {}
+        pairs = {}
         for ending in reversed(endings):
             for place in places:
                 for path in sorted(place.glob(f"*_TRAIN{ending}")) if place.is_dir() else ():
-                    found[path.name.removesuffix(f"_TRAIN{ending}")] = path
+                    pairs[path.name.removesuffix(f"_TRAIN{ending}")] = path
         if name is not None:
-            found = {k: v for k, v in found.items() if k == name}
-        if len(found) > 1:
-            raise BadInput(f"{root} holds several data sets; set data.name to one of {', '.join(sorted(found)[:20])}.")
-        if not found:
+            pairs = {k: v for k, v in pairs.items() if k == name}
+        if len(pairs) > 1:
+            raise BadInput(f"{root} holds several data sets; set data.name to one of {', '.join(sorted(pairs)[:20])}.")
+        if not pairs:
             raise RepositoryNotFound(
                 f"{root}: expected {name or 'NAME'}_TRAIN and {name or 'NAME'}_TEST ending in {', '.join(endings)}."
             )
-        train = next(iter(found.values()))
+        train = next(iter(pairs.values()))
         test = train.with_name(train.name.replace("_TRAIN.", "_TEST."))
         if not test.is_file():
             raise RepositoryNotFound(

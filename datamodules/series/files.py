@@ -44,10 +44,10 @@ def read_series(path: Path) -> Series:
         BadData: listing every line that cannot be read.
     """
     readers = {".ts": _read_ts, ".tsv": _read_tsv, ".txt": _read_tsv, ".npz": _read_npz}
-    found = readers[path.suffix.lower()](path)
-    if not found.series:
+    series = readers[path.suffix.lower()](path)
+    if not series.series:
         raise BadData(f"{path}: expected at least one series, got none.")
-    return found
+    return series
 
 
 def _lines(path: Path) -> list[str]:
@@ -108,7 +108,7 @@ def _read_ts(path: Path) -> Series:
     header, start = _read_header(lines, path)
     if header.timestamps:
         raise BadData(f"{path}: @timeStamps true: expected evenly sampled series without time stamps. Resample them.")
-    found = Series([], [], header.class_names or [], header.regression if header.class_names is None else False)
+    series = Series([], [], header.class_names or [], header.regression if header.class_names is None else False)
     labelled = header.class_names is not None or header.regression
     problems = Problems(path)
     channels = header.dimensions
@@ -134,13 +134,13 @@ def _read_ts(path: Path) -> Series:
                 path, f"line {number}", f"one of the classes {', '.join(header.class_names)}", repr(target[:40])
             )
             continue
-        found.series.append(np.stack(values))
-        found.targets.append(target)
-        found.places.append(f"line {number}")
+        series.series.append(np.stack(values))
+        series.targets.append(target)
+        series.places.append(f"line {number}")
     problems.raise_if_any()
     if not labelled:
-        found.targets, found.regression = [], None
-    return found
+        series.targets, series.regression = [], None
+    return series
 
 
 # Tab-separated ----------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def _read_ts(path: Path) -> Series:
 
 def _read_tsv(path: Path) -> Series:
     """One series a line, its target first; missing values at the end mean that it is shorter."""
-    found, problems = Series([], []), Problems(path)
+    series, problems = Series([], []), Problems(path)
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -163,12 +163,12 @@ def _read_tsv(path: Path) -> Series:
             problems.add(path, f"line {number}", "a target and at least one number", repr(line[:40]))
             continue
         known = np.flatnonzero(~np.isnan(values))
-        found.series.append(values[None, : known[-1] + 1 if len(known) else len(values)])
-        found.targets.append(words[0])
-        found.places.append(f"line {number}")
+        series.series.append(values[None, : known[-1] + 1 if len(known) else len(values)])
+        series.targets.append(words[0])
+        series.places.append(f"line {number}")
     problems.raise_if_any()
-    found.targets = [_plain(t) for t in found.targets]
-    return found
+    series.targets = [_plain(t) for t in series.targets]
+    return series
 
 
 def _plain(text: str) -> str:

@@ -86,11 +86,11 @@ def augmented(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     length = signal.shape[1]
     kept = round(0.9 * length)
     start = int(rng.integers(length - kept + 1))
-    found = np.pad(signal[:, start : start + kept], ((0, 0), (0, length - kept)), mode="reflect")
+    cut = np.pad(signal[:, start : start + kept], ((0, 0), (0, length - kept)), mode="reflect")
     if rng.uniform() < 0.5:
-        found = found[:, ::-1]
-    noise = 0.005 * rng.standard_normal(found.shape)
-    return np.clip(rng.uniform(0.7, 1.3) * found + rng.uniform(0, 0.03) + noise, 0, 1.2).astype(np.float32)
+        cut = cut[:, ::-1]
+    noise = 0.005 * rng.standard_normal(cut.shape)
+    return np.clip(rng.uniform(0.7, 1.3) * cut + rng.uniform(0, 0.03) + noise, 0, 1.2).astype(np.float32)
 
 
 class SteelStripDataModule(ZooDataModule):
@@ -216,8 +216,8 @@ class SteelStripDataModule(ZooDataModule):
         """Number of detectors and samples, their distance, and the cut-off behind the labels."""
         if self.root is None:
             given = self.hparams
-            found = {k: given[k] for k in ("channels", "length", "pitch_um", "cutoff_mm")}
-            return {**found, "pitch_um": float(found["pitch_um"]), "cutoff_mm": float(found["cutoff_mm"])}
+            facts = {k: given[k] for k in ("channels", "length", "pitch_um", "cutoff_mm")}
+            return {**facts, "pitch_um": float(facts["pitch_um"]), "cutoff_mm": float(facts["cutoff_mm"])}
         return read_facts(self._folder(), float(self.hparams["cutoff_mm"]))
 
     # Data sets ----------------------------------------------------------------------------------------------------
@@ -260,9 +260,9 @@ class SteelStripDataModule(ZooDataModule):
         problems = Problems(self._folder())
         facts = self.facts()
         where = find_sections(self._folder(), split, problems)
-        found = read_sections(where, facts["channels"], facts["length"], split != "predict", problems)
+        arrays = read_sections(where, facts["channels"], facts["length"], split != "predict", problems)
         problems.raise_if_any()
-        return found
+        return arrays
 
     def dataset(self, split: str) -> SteelDataset:
         """Build one split."""

@@ -37,7 +37,7 @@ def read_splits(root: Path, problems: Problems) -> dict[str, str]:
     if "coil" not in header or "split" not in header:
         problems.add(path.name, "first line", "the columns coil and split", ", ".join(header[:6])[:80] or "nothing")
         return {}
-    found: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for number, row in rows[1:]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         coil, split = cells.get("coil", ""), cells.get("split", "")
@@ -45,25 +45,25 @@ def read_splits(root: Path, problems: Problems) -> dict[str, str]:
             problems.add(path.name, f"line {number}", "the name of a coil", repr(coil[:40]))
         elif split not in SPLITS:
             problems.add(path.name, f"line {number}", f"one of {', '.join(SPLITS)}", repr(split))
-        elif found.setdefault(coil, split) != split:
-            problems.add(path.name, f"line {number}", f"coil {coil!r} in one split", f"{found[coil]} and {split}")
-    return found
+        elif splits.setdefault(coil, split) != split:
+            problems.add(path.name, f"line {number}", f"coil {coil!r} in one split", f"{splits[coil]} and {split}")
+    return splits
 
 
 def find_sections(root: Path, split: str, problems: Problems) -> list[tuple[int, Path]]:
     """Sections of a split as (number of the coil, path), in order."""
     splits = read_splits(root, problems)
-    found: list[tuple[int, Path]] = []
+    sections: list[tuple[int, Path]] = []
     coils = sorted(coil for coil, where in splits.items() if where == split)
     for number, coil in enumerate(coils):
         place = root / f"coil_{coil}"
         files = sorted(place.glob("section_*.npz")) if place.is_dir() else []
         if not files:
             problems.add(place.name, "coil", "a folder with section_<k>.npz", "none")
-        found += [(number, path) for path in files]
+        sections += [(number, path) for path in files]
     if splits and not coils and split != "predict":
         problems.add("splits.csv", split, "at least one coil", "none")
-    return found
+    return sections
 
 
 def read_facts(root: Path, cutoff_mm: float) -> dict[str, object]:
@@ -150,19 +150,19 @@ def write_fake(folder: Path, config: StripConfig) -> Path:
     lines = ["coil,split"]
     number = 0
     for split, coils, per_coil in (("train", 4, 4), ("val", 1, 5), ("test", 1, 5)):
-        found = render(config, split, range(coils), per_coil)
+        arrays = render(config, split, range(coils), per_coil)
         for coil in range(coils):
             place = folder / f"coil_{number:03d}"
             place.mkdir(exist_ok=True)
             lines.append(f"{number:03d},{split}")
-            for k, i in enumerate(np.flatnonzero(found.coil == coil)):
+            for k, i in enumerate(np.flatnonzero(arrays.coil == coil)):
                 content = {
-                    "signal": found.signal[i],
+                    "signal": arrays.signal[i],
                     "pitch_um": np.float32(config.pitch_um),
                     "cutoff_mm": np.float32(config.cutoff_mm),
-                    "tip_um": found.tip_um[i],
-                    **dict(zip(_META, found.meta[i], strict=True)),
-                    **{field: getattr(found, key)[i] for key, field in _LABELS.items()},
+                    "tip_um": arrays.tip_um[i],
+                    **dict(zip(_META, arrays.meta[i], strict=True)),
+                    **{field: getattr(arrays, key)[i] for key, field in _LABELS.items()},
                 }
                 _write_npz(place / f"section_{k}.npz", content)
             number += 1

@@ -161,12 +161,12 @@ class TracksDataModule(ZooDataModule):
             return TracksDataset([(i, t.name, t.xyt) for i, t in made])
         tracks, plane = self.tracks(), self.projection()
         names = names_of(tracks)
-        found = []
+        parts = []
         for i in self._numbers(split, len(tracks)):
             track = tracks[i]
             xyt = np.column_stack([track.positions, track.times]) if plane is None else plane.place(track)
-            found.append((i, names[i], xyt))
-        return TracksDataset(found)
+            parts.append((i, names[i], xyt))
+        return TracksDataset(parts)
 
     def _numbers(self, split: str, count: int) -> list[int]:
         if split == "predict":

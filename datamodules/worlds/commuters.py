@@ -81,18 +81,18 @@ def _walk(draw: np.random.Generator, city: CityConfig, node: np.ndarray, legs: i
     """Crossings of a way, (legs + 1, 2) integers: mostly straight on, never straight back."""
     steps = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
     heading = int(draw.integers(4))
-    found = [node]
+    nodes = [node]
     turns = draw.choice([0, 1, 3], size=4 * legs, p=[0.6, 0.2, 0.2])
     for turn in turns:
-        after = found[-1] + steps[(heading + turn) % 4]
+        after = nodes[-1] + steps[(heading + turn) % 4]
         if np.all(after >= 0) and np.all(after <= city.blocks):
             heading = (heading + int(turn)) % 4
-            found.append(after)
+            nodes.append(after)
         else:
             heading = (heading + 1) % 4
-        if len(found) > legs:
+        if len(nodes) > legs:
             break
-    return np.array(found)
+    return np.array(nodes)
 
 
 def _timed(draw: np.random.Generator, city: CityConfig, way: np.ndarray, speed: float, start: float) -> np.ndarray:
@@ -149,8 +149,8 @@ def _seen(draw: np.random.Generator, city: CityConfig, motion: np.ndarray) -> np
         times = times[kept] if kept.sum() >= 4 else times
     if len(times) < 2:
         times = motion[[0, -1], 2]
-    found = np.column_stack([np.interp(times, motion[:, 2], motion[:, i]) for i in (0, 1)])
-    return np.column_stack([found + city.noise * draw.normal(size=found.shape), times])
+    places = np.column_stack([np.interp(times, motion[:, 2], motion[:, i]) for i in (0, 1)])
+    return np.column_stack([places + city.noise * draw.normal(size=places.shape), times])
 
 
 def traveller(city: CityConfig, split: str, index: int) -> Traveller:

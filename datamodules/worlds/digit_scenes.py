@@ -87,10 +87,10 @@ def _photograph(path: Path) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _photographs(split: str, extra: bool) -> tuple[Path, ...]:
-    found = list(assets.photographs(split).values())
+    paths = list(assets.photographs(split).values())
     if extra and split == "train":
-        found += assets.extra_photographs().values()
-    return tuple(found)
+        paths += assets.extra_photographs().values()
+    return tuple(paths)
 
 
 def render(config: SceneConfig, split: str, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,8 +141,8 @@ def compose(
     canvas = _background(rng, photo.convert("RGB"), size, whole=True, contrast=contrast)
     config = SceneConfig(heights=heights)
     labels = None if digits is None else [DIGITS.index(str(digit)) for digit in digits]
-    image, boxes, found = _draw(rng, canvas, config, split, 6 if labels is None else len(labels), 1.0, labels)
-    return Image.fromarray(image), boxes, found
+    image, boxes, classes = _draw(rng, canvas, config, split, 6 if labels is None else len(labels), 1.0, labels)
+    return Image.fromarray(image), boxes, classes
 
 
 def _background(
@@ -187,10 +187,10 @@ def _draw(
         for _ in range(4):  # a large object may find no free place: then try another one
             label = int(rng.integers(len(config.names))) if labels is None else labels[number]
             alpha = _object(rng, config, split, config.names[label], scale)
-            found = None if alpha is None else _place(rng, alpha, canvas.shape, placed)
-            if alpha is None or found is None:
+            place = None if alpha is None else _place(rng, alpha, canvas.shape, placed)
+            if alpha is None or place is None:
                 continue
-            left, top, box = found
+            left, top, box = place
             colour = contrasting_colour(rng, canvas[box[1] : box[3], box[0] : box[2]])
             blend(canvas, alpha, left, top, colour, rng.uniform(0.8, 1.0))
             placed.append(box)

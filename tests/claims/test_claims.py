@@ -360,7 +360,7 @@ def test_paired_differences_decide(entry: index.Entry) -> None:
     found = judge(entry, claim, runs_with(entry, claim, {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]}))
     assert found.verdict == "holds"
     assert found.comparisons[0].differences == pytest.approx({"0": 0.1, "1": 0.11, "2": 0.09})
-    assert found.comparisons[0].found == claims.interval([0.5 - 0.4, 0.7 - 0.59, 0.6 - 0.51])
+    assert found.comparisons[0].observed == claims.interval([0.5 - 0.4, 0.7 - 0.59, 0.6 - 0.51])
     other = judge(entry, claim, runs_with(entry, claim, {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.8, 0.5]}))
     assert other.verdict == "undecided"
 
@@ -404,7 +404,7 @@ def test_a_contrast_is_compared_with_the_value_it_is_promised_to_reach(entry: in
     text = PAIR.replace("expect: higher", "contrast: {ours: 1, baseline: -1}\n  expect: at-least\n  value: 2")
     (claim,) = write_claims(entry, text)
     found = judge(entry, claim, runs_with(entry, claim, {"ours": [2.1, 2.2, 2.3], "baseline": [1, 1, 1]}))
-    assert found.comparisons[0].found.mean == pytest.approx(1.2)  # shown as it is
+    assert found.comparisons[0].observed.mean == pytest.approx(1.2)  # shown as it is
     assert found.verdict == "opposite"  # 1.2 is surely above 0, but below 2
     found = judge(entry, claim, runs_with(entry, claim, {"ours": [3.1, 3.2, 3.3], "baseline": [1, 1, 1]}))
     assert found.verdict == "undecided"

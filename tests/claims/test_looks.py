@@ -81,7 +81,7 @@ def test_the_first_look_that_decides_is_the_verdict_whatever_came_later(entry: i
     assert list(found.values["ours"]) == ["0", "1", "2"]
     assert found.next_seeds == 0
     half = claims.student(2, 1 - 0.05 / 3) * 0.001 / math.sqrt(3)
-    assert found.comparisons[0].found.half_width == pytest.approx(half)
+    assert found.comparisons[0].observed.half_width == pytest.approx(half)
 
 
 def test_an_undecided_look_is_followed_by_the_next(entry: index.Entry) -> None:
@@ -125,7 +125,7 @@ def test_asked_for_seeds_are_judged_alone(entry: index.Entry) -> None:
     assert judge(entry, claim, runs).verdict == "not run"
     found = judge(entry, claim, runs, seeds=[0, 1])
     assert found.verdict == "holds"
-    assert found.comparisons[0].found.n == 2
+    assert found.comparisons[0].observed.n == 2
 
 
 # What could have been seen ----------------------------------------------------------------------------------------

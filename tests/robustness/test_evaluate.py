@@ -139,7 +139,7 @@ def test_given_surrogates(digits: tuple[Tensor, Tensor]) -> None:
     report = zoo.evaluate_robustness(trained(), few, 0.12, None, ["pgd-20"], surrogates=[trained()])
     found = {row.attack: row.accuracy for row in report.rows}
     assert abs(found["transfer"] - found["pgd-20"]) <= 1.1 / 24
-    assert "1 given models" in next(c.found for c in report.checks if c.name == "transfer")
+    assert "1 given models" in next(c.measured for c in report.checks if c.name == "transfer")
 
 
 # AutoAttack -------------------------------------------------------------------------------------------------------

@@ -233,14 +233,14 @@ class ZooModule(LightningModule):
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         self.check_options(options)
         items = self.split_inputs(inputs)
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         with self.inference():
             for start in range(0, len(items), batch_size):
                 part = items[start : start + batch_size]
                 batch = self.transfer_batch_to_device(self.make_batch(part), self.device, 0)
                 result = self.predict_step(batch, 0, **options)
-                found += [{key: value[i] for key, value in result.items()} for i in range(len(part))]
-        return found
+                results += [{key: value[i] for key, value in result.items()} for i in range(len(part))]
+        return results
 
     def check_options(self, options: dict[str, Any]) -> None:
         """Refuse options that `predict_step` does not have, and values of another type or outside of their range.

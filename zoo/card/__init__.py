@@ -106,9 +106,9 @@ def _row(entry: Entry) -> tuple[str, ...]:
     ready = [w for w in entry.weights.values() if w.sha256]
     ready.sort(key=lambda w: w.tag != entry.default)
     claims = evidence.claims_of(entry)
-    found = evidence.results_of(entry).get("claims", {})
-    held = sum(_said(found, c.id) == "holds" for c in claims)
-    untested = {name: sum(_said(found, c.id) == name for c in claims) for name in ("premise not met", "not run")}
+    verdicts = evidence.results_of(entry).get("claims", {})
+    held = sum(_said(verdicts, c.id) == "holds" for c in claims)
+    untested = {name: sum(_said(verdicts, c.id) == name for c in claims) for name in ("premise not met", "not run")}
     rest = [f"{count} {name}" for name, count in untested.items() if count]
     score = ", ".join([f"{held} of {len(claims) - sum(untested.values())} run", *rest]) if claims else "-"
     return (
@@ -124,8 +124,8 @@ def _row(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _said(found: dict[str, Any], name: str) -> str:
-    return str(found.get(name, {}).get("verdict", "not run"))
+def _said(verdicts: dict[str, Any], name: str) -> str:
+    return str(verdicts.get(name, {}).get("verdict", "not run"))
 
 
 def _readme() -> tuple[Path, str, str]:

@@ -16,17 +16,17 @@ def header(entry: Entry) -> list[str]:
     """Lines from `---` to `---`."""
     view = entry.tag()
     default = entry.weights.get(entry.default or "")
-    found: dict[str, Any] = {"library_name": "lightning-method-zoo"}
+    fields: dict[str, Any] = {"library_name": "lightning-method-zoo"}
     licence = (default.licence if default else "") or entry.licence
-    found["license"] = licence.lower()
+    fields["license"] = licence.lower()
     if (tag := TASKS[view.task].hub) is not None:
-        found["pipeline_tag"] = tag
-    found["tags"] = list(dict.fromkeys([entry.id, view.task, "pytorch-lightning", *_arxiv(entry)]))
+        fields["pipeline_tag"] = tag
+    fields["tags"] = list(dict.fromkeys([entry.id, view.task, "pytorch-lightning", *_arxiv(entry)]))
     datasets = [w.trained_on["hub"] for w in entry.weights.values() if w.sha256 and "hub" in w.trained_on]
-    found |= {"datasets": sorted(set(datasets))} if datasets else {}
+    fields |= {"datasets": sorted(set(datasets))} if datasets else {}
     if results := _results(entry):
-        found["model-index"] = [{"name": entry.id, "results": results}]
-    text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+        fields["model-index"] = [{"name": entry.id, "results": results}]
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
     return ["---", *text.rstrip().split("\n"), "---"]
 
 
@@ -36,7 +36,7 @@ def _arxiv(entry: Entry) -> list[str]:
 
 def _results(entry: Entry) -> list[dict[str, Any]]:
     """One result per trained tag; splits are those of the logged keys."""
-    found = []
+    rows = []
     for tag, weights in entry.weights.items():
         if weights.sha256 is None or not weights.metrics:
             continue
@@ -49,5 +49,5 @@ def _results(entry: Entry) -> list[dict[str, Any]]:
             {"type": key.partition("/")[2].replace("/", "_") or key, "value": value, "name": f"{key} ({tag})"}
             for key, value in weights.metrics.items()
         ]
-        found.append({"task": {"type": entry.tag(tag).task}, "dataset": data, "metrics": metrics})
-    return found
+        rows.append({"task": {"type": entry.tag(tag).task}, "dataset": data, "metrics": metrics})
+    return rows

@@ -31,7 +31,7 @@ def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
 
 def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, dict[str, list[Points]]]:
     """Name of the curve, and arm -> one curve per seed; empty where there are none with at least three points."""
-    found: dict[str, list[Points]] = {}
+    lines: dict[str, list[Points]] = {}
     name = ""
     for (arm, _), spec in jobs_of(entry, claim).items():
         curves = runs.get(fingerprint(spec), {}).get("curves", {})
@@ -39,8 +39,8 @@ def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, di
         points = [(float(x), float(y)) for x, y in curves.get(key, []) if y is not None] if key else []
         if len(points) >= 3 and key:
             name = key
-            found.setdefault(arm, []).append(points)
-    return name, found
+            lines.setdefault(arm, []).append(points)
+    return name, lines
 
 
 def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[Path]:

@@ -88,9 +88,9 @@ def usage(entry: Entry) -> list[str]:
     lines = ["```python", "import zoo", "", f"model = {call}" + ("" if ready else "  # no weights yet: untrained")]
     task = index.TASKS[entry.tag().task]
     if file := task.example_file:
-        shown = ", ".join(f'found["{key}"]' for key in task.prints) or "found"
-        lines += [f'found = model.predict("{file}")[0]', f"print({shown})"]
-        lines += [f'model.show("{file}", found).save("result.png")']
+        shown = ", ".join(f'result["{key}"]' for key in task.prints) or "result"
+        lines += [f'result = model.predict("{file}")[0]', f"print({shown})"]
+        lines += [f'model.show("{file}", result).save("result.png")']
     else:
         lines += ["print(model(*model.example_input()))"]
     lines += ["```", ""]
@@ -182,16 +182,23 @@ in [results.json](results.json), the settings of all arms in [claims.yaml](claim
 def _claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[str]:
     if not claims:
         return ["None yet.", ""]
-    found = results.get("claims", {})
+    outcomes = results.get("claims", {})
     rows = [
-        (c.promise, c.paper.get("value", "-"), _wanted(c), _measured(c, found), _verdict(c, found), _holm(c, found))
+        (
+            c.promise,
+            c.paper.get("value", "-"),
+            _wanted(c),
+            _measured(c, outcomes),
+            _verdict(c, outcomes),
+            _holm(c, outcomes),
+        )
         for c in claims
     ]
     lines = [_WHERE, "", *table(("promise", "the paper", "wanted", "measured", "verdict", "after Holm"), rows)]
     lines += ["```bash", f"zoo reproduce {entry.id} --dry-run          # the plan and its cost"]
     lines += [f"zoo reproduce {entry.id} --claim CLAIM --fresh  # your own runs beside the published ones", "```", ""]
     for claim in claims:
-        lines += _detail(claim, found.get(claim.id), folder)
+        lines += _detail(claim, outcomes.get(claim.id), folder)
     return lines
 
 
@@ -207,9 +214,9 @@ def _wanted(claim: Claim) -> str:
     return f"{claim.expect.replace('-', ' ')} {number(claim.value)}" + (f", give or take {margin}" * bool(claim.margin))
 
 
-def _verdict(claim: Claim, found: dict[str, Any]) -> str:
+def _verdict(claim: Claim, outcomes: dict[str, Any]) -> str:
     """In bold, with what belongs to it: why, at which look, what could have been seen."""
-    about = found.get(claim.id, {"verdict": "not run", "reason": claim.reason or "not run yet"})
+    about = outcomes.get(claim.id, {"verdict": "not run", "reason": claim.reason or "not run yet"})
     parts = [about["reason"]] if about.get("reason") else []
     if look := about.get("look"):
         parts.append(f"look {look['number']} of {look['of']}, {look['seeds']} seeds")
@@ -218,9 +225,9 @@ def _verdict(claim: Claim, found: dict[str, Any]) -> str:
     return f"**{about['verdict']}**" + (f" ({'; '.join(parts)})" if parts else "")
 
 
-def _holm(claim: Claim, found: dict[str, Any]) -> str:
+def _holm(claim: Claim, outcomes: dict[str, Any]) -> str:
     """What is left of a verdict among all of the card's, with its adjusted p-value."""
-    about = found.get(claim.id, {})
+    about = outcomes.get(claim.id, {})
     stands = after_holm(about)
     if stands is None:
         return "-"
@@ -234,8 +241,8 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 and value == int(value) else f"{value:.4g}"
 
 
-def _measured(claim: Claim, found: dict[str, Any]) -> str:
-    about = found.get(claim.id, {})
+def _measured(claim: Claim, outcomes: dict[str, Any]) -> str:
+    about = outcomes.get(claim.id, {})
     parts = []
     for c in about.get("comparisons", []):
         if c["against"] == "value":
@@ -254,11 +261,11 @@ def _measured(claim: Claim, found: dict[str, Any]) -> str:
 
 
 def _means(values: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
+    means: dict[str, float | None] = {}
     for arm, by_seed in values.items():
         given = [v for v in by_seed.values() if v is not None]
-        found[arm] = sum(given) / len(given) if given else None
-    return found
+        means[arm] = sum(given) / len(given) if given else None
+    return means
 
 
 def _detail(claim: Claim, about: dict[str, Any] | None, folder: Path) -> list[str]:

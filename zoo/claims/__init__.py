@@ -199,14 +199,14 @@ def make_plan(
         runs = results_of(entry)["runs"]
         chosen = [claim for claim in chosen if _is_open(judge(entry, claim, runs))]
     _check_seeds(chosen, seeds)
-    found = _roots(roots or {}, {need for claim in chosen for need in claim.needs}, known.values())
-    left_out = {c.id: _how_to_get(c, found) for c in chosen if not set(c.needs) <= set(found)}
+    folders = _roots(roots or {}, {need for claim in chosen for need in claim.needs}, known.values())
+    left_out = {c.id: _how_to_get(c, folders) for c in chosen if not set(c.needs) <= set(folders)}
     if claims and left_out:
         raise BadInput(f"{next(iter(left_out))} {next(iter(left_out.values()))}")
     chosen = [claim for claim in chosen if claim.id not in left_out]
     check_names(entry, chosen, str(path))
     jobs = plan(entry, chosen, seeds, quick=quick, look=looks)
-    return Plan(entry, chosen, jobs, found, left_out, quick, seeds, looks)
+    return Plan(entry, chosen, jobs, folders, left_out, quick, seeds, looks)
 
 
 def _is_open(judgement: Judgement) -> bool:
@@ -227,19 +227,19 @@ def _roots(given: Mapping[str, str | Path], needed: set[str], claims: Any) -> di
             raise UnknownName(
                 f"--root: no claim needs {name!r}.{nearest(name, known)} Needed: {', '.join(known) or 'none'}."
             )
-    found = {}
+    folders = {}
     for name in needed:
         value = given.get(name) or os.environ.get(f"ZOO_ROOT_{name.upper().replace('-', '_')}")
         if value:
             folder = Path(value).expanduser().resolve()
             if not folder.is_dir():
                 raise BadInput(f"--root {name}: expected a folder, but there is nothing at {folder}.")
-            found[name] = folder
-    return found
+            folders[name] = folder
+    return folders
 
 
-def _how_to_get(claim: Claim, found: Mapping[str, Path]) -> str:
-    missing = next(name for name in claim.needs if name not in found)
+def _how_to_get(claim: Claim, folders: Mapping[str, Path]) -> str:
+    missing = next(name for name in claim.needs if name not in folders)
     return f"needs the data set {missing}: give --root {missing}=DIR (`zoo data list` shows where to get data)."
 
 

@@ -64,21 +64,21 @@ def _constructors(view: Entry) -> dict[str, Any]:
 
 
 def _check_settings(classes: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> list[str]:
-    found = []
+    problems = []
     for key, value in settings.items():
         section, _, name = key.partition(".")
         if key == "weights":
-            found += _check_weights(value, where)
+            problems += _check_weights(value, where)
             continue
         known = list(inspect.signature(classes[section].__init__).parameters)[1:]
         if name not in known:
             known = [f"{section}.{k}" for k in known]
-            found.append(f"{where}.set: {classes[section].__name__} has no argument {name!r}.{nearest(key, known)}")
+            problems.append(f"{where}.set: {classes[section].__name__} has no argument {name!r}.{nearest(key, known)}")
         elif key in _OWN:
-            found.append(f"{where}.set: {key} is taken: {_OWN[key]}")
+            problems.append(f"{where}.set: {key} is taken: {_OWN[key]}")
         elif problem := _type_problem(classes[section], name, value):
-            found.append(f"{where}.set.{key}: {problem}")
-    return found
+            problems.append(f"{where}.set.{key}: {problem}")
+    return problems
 
 
 def _type_problem(cls: Any, name: str, value: Any) -> str:
@@ -141,12 +141,12 @@ def _check_study(entry: Entry, claim: Claim, arm: Arm, where: str) -> list[str]:
     except ZooError as error:
         return [f"{where}.study: {error}"]
     known = [name for name in inspect.signature(function).parameters if name != "seed"]
-    found = [
+    problems = [
         f"{where}.set: {arm.study} has no argument {name!r}.{nearest(name, known)}"
         for name in arm.set
         if name not in known
     ]
     for metric, at in [(claim.metric, f"{claim.id}.metric"), *_premises(claim, arm)]:
         if metric not in function.metrics:
-            found.append(f"{at}: {arm.study} returns no {metric!r}.{nearest(metric, function.metrics)}")
-    return found
+            problems.append(f"{at}: {arm.study} returns no {metric!r}.{nearest(metric, function.metrics)}")
+    return problems

@@ -48,20 +48,20 @@ def modules_behind(modules: Iterable[str]) -> dict[str, Path]:
     """The modules themselves and what they import at top level from the same packages: name -> file."""
     waiting = list(modules)
     tops = {name.partition(".")[0] for name in waiting} | {"zoo", "datamodules"}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
-        if name in found or _ASIDE.fullmatch(name) or name.partition(".")[0] not in tops:
+        if name in files or _ASIDE.fullmatch(name) or name.partition(".")[0] not in tops:
             continue
         path = _file_of(name)
         if path is not None:
-            found[name] = path
+            files[name] = path
             waiting += _imports(path, name)
-    return found
+    return files
 
 
 def _file_of(name: str) -> Path | None:
-    """File of a module, found without importing it or its package."""
+    """File of a module; neither it nor its package is imported."""
     place: list[str] | None = None
     spec = None
     parts = name.split(".")
@@ -81,18 +81,18 @@ def _imports(path: Path, name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def _parsed_imports(path: Path, name: str, changed: int, size: int) -> tuple[str, ...]:
-    found: list[str] = []
+    names: list[str] = []
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return tuple(found)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def _essence(path: Path) -> str:

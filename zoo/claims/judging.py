@@ -25,27 +25,27 @@ class Comparison:
     Attributes:
         against: name of the other arm; `value` where the arm is compared with a number, `contrast` for a contrast.
         differences: seed -> value; an exact claim has one under `exact`.
-        found: their mean and interval.
+        observed: their mean and interval.
         verdict: holds, opposite or undecided; `premise not met` where nothing was tested.
         bound: what the mean is compared with, beside the margin.
     """
 
     against: str
     differences: dict[str, float]
-    found: Interval
+    observed: Interval
     verdict: str
     bound: float = 0.0
 
     @property
     def beyond(self) -> Interval:
         """The interval of what the bound was subtracted from."""
-        low, high = (None if end is None else end - self.bound for end in (self.found.low, self.found.high))
-        return replace(self.found, mean=self.found.mean - self.bound, low=low, high=high)
+        low, high = (None if end is None else end - self.bound for end in (self.observed.low, self.observed.high))
+        return replace(self.observed, mean=self.observed.mean - self.bound, low=low, high=high)
 
     @property
     def detectable(self) -> float | None:
         """The smallest effect that an undecided comparison could have seen: the half-width of its interval."""
-        return self.found.half_width if self.verdict == "undecided" else None
+        return self.observed.half_width if self.verdict == "undecided" else None
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def judge_seeds(claim: Claim, seeds: Sequence[int | None], runs: Runs, coverage:
         return Judgement("premise not met", broken, comparisons, values, premises=premises)
     verdicts = [c.verdict for c in comparisons]
     verdict = "opposite" if "opposite" in verdicts else "holds" if set(verdicts) == {"holds"} else "undecided"
-    reason = "one seed gives no interval" if comparisons[0].found.n == 1 else ""
+    reason = "one seed gives no interval" if comparisons[0].observed.n == 1 else ""
     level = _level(claim, comparisons, verdict)
     return Judgement(verdict, reason, comparisons, values, premises=premises, level=level)
 
@@ -315,10 +315,10 @@ def _differences(claim: Claim, values: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def _compare(claim: Claim, against: str, differences: dict[str, float], coverage: float) -> Comparison:
-    found = interval(list(differences.values()), exact=claim.exact, coverage=coverage)
+    observed = interval(list(differences.values()), exact=claim.exact, coverage=coverage)
     # differences from a number are shown; a contrast is shown as it is, and compared with the number here
     bound = claim.value or 0.0 if claim.contrast and claim.expect in ("at-least", "at-most", "within") else 0.0
-    made = Comparison(against, differences, found, "undecided", bound)
+    made = Comparison(against, differences, observed, "undecided", bound)
     verdict = decide(made.beyond, claim.expect, claim.margin, larger_is_better=claim.better == "higher")
     return replace(made, verdict=verdict)
 
@@ -329,7 +329,7 @@ def _level(claim: Claim, comparisons: Sequence[Comparison], verdict: str) -> flo
     To hold, every comparison must hold, so the least sure one counts. One comparison is enough to be opposite, so the
     surest one counts, times their number.
     """
-    if any(c.found.n < 2 for c in comparisons):
+    if any(c.observed.n < 2 for c in comparisons):
         return None
 
     def of(outcome: str) -> list[float]:

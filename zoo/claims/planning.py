@@ -96,8 +96,8 @@ def recipe_hash(entry: Entry, tag: str) -> str:
 
 def recipe_seed(entry: Entry, tag: str) -> int:
     """The seed a recipe names; 0 by default, as in training."""
-    found = _recipe(entry, tag).get("seed_everything")
-    return found if type(found) is int else 0
+    seed = _recipe(entry, tag).get("seed_everything")
+    return seed if type(seed) is int else 0
 
 
 def spec_of(entry: Entry, arm: Arm, seed: int | None) -> dict[str, Any]:

@@ -39,21 +39,23 @@ def read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"format": FORMAT, "runs": {}, "claims": {}}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidClaims(f"{path}: not valid JSON ({error}). Restore the file from version control.") from None
-    known = isinstance(found, dict) and isinstance(found.get("format", 0), int)
-    if not known or not isinstance(found.get("runs"), dict):
+    known = isinstance(content, dict) and isinstance(content.get("format", 0), int)
+    if not known or not isinstance(content.get("runs"), dict):
         raise InvalidClaims(f"{path}: expected runs and claims. Restore the file from version control.")
-    if found.get("format", 0) > FORMAT:
-        raise FormatTooNew(f"{path}: written by a newer zoo (format {found['format']}). Update: pip install -U zoo.")
-    return found
+    if content.get("format", 0) > FORMAT:
+        raise FormatTooNew(f"{path}: written by a newer zoo (format {content['format']}). Update: pip install -U zoo.")
+    return content
 
 
 def write_results(path: Path, entry: Entry, claims: Iterable[Claim], runs: Mapping[str, Any]) -> dict[str, Any]:
     """Judge the claims, write the file atomically, and return what it holds."""
-    found = judged(entry, claims, runs)
-    claims_text = {cid: {**about, "command": f"zoo reproduce {entry.id} --claim {cid}"} for cid, about in found.items()}
+    outcomes = judged(entry, claims, runs)
+    claims_text = {
+        cid: {**about, "command": f"zoo reproduce {entry.id} --claim {cid}"} for cid, about in outcomes.items()
+    }
     content = {"format": FORMAT, "zoo": entry.id, "claims": claims_text, "runs": dict(sorted(runs.items()))}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, results_text(content))
@@ -126,6 +128,6 @@ def summary(claim: Claim, judged: Judgement) -> dict[str, Any]:
 
 
 def _comparison(c: Comparison) -> dict[str, Any]:
-    ends = {"n": c.found.n, "mean": c.found.mean, "low": c.found.low, "high": c.found.high, "verdict": c.verdict}
+    ends = {key: getattr(c.observed, key) for key in ("n", "mean", "low", "high")}
     seen = {"detectable": c.detectable} if c.detectable is not None else {}
-    return {"against": c.against, "differences": c.differences, **ends, **seen}
+    return {"against": c.against, "differences": c.differences, **ends, "verdict": c.verdict, **seen}

@@ -246,96 +246,96 @@ def _one_of(where: str, value: Any, known: Iterable[str]) -> list[str]:
 
 
 def _check_settings(where: str, raw: Any, needs: Iterable[str], *, study: bool) -> list[str]:
-    found = []
+    problems = []
     for key, value in raw.items() if isinstance(raw, dict) else ():
         if not study and not _SETTING.fullmatch(str(key)):
-            found.append(f"{where}: {key!r} is no setting; expected model.X, data.X, trainer.X or weights")
+            problems.append(f"{where}: {key!r} is no setting; expected model.X, data.X, trainer.X or weights")
         if isinstance(value, str) and (match := _PLACEHOLDER.fullmatch(value)):
-            found += _one_of(f"{where}.{key} (a data set listed in needs:)", match.group(1), needs)
-    return found
+            problems += _one_of(f"{where}.{key} (a data set listed in needs:)", match.group(1), needs)
+    return problems
 
 
 def _check_arm(where: str, raw: Any, tags: Iterable[str], needs: Iterable[str]) -> list[str]:
-    found = _check_keys(where, raw, _ARM)
+    problems = _check_keys(where, raw, _ARM)
     if not isinstance(raw, dict):
-        return found
+        return problems
     if ("recipe" in raw) == ("study" in raw):
-        found.append(f"{where}: expected either a recipe or a study")
-    found += _one_of(f"{where}.recipe", raw.get("recipe"), tags)
-    found += _one_of(f"{where}.role", raw.get("role"), ROLES)
-    found += _check_settings(f"{where}.set", raw.get("set"), needs, study="study" in raw)
+        problems.append(f"{where}: expected either a recipe or a study")
+    problems += _one_of(f"{where}.recipe", raw.get("recipe"), tags)
+    problems += _one_of(f"{where}.role", raw.get("role"), ROLES)
+    problems += _check_settings(f"{where}.set", raw.get("set"), needs, study="study" in raw)
     if isinstance(start := raw.get("start"), dict):
-        found += _check_keys(f"{where}.start", start, _BRANCH)
-        found += _one_of(f"{where}.start.recipe", start.get("recipe"), tags)
-        found += _check_settings(f"{where}.start.set", start.get("set"), needs, study=False)
+        problems += _check_keys(f"{where}.start", start, _BRANCH)
+        problems += _one_of(f"{where}.start.recipe", start.get("recipe"), tags)
+        problems += _check_settings(f"{where}.start.set", start.get("set"), needs, study=False)
         if "study" in raw:
-            found.append(f"{where}: a study has no start")
-    return found
+            problems.append(f"{where}: a study has no start")
+    return problems
 
 
 def _check_comparison(where: str, raw: dict[str, Any], roles: dict[str, str]) -> list[str]:
     """Whether arms, expectation, margin and value fit together."""
-    found = []
+    problems = []
     expect, given = raw.get("expect"), list(roles.values())
     against = "baseline" in given or "control" in given
     if contrast := raw.get("contrast"):
         for name in contrast if isinstance(contrast, dict) else ():
-            found += _one_of(f"{where}.contrast", str(name), roles)
+            problems += _one_of(f"{where}.contrast", str(name), roles)
         against = True
     elif given.count("ours") != 1:
-        found.append(f"{where}.arms: expected one arm called ours (or with role: ours), or a contrast")
+        problems.append(f"{where}.arms: expected one arm called ours (or with role: ours), or a contrast")
     if expect in ("higher", "lower", "not-worse") and not against:
-        found.append(f"{where}.arms: {expect} needs an arm called baseline to compare with")
+        problems.append(f"{where}.arms: {expect} needs an arm called baseline to compare with")
     if expect in ("at-least", "at-most") and "value" not in raw:
-        found.append(f"{where}.value: {expect} needs the number to compare with")
+        problems.append(f"{where}.value: {expect} needs the number to compare with")
     if expect == "within" and not against and "value" not in raw:
-        found.append(f"{where}: within needs an arm called baseline, or a value")
+        problems.append(f"{where}: within needs an arm called baseline, or a value")
     if expect in ("not-worse", "within") and "margin" not in raw:
-        found.append(f"{where}.margin: {expect} needs one: how large a difference still counts as none")
-    return found
+        problems.append(f"{where}.margin: {expect} needs one: how large a difference still counts as none")
+    return problems
 
 
 def _check_premise(where: str, raw: Any, arms: Iterable[str]) -> list[str]:
-    found = _check_keys(where, raw, _PREMISE)
+    problems = _check_keys(where, raw, _PREMISE)
     if not isinstance(raw, dict):
-        return found
+        return problems
     asked = [name for name in RELATIONS if name in raw]
     if len(asked) != 1:
-        found.append(f"{where}: expected one of {', '.join(RELATIONS)}, got {', '.join(asked) or 'none'}")
-    found += _one_of(f"{where}.arm", raw.get("arm"), arms)
+        problems.append(f"{where}: expected one of {', '.join(RELATIONS)}, got {', '.join(asked) or 'none'}")
+    problems += _one_of(f"{where}.arm", raw.get("arm"), arms)
     others = [name for name in ("above", "below") if isinstance(raw.get(name), str)]
     for name in others:
-        found += _one_of(f"{where}.{name}", raw[name], arms)
+        problems += _one_of(f"{where}.{name}", raw[name], arms)
         if raw[name] == raw.get("arm"):
-            found.append(f"{where}.{name}: {raw[name]!r} would be compared with itself")
+            problems.append(f"{where}.{name}: {raw[name]!r} would be compared with itself")
     if "by" in raw and not others:
-        found.append(f"{where}.by: only between two arms; write the number that is meant instead")
-    return found
+        problems.append(f"{where}.by: only between two arms; write the number that is meant instead")
+    return problems
 
 
 def _check_claim(number: int, raw: Any, tags: Iterable[str]) -> list[str]:
     where = str(raw.get("id", f"claim {number}")) if isinstance(raw, dict) else f"claim {number}"
-    found = _check_keys(where, raw, _CLAIM)
+    problems = _check_keys(where, raw, _CLAIM)
     if not isinstance(raw, dict):
-        return found
-    found += _one_of(f"{where}.expect", raw.get("expect"), EXPECTATIONS)
+        return problems
+    problems += _one_of(f"{where}.expect", raw.get("expect"), EXPECTATIONS)
     arms = raw.get("arms")
     if not isinstance(arms, dict) or not arms:
-        return found
+        return problems
     needs = raw.get("needs") if _texts(raw.get("needs")) else []
-    found += _check_settings(f"{where}.set", raw.get("set"), needs or [], study=False)
+    problems += _check_settings(f"{where}.set", raw.get("set"), needs or [], study=False)
     for name, arm in arms.items():
         if not _matches(_NAME)(name):
-            found.append(f"{where}.arms: {name!r} is no kebab-case name")
-        found += _check_arm(f"{where}.arms.{name}", arm, tags, needs or [])
+            problems.append(f"{where}.arms: {name!r} is no kebab-case name")
+        problems += _check_arm(f"{where}.arms.{name}", arm, tags, needs or [])
     premises = raw.get("premise")
     for place, premise in enumerate(premises if isinstance(premises, list) else [], 1):
-        found += _check_premise(f"{where}.premise[{place}]", premise, [str(name) for name in arms])
-    found += _check_comparison(where, raw, {str(k): _role(str(k), v) for k, v in arms.items()})
+        problems += _check_premise(f"{where}.premise[{place}]", premise, [str(name) for name in arms])
+    problems += _check_comparison(where, raw, {str(k): _role(str(k), v) for k, v in arms.items()})
     trained = any(isinstance(a, dict) and "recipe" in a for a in arms.values())
     if trained and not raw.get("seeds"):
-        found.append(f"{where}.seeds: training depends on chance; give the largest number, such as 20, or a list")
-    return found
+        problems.append(f"{where}.seeds: training depends on chance; give the largest number, such as 20, or a list")
+    return problems
 
 
 def _role(name: str, raw: Any) -> str:

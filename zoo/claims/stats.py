@@ -129,16 +129,16 @@ def interval(values: Sequence[float], *, exact: bool = False, coverage: float = 
     return Interval(n, mean, mean - half, mean + half, spread / math.sqrt(n))
 
 
-def decide(found: Interval, expect: str, margin: float = 0.0, *, larger_is_better: bool = True) -> str:
+def decide(observed: Interval, expect: str, margin: float = 0.0, *, larger_is_better: bool = True) -> str:
     """`holds`, `opposite` or `undecided`.
 
     Args:
-        found: of a difference, or for `at-least` and `at-most` of a quantity from which the bound was subtracted.
+        observed: of a difference, or for `at-least` and `at-most` of a quantity from which the bound was subtracted.
         expect: a key of `EXPECTATIONS`.
         margin: how much more is promised (`higher`, `lower`) or allowed (all others).
         larger_is_better: what `not-worse` means.
     """
-    low, high = found.low, found.high
+    low, high = observed.low, observed.high
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "undecided"
     if expect == "lower" or expect == "at-most" or (expect == "not-worse" and not larger_is_better):
@@ -156,14 +156,16 @@ def _side(holds: bool, opposite: bool) -> str:
     return "holds" if holds else "opposite" if opposite else "undecided"
 
 
-def p_value(found: Interval, verdict: str, expect: str, margin: float = 0.0, *, larger_is_better: bool = True) -> float:
+def p_value(
+    observed: Interval, verdict: str, expect: str, margin: float = 0.0, *, larger_is_better: bool = True
+) -> float:
     """The smallest error level at which the interval around this mean would still give this verdict.
 
     At most 5 % exactly where `decide` gives that verdict from a 95 % interval. For `higher` without a margin it is the
     two-sided p-value of Student's paired test; for `within` and `holds` twice the larger of two one-sided ones.
 
     Args:
-        found: of at least two values.
+        observed: of at least two values.
         verdict: holds or opposite.
         expect: as for `decide`.
         margin: as for `decide`.
@@ -171,18 +173,18 @@ def p_value(found: Interval, verdict: str, expect: str, margin: float = 0.0, *, 
     """
 
     def gives(half: float) -> bool:
-        around = Interval(found.n, found.mean, found.mean - half, found.mean + half)
+        around = Interval(observed.n, observed.mean, observed.mean - half, observed.mean + half)
         return decide(around, expect, margin, larger_is_better=larger_is_better) == verdict
 
-    if not math.isfinite(found.mean) or not math.isfinite(found.error) or not gives(0.0):
+    if not math.isfinite(observed.mean) or not math.isfinite(observed.error) or not gives(0.0):
         return 1.0
-    if found.error == 0:
+    if observed.error == 0:
         return 0.0
-    low, high = 0.0, 2 * (abs(found.mean) + margin)  # no threshold is further away than that
+    low, high = 0.0, 2 * (abs(observed.mean) + margin)  # no threshold is further away than that
     for _ in range(60):  # to the last digit
         middle = (low + high) / 2
         low, high = (middle, high) if gives(middle) else (low, middle)
-    return 1 - _central(low / found.error, found.n - 1)
+    return 1 - _central(low / observed.error, observed.n - 1)
 
 
 def holm(levels: Mapping[str, float]) -> dict[str, float]:

@@ -65,11 +65,11 @@ def finished(place: Place, key: str, step: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # a full disk may leave an empty file behind
         return None
-    checkpoint = found.get("checkpoint")
-    return found if checkpoint is None or (place.of(key) / checkpoint).is_file() else None
+    checkpoint = result.get("checkpoint")
+    return result if checkpoint is None or (place.of(key) / checkpoint).is_file() else None
 
 
 def steps_of(job: Job) -> list[str]:
@@ -147,10 +147,10 @@ class Step:
         return ["--weights", str(self._checkpoint(self.job.needs[0]))] if "start" in self.job.spec else []
 
     def _checkpoint(self, key: str) -> Path:
-        found = finished(self.place, key, "fit")
-        if found is None:
+        fit = finished(self.place, key, "fit")
+        if fit is None:
             raise RunFailed(f"The run {key}, which {self.job.label} starts from, has left no checkpoint.")
-        return self.place.of(key) / found["checkpoint"]
+        return self.place.of(key) / fit["checkpoint"]
 
     def _data_set(self, value: Any) -> Any:
         """The folder that a placeholder such as `$bccd` stands for; anything else as it is."""
@@ -169,15 +169,15 @@ class Step:
             RunFailed: if it failed.
         """
         code = self.process.returncode
-        found = self._read() if code == 0 else None
-        if found is None:
+        result = self._read() if code == 0 else None
+        if result is None:
             raise RunFailed(
                 f"{self.job.label}: {self.name} ended with code {code}. Its log is {self.log}; the last lines:\n"
                 + "\n".join(f"  {line}" for line in tail(self.log, 12))
             )
-        found["minutes"] = (time.monotonic() - self.started) / 60
-        found["threads"] = self.place.threads
-        self._write(self.home / f"{self.name}.json", found)
+        result["minutes"] = (time.monotonic() - self.started) / 60
+        result["threads"] = self.place.threads
+        self._write(self.home / f"{self.name}.json", result)
         if self.name != "fit":
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -189,16 +189,16 @@ class Step:
         results = [p for p in self.folder.glob(f"*/version_*/{RESULT}") if p.parent.parent.name not in stages]
         if len(results) != 1:
             return None
-        found = json.loads(results[0].read_text(encoding="utf-8"))
-        kept: dict[str, Any] = {k: found[k] for k in ("metrics", "epochs", "steps") if k in found}
+        result = json.loads(results[0].read_text(encoding="utf-8"))
+        kept: dict[str, Any] = {k: result[k] for k in ("metrics", "epochs", "steps") if k in result}
         if self.name == "fit":
-            checkpoint = Path(found.get("checkpoint") or "-")
+            checkpoint = Path(result.get("checkpoint") or "-")
             if not checkpoint.is_file():
                 return None
             for other in checkpoint.parent.glob("*.ckpt"):  # hundreds of megabytes that nobody reads again
                 if other.resolve() != checkpoint.resolve():
                     other.unlink(missing_ok=True)
-            kept |= {"scored_epoch": _scored_epoch(self.job.label, found)} if "checkpoint_epoch" in found else {}
+            kept |= {"scored_epoch": _scored_epoch(self.job.label, result)} if "checkpoint_epoch" in result else {}
             kept["checkpoint"] = os.path.relpath(checkpoint.resolve(), self.home.resolve())
             kept["curves"] = read_curves(results[0].parent / "metrics.csv")
         return kept
@@ -218,18 +218,18 @@ class Step:
             self.process.wait()
 
 
-def _scored_epoch(label: str, found: Mapping[str, Any]) -> int:
+def _scored_epoch(label: str, result: Mapping[str, Any]) -> int:
     """The epoch of the weights that the next steps measure, checked against what the run says about itself.
 
     Raises:
         RunFailed: if the weights are said to be the last ones and are not.
     """
-    if found["selected"] == "last" and found["checkpoint_step"] != found["steps"]:
+    if result["selected"] == "last" and result["checkpoint_step"] != result["steps"]:
         raise RunFailed(
-            f"{label}: {found['checkpoint']} holds step {found['checkpoint_step']}, but the run ended after "
-            f"{found['steps']}: a measurement of it would not be of the last epoch."
+            f"{label}: {result['checkpoint']} holds step {result['checkpoint_step']}, but the run ended after "
+            f"{result['steps']}: a measurement of it would not be of the last epoch."
         )
-    return int(found["checkpoint_epoch"])
+    return int(result["checkpoint_epoch"])
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -254,19 +254,19 @@ def read_curves(path: Path) -> dict[str, list[list[float]]]:
     """
     if not path.is_file():
         return {}
-    found: dict[str, dict[int, list[float]]] = {}
+    columns: dict[str, dict[int, list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if not row.get("epoch"):
                 continue
             for key, text in row.items():
                 if key and text and key.count("/") == 1 and not key.startswith("test/"):
-                    found.setdefault(key, {}).setdefault(int(float(row["epoch"])) + 1, []).append(float(text))
-    return {k: [[e, sum(v) / len(v)] for e, v in sorted(points.items())] for k, points in sorted(found.items())}
+                    columns.setdefault(key, {}).setdefault(int(float(row["epoch"])) + 1, []).append(float(text))
+    return {k: [[e, sum(v) / len(v)] for e, v in sorted(points.items())] for k, points in sorted(columns.items())}
 
 
 def result_of(place: Place, job: Job, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Everything a finished run found, as results.json keeps it; None if a step is missing.
+    """Everything a finished run measured, as results.json keeps it; None if a step is missing.
 
     Args:
         place: shared settings.
@@ -278,8 +278,8 @@ def result_of(place: Place, job: Job, about: Mapping[str, Any]) -> dict[str, Any
         return None
     done = [step for step in steps if step is not None]
     metrics = {k: v for step in done for k, v in step.get("metrics", {}).items()}
-    found = {"spec": job.spec, "metrics": dict(sorted(metrics.items())), "curves": done[0].get("curves", {})}
-    found |= {key: done[0][key] for key in ("epochs", "scored_epoch") if key in done[0]}
-    found |= {"minutes": sum(step["minutes"] for step in done), "threads": done[0]["threads"], "code": job.code}
-    rounded: dict[str, Any] = round_values({**found, **about})
+    result = {"spec": job.spec, "metrics": dict(sorted(metrics.items())), "curves": done[0].get("curves", {})}
+    result |= {key: done[0][key] for key in ("epochs", "scored_epoch") if key in done[0]}
+    result |= {"minutes": sum(step["minutes"] for step in done), "threads": done[0]["threads"], "code": job.code}
+    rounded: dict[str, Any] = round_values({**result, **about})
     return rounded

@@ -182,7 +182,7 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (something was found to be wrong) or 2 (a mistake).
+    """Run one command and return its exit code: 0, 1 (a check failed) or 2 (a mistake).
 
     Args:
         args: words after the program's name; None takes `sys.argv`.

@@ -99,13 +99,13 @@ def _class_name(module: object) -> str:
     """The method a file's module belongs to."""
     from zoo.index import id_of
 
-    found = id_of(type(module))
-    if found is None:
+    method = id_of(type(module))
+    if method is None:
         raise BadInput(
             f"{type(module).__name__} is in no index, so its data are unknown: call "
             "zoo.evaluate_robustness(model, data, eps)."
         )
-    return found
+    return method
 
 
 def _check_task(name: str, task: str) -> None:

@@ -218,7 +218,7 @@ def add_card(parser: argparse.ArgumentParser) -> None:
 
 
 def run_card(options: argparse.Namespace) -> int:
-    """Write or check cards; 1 if a check found something."""
+    """Write or check cards; 1 if a check failed."""
     from zoo import card, index
 
     if options.name is None and not options.all:

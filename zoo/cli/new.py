@@ -192,17 +192,17 @@ def _files(kind: _Kind, values: dict[str, str], root: Path, package: str | None)
     home = f"{package}" if package else f"zoo/{kind.domain}"
     recipes = f"{package or 'zoo'}/recipes/{name}/example.yaml"
     tests = f"tests/test_{snake}.py" if package else f"tests/methods/test_{snake}.py"
-    found = {
+    texts = {
         f"{home}/{snake}.py": fill(METHOD[kind.method]),
         _data_file(kind, package): DATA[kind.data],
         recipes: fill(RECIPE),
         tests: fill(TEST),
     }
     if package and not (root / "pyproject.toml").exists():
-        found["pyproject.toml"] = fill(PYPROJECT)
+        texts["pyproject.toml"] = fill(PYPROJECT)
     starts = {f"{home}/__init__.py": f'"""Methods of {home}."""\n'}
-    found |= {path: text for path, text in starts.items() if not (root / path).exists()}
-    return {root / path: text for path, text in found.items()}
+    texts |= {path: text for path, text in starts.items() if not (root / path).exists()}
+    return {root / path: text for path, text in texts.items()}
 
 
 def _insert(text: str, name: str, block: str) -> str:

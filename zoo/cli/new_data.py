@@ -267,13 +267,13 @@ class PicturesDataModule(ZooDataModule):
             files = _files(place)
             return Pictures(files, [0] * len(files), self.size)
         problems = Problems(self.root)
-        found = [(path, names.index(name)) for name in names for path in _files(place / name)]
-        if not found:
+        files = [(path, names.index(name)) for name in names for path in _files(place / name)]
+        if not files:
             problems.add(split, "folder", f"pictures in folders {', '.join(names)}", "none")
         for extra in sorted({p.name for p in place.iterdir() if p.is_dir()} - set(names)) if place.is_dir() else ():
             problems.add(f"{split}/{extra}", "class", f"one of {', '.join(names)} (the folders of train)", extra)
         problems.raise_if_any()
-        return Pictures([path for path, _ in found], [label for _, label in found], self.size)
+        return Pictures([path for path, _ in files], [label for _, label in files], self.size)
 
     def fake(self, folder: str | Path) -> Path:
         """Write a few pictures per class and split."""

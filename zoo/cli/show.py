@@ -52,9 +52,9 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    found = asdict(entry)
-    found.pop("source")
-    return found
+    facts = asdict(entry)
+    facts.pop("source")
+    return facts
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -94,10 +94,10 @@ def run_info(options: argparse.Namespace) -> int:
     entry, tag = index.resolve(options.name)
     one = ":" in options.name
     if options.json:
-        found = _facts(entry.tag(tag)) | {"tag": tag}
+        facts = _facts(entry.tag(tag)) | {"tag": tag}
         if one and tag:
-            found["weights"] = {tag: found["weights"][tag]}
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+            facts["weights"] = {tag: facts["weights"][tag]}
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
     print("\n".join(_describe(entry, tag, one)))
     return 0

@@ -79,7 +79,7 @@ def read_index(path: Path, *, text: str | None = None, ordered: bool = False) ->
 
 
 def third_parties() -> Iterator[tuple[str, Path]]:
-    """Name and YAML file of each entry point of the group, found through file lists, without importing anything."""
+    """Name and YAML file of each entry point of the group, from file lists, without importing anything."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=GROUP):

@@ -33,8 +33,8 @@ def frame_numbers(frame: Any, where: str) -> np.ndarray:
 def _column(frame: Any, number: int, name: str, where: str) -> np.ndarray:
     held = frame.iloc[:, number] if hasattr(frame, "iloc") else frame[name]  # names may occur twice
     if getattr(getattr(held, "dtype", None), "kind", "") in tuple("fiu") and hasattr(frame, "iloc"):
-        found: np.ndarray = held.to_numpy(dtype=np.float64, na_value=np.nan)
-        return found
+        numbers: np.ndarray = held.to_numpy(dtype=np.float64, na_value=np.nan)
+        return numbers
     values = np.asarray(held)
     if values.dtype.kind in "fiu":
         return values.astype(np.float64)

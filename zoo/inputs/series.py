@@ -79,8 +79,8 @@ def make_series_batch(items: Sequence[Any], channels: int, *, refuse_constant: b
     Raises:
         BadInput: naming the series and what is wrong with it.
     """
-    found = [_from_any(item, number, channels) for number, item in enumerate(items)]
-    for number, array in enumerate(found):
+    arrays = [_from_any(item, number, channels) for number, item in enumerate(items)]
+    for number, array in enumerate(arrays):
         if array.shape[1] == 0:
             raise BadInput(f"series {number}: it is empty.")
         if not np.isfinite(array).all():
@@ -91,12 +91,12 @@ def make_series_batch(items: Sequence[Any], channels: int, *, refuse_constant: b
             )
         if refuse_constant and bool((array == array[:, :1]).all()):
             raise BadInput(f"series {number}: it is constant, so normalising leaves nothing to tell it by.")
-    lengths = [a.shape[1] for a in found]
+    lengths = [a.shape[1] for a in arrays]
     longest = max(lengths)
-    series = torch.zeros(len(found), channels, longest)
-    for number, array in enumerate(found):
+    series = torch.zeros(len(arrays), channels, longest)
+    for number, array in enumerate(arrays):
         series[number, :, : array.shape[1]] = torch.from_numpy(np.ascontiguousarray(array))
-    batch: dict[str, Any] = {"index": torch.arange(len(found)), "series": series}
+    batch: dict[str, Any] = {"index": torch.arange(len(arrays)), "series": series}
     if min(lengths) != longest:
         batch["length"] = torch.tensor(lengths)
     return batch

@@ -75,13 +75,13 @@ class MAP:
         return _values(metric.compute(), class_names or self.class_names)
 
 
-def _values(found: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, float]:
+def _values(results: dict[str, Any], class_names: Sequence[str] | None) -> dict[str, float]:
     names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_100")
-    values = {name: float(found[name]) for name in names}
-    precision = found["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
+    values = {name: float(results[name]) for name in names}
+    precision = results["precision"][..., 0, -1]  # (thresholds, recalls, classes), all areas, 100 detections
     values["map_75_95"] = _mean(precision[COCO_THRESHOLDS.index(0.75) :])
     if class_names is not None:
-        for place, label in enumerate(found["classes"].reshape(-1).tolist()):
+        for place, label in enumerate(results["classes"].reshape(-1).tolist()):
             values[f"map/{class_names[int(label)]}"] = _mean(precision[..., place])
     return values
 

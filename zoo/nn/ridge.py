@@ -167,8 +167,8 @@ class Ridge:
 
     def _second_pass(self, features: Tensor, targets: Tensor) -> None:
         assert self.primal is not None
-        found = self.primal.left_out_errors(features.detach().double().cpu(), targets.detach().double().cpu())
-        self.errors = found if self.errors is None else self.errors + found
+        errors = self.primal.left_out_errors(features.detach().double().cpu(), targets.detach().double().cpu())
+        self.errors = errors if self.errors is None else self.errors + errors
 
     def _finish(self, count: int, total: Sum) -> RidgeFit:
         assert self.primal is not None
@@ -254,8 +254,8 @@ class _Primal:
         turned = ((features - self.mean) / self.scale) @ self.vectors
         inverse = 1 / (self.values + self.grid[:, None])
         leverage = 1 / self.count + inverse @ turned.square().T
-        found = torch.stack([turned @ (i[:, None] * self.turned) for i in inverse])
-        left = (targets - self.bias - found) / (1 - leverage).clamp(min=1e-12)[..., None]
+        fitted = torch.stack([turned @ (i[:, None] * self.turned) for i in inverse])
+        left = (targets - self.bias - fitted) / (1 - leverage).clamp(min=1e-12)[..., None]
         return left.square().sum((1, 2))
 
     def fit(self, errors: Tensor, *, exact: bool) -> RidgeFit:

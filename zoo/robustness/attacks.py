@@ -224,11 +224,11 @@ def ensemble(model: Model, x: Tensor, y: Tensor, index: Tensor, setting: Setting
         rows = record.standing
         if not len(rows):
             break
-        found = _named(name, setting).run(model, x[rows], y[rows], index[rows], setting)
+        attacked = _named(name, setting).run(model, x[rows], y[rows], index[rows], setting)
         with nn_attacks.attack_mode(model), torch.no_grad():
-            logits = model(found)
+            logits = model(attacked)
         record.offer(
-            rows, found, nn_attacks.objective("margin")(logits.float(), y[rows]), misclassified(logits, y[rows])
+            rows, attacked, nn_attacks.objective("margin")(logits.float(), y[rows]), misclassified(logits, y[rows])
         )
     return record.x
 
@@ -257,20 +257,20 @@ def _peer(
         for part in (auto.apgd_targeted, auto.fab):
             part.n_target_classes = min(9, setting.classes - 1)
         size = {"batch_size" if package == "pyautoattack" else "bs": setting.batch_size}
-        found = auto.run_standard_evaluation(x, y, **size)
-    adversarial: Tensor = found[0] if isinstance(found, tuple) else found
+        attacked = auto.run_standard_evaluation(x, y, **size)
+    adversarial: Tensor = attacked[0] if isinstance(attacked, tuple) else attacked
     return adversarial.detach()
 
 
 @contextmanager
-def _flags(found: list[str]) -> Iterator[None]:
+def _flags(messages: list[str]) -> Iterator[None]:
     """Collect warnings; AutoAttack seeds the global generators and switches tracers off."""
     import random
     import warnings
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
+            messages.append(record.getMessage())
 
     logger, handler = logging.getLogger("auto-attack"), Collect(logging.WARNING)
     tracer, propagate, state = sys.gettrace(), logger.propagate, random.getstate()
@@ -280,7 +280,7 @@ def _flags(found: list[str]) -> Iterator[None]:
         with torch.random.fork_rng(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
-        found += [str(w.message) for w in caught if "flags_doc" in str(w.message)]
+        messages += [str(w.message) for w in caught if "flags_doc" in str(w.message)]
     finally:
         random.setstate(state)
         logger.removeHandler(handler)

@@ -31,40 +31,40 @@ _SIDE = 32
 
 def battery(run: Run, surrogates: Sequence[Model], flags: Sequence[str]) -> list[Check]:
     """Run what has not run yet, and compare."""
-    found = [_same_twice(run), _zero_gradients(run)]
+    checks = [_same_twice(run), _zero_gradients(run)]
     pgd20, pgd100 = run.accuracy("pgd-20"), run.accuracy("pgd-100")
-    found.append(
+    checks.append(
         Check(
             "more steps", pgd100 <= pgd20 + TOLERANCE, f"PGD-20 {pgd20:.1%}, PGD-100 {pgd100:.1%}",
             "More steps helped the defender: the gradient does not lead uphill, or the step is too large.",
         )
     )  # fmt: skip
     fgsm, noise = run.accuracy("fgsm"), run.accuracy("noise")
-    found.append(
+    checks.append(
         Check(
             "one step", pgd20 <= fgsm + TOLERANCE, f"FGSM {fgsm:.1%}, PGD-20 {pgd20:.1%}",
             "A single step beat the iterated attack: the gradient is masked near the clean input.",
         )
     )  # fmt: skip
-    found.append(
+    checks.append(
         Check(
             "noise", pgd20 <= noise + TOLERANCE, f"uniform noise {noise:.1%}, PGD-20 {pgd20:.1%}",
             "Random noise beat the gradient: it points nowhere useful.",
         )
     )  # fmt: skip
-    found += _sweep(run)
+    checks += _sweep(run)
     white = run.worst_of(lambda attack: attack not in ("square", "transfer", "noise"))
-    found.append(_black_box(run, white, "square-1000", "square"))
-    found.append(_transferred(run, white, surrogates))
-    found.append(_inside(run))  # after everything that makes examples
-    found.append(
+    checks.append(_black_box(run, white, "square-1000", "square"))
+    checks.append(_transferred(run, white, surrogates))
+    checks.append(_inside(run))  # after everything that makes examples
+    checks.append(
         Check(
             "autoattack flags", not flags if run.has("autoattack") else None,
             "none" if not flags else f"{len(flags)}: {flags[0]}",
             "AutoAttack itself warns that its result may be unreliable." if flags else "AutoAttack did not run.",
         )
     )  # fmt: skip
-    return found
+    return checks
 
 
 def _same_twice(run: Run) -> Check:
@@ -145,7 +145,7 @@ def _transferred(run: Run, white: Tensor, surrogates: Sequence[Model]) -> Check:
 
     run.run(Attack("transfer", attack, about=f"PGD-20 on {about}"))
     check = _black_box(run, white, "transfer", "transfer")
-    check.found += f"; made on {about}"
+    check.measured += f"; made on {about}"
     return check
 
 

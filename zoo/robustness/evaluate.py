@@ -71,13 +71,13 @@ def evaluate_robustness(
     place = _place(network, device)
     began = time.perf_counter()
     others = [_resolve(other, ())[1] for other in surrogates]
-    found = samples(data, n, seed)
-    check_range(found.x, *bounds)
-    check_eps(eps, norm, *bounds, found.x)
+    drawn = samples(data, n, seed)
+    check_range(drawn.x, *bounds)
+    check_eps(eps, norm, *bounds, drawn.x)
     if norm not in ("linf", "l2"):
         raise BadInput(f"norm must be 'linf' or 'l2', got {norm!r}.")
     with _moved([network, *others], place), attack_mode(network), _progress(progress) as tell:
-        run = Run(network, found, place, batch_size, tell)
+        run = Run(network, drawn, place, batch_size, tell)
         run.setting = Setting(eps, norm, bounds, seed, run.clean_logits.shape[1], batch_size)
         chosen = attacks_of(attacks, run.setting)
         for attack in chosen:
@@ -86,7 +86,7 @@ def evaluate_robustness(
         flags = [flag for attack in chosen for flag in attack.flags]
         tests = battery(run, others, flags) if checks else []
     seconds = {"seconds": round(time.perf_counter() - began, 2)}
-    return RobustnessReport(name, len(found.x), found.total, eps, norm, seed, **run.results(asked, tests, seconds))
+    return RobustnessReport(name, len(drawn.x), drawn.total, eps, norm, seed, **run.results(asked, tests, seconds))
 
 
 def _resolve(model: Any, data: Any) -> tuple[str, Model, Any]:

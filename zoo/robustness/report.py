@@ -1,4 +1,4 @@
-"""What an evaluation found: rows, checks, a table and JSON."""
+"""The result of an evaluation: rows, checks, a table and JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
         accuracy: share of all samples still classified correctly under this attack alone.
         cumulative: share that withstands this attack and all above it; the last row is the number to quote.
         seconds: it took.
-        distance: largest perturbation found, in the norm of the evaluation.
+        distance: largest perturbation, in the norm of the evaluation.
         about: settings.
     """
 
@@ -47,13 +47,13 @@ class Check:
     Attributes:
         name: of the check.
         ok: True, False (suspicious), or None if it did not run.
-        found: what was measured.
+        measured: the values, in words.
         meaning: what it would mean if it failed, or why it did not run.
     """
 
     name: str
     ok: bool | None
-    found: str
+    measured: str
     meaning: str
 
 
@@ -134,7 +134,7 @@ class RobustnessReport:
             lines.append("")
             for check in self.checks:
                 word = {True: "ok", False: "SUSPICIOUS", None: "not run"}[check.ok]
-                lines.append(f"{word:<10}  {check.name:<{width}}  {check.found}")
+                lines.append(f"{word:<10}  {check.name:<{width}}  {check.measured}")
                 if check.ok is not True:
                     lines.append(f"{'':<{width + 14}}{check.meaning}")
         return "\n".join(lines)

@@ -27,12 +27,12 @@ class Run:
     setting: Setting
 
     def __init__(
-        self, model: Model, found: Samples, device: torch.device, batch_size: int, tell: Callable[[str, float], None]
+        self, model: Model, drawn: Samples, device: torch.device, batch_size: int, tell: Callable[[str, float], None]
     ) -> None:
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         self.model, self.device, self.batch_size, self.tell = model, device, batch_size, tell
-        self.x, self.y, self.index = found.x, found.y, found.index
+        self.x, self.y, self.index = drawn.x, drawn.y, drawn.index
         self.clean_logits = self.logits_of(self.x)
         check_logits(self.clean_logits, len(self.x))
         classes = self.clean_logits.shape[1]
@@ -71,9 +71,9 @@ class Run:
         groups = [rows] if attack.whole and len(rows) else list(self.batches(rows))
         for number, group in enumerate(groups):
             x, y, index = (part[group].to(self.device) for part in (self.x, self.y, self.index))
-            found = attack.run(self.model, x.clone(), y, index, self.setting)
-            valid, distance = self._valid(attack.name, x, found)
-            beaten = self.logits_of(found.detach().cpu()).argmax(1) != self.y[group]
+            attacked = attack.run(self.model, x.clone(), y, index, self.setting)
+            valid, distance = self._valid(attack.name, x, attacked)
+            beaten = self.logits_of(attacked.detach().cpu()).argmax(1) != self.y[group]
             robust[group] = ~(beaten & valid)
             largest = max(largest, distance)
             self.tell(f"{attack.name}|{robust.float().mean().item():.1%} left", (number + 1) / len(groups))
@@ -84,16 +84,16 @@ class Run:
         )
         return robust
 
-    def _valid(self, name: str, x: Tensor, found: Any) -> tuple[Tensor, float]:
+    def _valid(self, name: str, x: Tensor, attacked: Any) -> tuple[Tensor, float]:
         """Which examples lie in the ball and the input range, and the largest distance."""
-        if not isinstance(found, Tensor) or found.shape != x.shape:
-            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(attacked, Tensor) or attacked.shape != x.shape:
+            got = tuple(attacked.shape) if isinstance(attacked, Tensor) else type(attacked).__name__
             raise BadInput(f"The attack {name} must return a tensor {tuple(x.shape)}, it returned {got}.")
         low, high = self.setting.bounds
-        delta = (found.detach() - x).flatten(1).double()
+        delta = (attacked.detach() - x).flatten(1).double()
         distance = delta.abs().amax(1) if self.setting.norm == "linf" else delta.norm(dim=1)
         slack = _SLACK * (high - low)
-        flat = found.detach().flatten(1)
+        flat = attacked.detach().flatten(1)
         inside = (flat.amin(1) >= low - slack) & (flat.amax(1) <= high + slack) & flat.isfinite().all(1)
         valid = inside & (distance <= self.setting.eps + slack)
         self.outside += int((~valid).sum())
@@ -132,8 +132,8 @@ class Run:
         common = {**self.setting.common, "eps": eps}
         for rows in self.batches(self.clean.nonzero()[:, 0]):
             x, y, index = (part[rows].to(self.device) for part in (self.x, self.y, self.index))
-            found = pgd(self.model, x, y, step=eps / 10, steps=20, keep="best", index=index, **common)
-            left += int((self.logits_of(found.cpu()).argmax(1) == self.y[rows]).sum())
+            attacked = pgd(self.model, x, y, step=eps / 10, steps=20, keep="best", index=index, **common)
+            left += int((self.logits_of(attacked.cpu()).argmax(1) == self.y[rows]).sum())
         self.tell(f"eps {eps:.3g}|{left / len(self.x):.1%} left", 1.0)
         return left / len(self.x)
 
@@ -151,12 +151,12 @@ class Run:
     def rows(self, asked: Sequence[str]) -> list[Row]:
         """Rows in the order they were asked for, the battery's after them, each with what withstands all so far."""
         standing = self.clean.clone()
-        found = []
+        rows = []
         for name in [*asked, *(name for name in self.made if name not in asked)]:
             standing &= self.kept[name]
             self.made[name].cumulative = standing.float().mean().item()
-            found.append(self.made[name])
-        return found
+            rows.append(self.made[name])
+        return rows
 
 
 def check_logits_shape(logits: Any, count: int) -> None:

@@ -83,14 +83,14 @@ class TorchArchive:
                 f"{self.where}: expected a checkpoint as torch.save writes it, got compressed parts "
                 f"({packed[0][:80]!r})."
             )
-        found = {i.filename: i for i in listed}
+        members = {i.filename: i for i in listed}
         total = sum(i.file_size for i in listed)
-        if len(found) != len(listed) or total > self.size or any(i.flag_bits & _ENCRYPTED for i in listed):
+        if len(members) != len(listed) or total > self.size or any(i.flag_bits & _ENCRYPTED for i in listed):
             raise UnsafeFile(
                 f"{self.where}: expected a checkpoint as torch.save writes it, got parts that are encrypted, twice "
                 f"there, or larger than the file ({total:,} of {self.size:,} bytes)."
             )
-        return found
+        return members
 
     def _at(self, start: int, length: int) -> bytes:
         self.file.seek(start)

@@ -42,8 +42,8 @@ def private_place(text: str) -> str | None:
     A word such as `/m/01g317`, which data sets use as the name of a class, is a path only if it begins with a folder
     that exists here.
     """
-    for found in _PLACES.finditer(text):
-        word = found.group(1)
+    for match in _PLACES.finditer(text):
+        word = match.group(1)
         if word.startswith("~/") or PureWindowsPath(word).is_absolute():
             return word
         parts = PurePosixPath(word).parts
@@ -61,7 +61,7 @@ def check_private(text: str, where: str, token: str | bool | None = None) -> Non
         token: the one in use, which must never be in it.
 
     Raises:
-        UnsafeFile: naming the kind of what was found; of a token nothing is repeated.
+        UnsafeFile: naming the kind of secret; of a token nothing is repeated.
     """
     if any(secret in text for secret in _own_tokens(token)) or _TOKENS.search(text):
         raise UnsafeFile(f"{where}: expected nothing secret, got what looks like an access token or a key. Remove it.")
@@ -74,9 +74,9 @@ def check_private(text: str, where: str, token: str | bool | None = None) -> Non
 def _own_tokens(token: str | bool | None) -> Iterator[str]:
     from huggingface_hub import get_token
 
-    for found in (token, None if token is False else get_token()):
-        if isinstance(found, str) and len(found) >= 8:
-            yield found
+    for secret in (token, None if token is False else get_token()):
+        if isinstance(secret, str) and len(secret) >= 8:
+            yield secret
 
 
 def texts_of(value: Any) -> Iterator[str]:

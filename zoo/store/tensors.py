@@ -70,10 +70,8 @@ def check_sha256(path: Path, expected: str, *, size: int | None = None, digest: 
     raise CorruptFile(f"{what}. The file was changed or damaged, and is not used. Delete it and load again.")
 
 
-def _refuse(path: object, expected: str, found: str) -> NoReturn:
-    raise UnsafeFile(
-        f"{path}: expected {expected}, got {found}. The file is not used; get it from its publisher again."
-    )
+def _refuse(path: object, expected: str, got: str) -> NoReturn:
+    raise UnsafeFile(f"{path}: expected {expected}, got {got}. The file is not used; get it from its publisher again.")
 
 
 def check_header(head: bytes | bytearray | memoryview, size: int, where: object) -> None:

@@ -124,16 +124,16 @@ class _Machine:
 
     def take(self, count: int) -> bytes:
         """The next bytes of the program."""
-        found = self.data[self.at : self.at + count]
-        if len(found) != count:
+        part = self.data[self.at : self.at + count]
+        if len(part) != count:
             raise ValueError("it ends too early")
         self.at += count
-        return found
+        return part
 
     def number(self, form: str) -> int:
         """The next number of the program."""
-        found: int = struct.unpack(form, self.take(struct.calcsize(form)))[0]
-        return found
+        value: int = struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return value
 
     def _result(self) -> Any:
         (result,) = self.stack
@@ -152,9 +152,9 @@ class _Machine:
         """What lies above the last mark."""
         for start in range(len(self.stack) - 1, -1, -1):
             if self.stack[start] is _Mark:
-                found = self.stack[start + 1 :]
+                items = self.stack[start + 1 :]
                 del self.stack[start:]
-                return found
+                return items
         raise ValueError("no mark")
 
     # Instructions -------------------------------------------------------------------------------------------------
@@ -318,10 +318,10 @@ class _Machine:
     # Constructors -------------------------------------------------------------------------------------------------
 
     def ordered(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
-        found: OrderedDict[Any, Any] = OrderedDict()
+        mapping: OrderedDict[Any, Any] = OrderedDict()
         for key, value in pairs:
-            found[self.key(key)] = value
-        return found
+            mapping[self.key(key)] = value
+        return mapping
 
     def counter(self, counts: Any = None) -> Counter[Any]:
         if counts is not None and type(counts) is not dict:
@@ -417,8 +417,8 @@ def _whole(values: Any) -> tuple[int, ...]:
 def _dtype(name: str) -> torch.dtype | None:
     import torch
 
-    found = getattr(torch, name, None) if name.isalnum() or "_" in name else None
-    return found if isinstance(found, torch.dtype) else None
+    dtype = getattr(torch, name, None) if name.isalnum() or "_" in name else None
+    return dtype if isinstance(dtype, torch.dtype) else None
 
 
 _STEPS = {

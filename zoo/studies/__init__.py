@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., "Outcome"])
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study found.
+    """What a study measured.
 
     Attributes:
         metrics: name -> number.

@@ -17,9 +17,9 @@ from zoo.studies import find_study
 def main(words: Sequence[str]) -> int:
     """Run and write."""
     method, name, arguments, out = words
-    found = find_study(method, name)(**json.loads(arguments))
-    metrics = {k: float(v) for k, v in found.metrics.items()}
-    curves = {k: [[float(x), float(y)] for x, y in points] for k, points in found.curves.items()}
+    outcome = find_study(method, name)(**json.loads(arguments))
+    metrics = {k: float(v) for k, v in outcome.metrics.items()}
+    curves = {k: [[float(x), float(y)] for x, y in points] for k, points in outcome.curves.items()}
     write_whole(Path(out), json.dumps({"metrics": metrics, "curves": curves}) + "\n")
     print(json.dumps(metrics, indent=2))
     return 0

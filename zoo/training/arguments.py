@@ -188,7 +188,7 @@ def check_facts(model: Mapping[str, Any], facts: Mapping[str, Any], source: str)
 
 
 def shapes_differ(model_class: Callable[..., Any], model: Mapping[str, Any], key: str, value: Any) -> bool:
-    """Whether one argument changes names or shapes of the state dict; True where that cannot be found out."""
+    """Whether one argument changes names or shapes of the state dict; True where that is unknown."""
     import torch
     from lightning.pytorch.utilities.seed import isolate_rng
 

@@ -84,12 +84,12 @@ def render(config: LandCoverConfig, split: str) -> Tiles:
         raise BadInput(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.{nearest(split, SPLITS)}")
     number = SPLITS.index(split)
     ground = make_ground(np.random.default_rng((config.seed, number)), config.sides[number])
-    found = [_fly(ground, config, number, flight) for flight in range(config.flights[number])]
+    parts = [_fly(ground, config, number, flight) for flight in range(config.flights[number])]
     return Tiles(
-        np.concatenate([tiles.pixels for tiles in found]),
-        np.concatenate([tiles.labels for tiles in found]),
-        np.concatenate([tiles.flights for tiles in found]),
-        np.concatenate([tiles.positions for tiles in found]),
+        np.concatenate([tiles.pixels for tiles in parts]),
+        np.concatenate([tiles.labels for tiles in parts]),
+        np.concatenate([tiles.flights for tiles in parts]),
+        np.concatenate([tiles.positions for tiles in parts]),
     )
 
 

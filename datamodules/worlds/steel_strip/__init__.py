@@ -167,14 +167,14 @@ def _block(
     if config.fine:
         count = round(config.points * _STEP_UM / 1.5)
         track, step = resample(touched, count), config.points * _STEP_UM / count
-    found = measure(track, step, stylus, tip)
+    measures = measure(track, step, stylus, tip)
     signal, meta = _laser(config, lit, scalars, draws)
-    noisy = {name: found[name] * gauge[:, i] for i, name in enumerate(("ra", "rq", "rz", "rpc"))}
+    noisy = {name: measures[name] * gauge[:, i] for i, name in enumerate(("ra", "rq", "rz", "rpc"))}
     return {
         "signal": signal.astype(np.float32),
         "meta": meta.astype(np.float32),
         **{k: v.astype(np.float32) for k, v in noisy.items()},
-        "ra_clean": found["ra"].astype(np.float32),
+        "ra_clean": measures["ra"].astype(np.float32),
         "ra_lit": measure(lit, _STEP_UM, stylus, tip)["ra"].astype(np.float32),
         "tip_um": tip.astype(np.float32),
         "coil": np.array([coil for coil, _ in where], np.int64),
@@ -226,9 +226,9 @@ def reflect(
     blur = (SPOT_UM / 2.3548) ** 2 + (np.atleast_1d(speed).astype(float) * EXPOSURE_US) ** 2 / 12
     spot = np.exp(-2 * (np.pi * frequency) ** 2 * blur[:, None])
     every = int(config.pitch_um / _STEP_UM)
-    found = np.empty((len(lines), config.detectors, config.length))
+    light = np.empty((len(lines), config.detectors, config.length))
     for k, centre in enumerate(config.angles):
         seen = np.exp(-((angle - centre) ** 2) / (2 * APERTURE_DEG**2))
         spread = np.fft.irfft(np.fft.rfft(seen, axis=1) * spot, count, axis=1)
-        found[:, k] = spread[:, : config.length * every : every]
-    return found
+        light[:, k] = spread[:, : config.length * every : every]
+    return light

@@ -49,14 +49,14 @@ def dilate(profiles: np.ndarray, step_um: float, radius_um: np.ndarray) -> np.nd
         step_um: distance of two points.
         radius_um: of the tip, (n,).
     """
-    found = profiles.copy()
+    highest = profiles.copy()
     for k in range(1, int(radius_um.max() / step_um) + 1):
         inside = radius_um >= k * step_um
         drop = np.sqrt(np.maximum(radius_um**2 - (k * step_um) ** 2, 0)) - radius_um
         drop = np.where(inside, drop, -np.inf)[:, None]
         for shift in (k, -k):
-            np.maximum(found, np.roll(profiles, shift, axis=1) + drop, out=found)
-    return found
+            np.maximum(highest, np.roll(profiles, shift, axis=1) + drop, out=highest)
+    return highest
 
 
 def roughness_profile(profiles: np.ndarray, step_um: float, stylus: Stylus) -> np.ndarray:

@@ -70,12 +70,12 @@ def spectrum_of(coil: Coil, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarr
     s = np.pi * frequency * coil.crater_um
     craters = (s**2 * np.exp(-(s**2) / 2)) ** 2
     lay = np.exp(-((frequency - 1 / coil.lay_um) ** 2) / (2 * (0.25 / coil.lay_um) ** 2))
-    found = []
+    parts = []
     for power in (random, craters, lay):
         power = power.copy()
         power[0] = 0  # no mean height
-        found.append(power / power.sum())
-    return found[0], found[1], found[2]
+        parts.append(power / power.sum())
+    return parts[0], parts[1], parts[2]
 
 
 def heights(
@@ -122,8 +122,8 @@ def heights(
 
 def _noise(draws: Sequence[np.random.Generator], count: int) -> np.ndarray:
     """White noise by frequency: complex (n, count) with E|.|^2 = 1."""
-    found = np.stack([rng.standard_normal((2, count), dtype=np.float32) for rng in draws])
-    return np.asarray(found[:, 0] + 1j * found[:, 1], dtype=np.complex128) / np.sqrt(2.0)
+    noise = np.stack([rng.standard_normal((2, count), dtype=np.float32) for rng in draws])
+    return np.asarray(noise[:, 0] + 1j * noise[:, 1], dtype=np.complex128) / np.sqrt(2.0)
 
 
 def _impacts(draws: Sequence[np.random.Generator], count: int, step_um: float) -> np.ndarray:

@@ -36,8 +36,8 @@ def files_of(root: Path, kind: str, pattern: str | None = None) -> list[Path]:
         return [root]
     patterns = (pattern,) if pattern else FORMATS[kind][0]
     for one in patterns:
-        if found := sorted(p for p in root.glob(one) if p.is_file() and not p.name.startswith(".")):
-            return found
+        if paths := sorted(p for p in root.glob(one) if p.is_file() and not p.name.startswith(".")):
+            return paths
     return []
 
 

@@ -27,7 +27,7 @@ def read_geojson(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
     if not isinstance(features, list):
         got = f"{kind!r:.60}"
         raise BadInput(f"{path.name}: expected a GeoJSON FeatureCollection of LineStrings, got {got}.")
-    found: list[Track] = []
+    tracks: list[Track] = []
     for number, feature in enumerate(features):
         feature = feature if isinstance(feature, dict) else {}
         about, shape = (feature.get(key) for key in ("properties", "geometry"))
@@ -52,8 +52,8 @@ def read_geojson(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
             sieve.rows(where, "one time per point in properties.times (or coordTimes)", got)
             continue
         parts = from_columns({**table, "t": times}, where, None, sieve)
-        found += [Track(name, t.positions, t.times, True, t.dated, path.name) for t in parts]
-    return found
+        tracks += [Track(name, t.positions, t.times, True, t.dated, path.name) for t in parts]
+    return tracks
 
 
 def read_flights(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
@@ -85,20 +85,20 @@ def read_flights(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
 
 def read_gpx(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
     """Segments of the tracks of a GPX file: points with `lat`, `lon` and a `time`."""
-    found: list[Track] = []
+    tracks: list[Track] = []
     for number, track in enumerate(_elements(read_xml(path, _MOST_XML), "trk")):
         name = _text(track, "name") or (path.stem if number == 0 else f"{path.stem} {number + 1}")
         for segment in _elements(track, "trkseg"):
             points = list(_elements(segment, "trkpt"))
             table: dict[str, list[Any]] = {key: [p.get(key) for p in points] for key in ("lon", "lat")}
             table["t"] = [_text(p, "time") for p in points]
-            found += _track(table, name, path, sieve)
-    return found
+            tracks += _track(table, name, path, sieve)
+    return tracks
 
 
 def read_kml(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
     """Placemarks of a KML file with a `gx:Track`: a `when` and a `gx:coord` for each point."""
-    found: list[Track] = []
+    tracks: list[Track] = []
     for number, place in enumerate(_elements(read_xml(path, _MOST_XML), "Placemark")):
         name = _text(place, "name") or (path.stem if number == 0 else f"{path.stem} {number + 1}")
         for track in _elements(place, "Track"):
@@ -109,8 +109,8 @@ def read_kml(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
                 sieve.rows(f"{path.name}: {name}", "a when for each gx:coord (longitude latitude altitude)", got)
                 continue
             table = {"lon": [p[0] for p in points], "lat": [p[1] for p in points], "t": times}
-            found += _track(table, name, path, sieve)
-    return found
+            tracks += _track(table, name, path, sieve)
+    return tracks
 
 
 def _track(table: dict[str, Sequence[Any]] | dict[str, list[Any]], name: str, path: Path, sieve: Sieve) -> list[Track]:

@@ -74,21 +74,21 @@ def find_columns(given: Sequence[str], wanted: Mapping[str, str] | None, where: 
             raise BadInput(f"{where}: there is no column {name!r}.{nearest(name, given)} Columns: {', '.join(given)}")
     lower = {str(name).strip().lower(): name for name in reversed(given)}
     usual = {k: [lower[n] for n in names if n in lower] for k, names in COLUMNS.items()}
-    found = {k: v[0] for k, v in usual.items() if v} | wanted
-    degrees, metres = [k for k in ("lon", "lat") if k in found], [k for k in ("x", "y") if k in found]
+    columns_by_key = {k: v[0] for k, v in usual.items() if v} | wanted
+    degrees, metres = [k for k in ("lon", "lat") if k in columns_by_key], [k for k in ("x", "y") if k in columns_by_key]
     if degrees and metres and not (set(wanted) & {"lon", "lat", "x", "y"}):
         raise BadInput(
-            f"{where}: both degrees ({', '.join(found[k] for k in degrees)}) and metres "
-            f"({', '.join(found[k] for k in metres)}). Say which with columns."
+            f"{where}: both degrees ({', '.join(columns_by_key[k] for k in degrees)}) and metres "
+            f"({', '.join(columns_by_key[k] for k in metres)}). Say which with columns."
         )
     keep = ("lon", "lat") if set(wanted) & {"lon", "lat"} or (degrees and not set(wanted) & {"x", "y"}) else ("x", "y")
-    missing = [k for k in (*keep, "t") if k not in found]
+    missing = [k for k in (*keep, "t") if k not in columns_by_key]
     if missing:
         raise BadInput(
             f"{where}: no column for {', '.join(missing)}; got {', '.join(map(str, given)) or 'none'}. Expected time "
             "(t, time, timestamp) and lon and lat, or x and y; other names are given with columns."
         )
-    return {k: str(found[k]) for k in ("id", *keep, "t") if k in found}
+    return {k: str(columns_by_key[k]) for k in ("id", *keep, "t") if k in columns_by_key}
 
 
 def is_geographic(columns: Mapping[str, str]) -> bool:
@@ -232,16 +232,16 @@ def from_columns(
 
 
 def _numbers(values: Sequence[Any], name: str, where: str, skip: bool) -> np.ndarray:
-    found = np.array([_number(value) for value in values], dtype=np.float64)
+    numbers = np.array([_number(value) for value in values], dtype=np.float64)
     if not skip:
-        for row, (value, number) in enumerate(zip(values, found.tolist(), strict=True)):
+        for row, (value, number) in enumerate(zip(values, numbers.tolist(), strict=True)):
             if number != number and str(value).strip().lower() not in ("nan", "+nan", "-nan"):
                 comma = re.fullmatch(r"\s*[-+]?\d+,\d+\s*", str(value))
                 hint = f" (a decimal comma: write {str(value).strip().replace(',', '.')})" if comma else ""
                 raise BadInput(
                     f"{where}: row {row}: {name}: expected a number, got {str(value)[:40]!r}{hint}."
                 ) from None
-    return found
+    return numbers
 
 
 def tidy(track: Track) -> tuple[Track | None, dict[str, int]]:

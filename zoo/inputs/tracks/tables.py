@@ -63,8 +63,8 @@ def read_geolife(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
         return []
     table = {"lat": [r[0] for r in rows], "lon": [r[1] for r in rows], "t": [f"{r[5]}T{r[6].strip()}" for r in rows]}
     name = f"{path.parent.parent.name}/{path.stem}"
-    found = from_columns(table, path.name, None, sieve)
-    return [Track(name, t.positions, t.times, True, True, path.name) for t in found]
+    tracks = from_columns(table, path.name, None, sieve)
+    return [Track(name, t.positions, t.times, True, True, path.name) for t in tracks]
 
 
 def read_tdrive(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
@@ -79,7 +79,7 @@ def read_tdrive(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
 
 def read_porto(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
     """CSV with TRIP_ID, TIMESTAMP (seconds since 1970) and POLYLINE: [longitude, latitude] every 15 s."""
-    found: list[Track] = []
+    tracks: list[Track] = []
     rows = read_rows(path, MOST)
     head = [name.strip() for name in rows[0][1]] if rows else []
     for number, cells in rows[1:]:
@@ -97,5 +97,5 @@ def read_porto(path: Path, columns: Columns, sieve: Sieve) -> list[Track]:
         table["t"] = [start + 15.0 * i for i in range(len(pairs))]
         name = row.get("TRIP_ID") or str(number)
         parts = from_columns(table, where, None, sieve)
-        found += [Track(name, t.positions, t.times, True, True, path.name) for t in parts]
-    return found
+        tracks += [Track(name, t.positions, t.times, True, True, path.name) for t in parts]
+    return tracks

@@ -198,20 +198,20 @@ def load_backbone(body: nn.Module, path: str) -> None:
     if not Path(path).is_file():
         raise BadInput(f"backbone_weights: no file {path!r}.")
     if Path(path).suffix == ".safetensors":
-        found = read_state(path)[0]
+        state = read_state(path)[0]
     else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     wanted = body.state_dict()
-    if not set(wanted) <= set(found):
-        names, values = list(wanted), list(found.values())[: len(wanted)]
+    if not set(wanted) <= set(state):
+        names, values = list(wanted), list(state.values())[: len(wanted)]
         if len(values) < len(names) or any(wanted[n].shape != v.shape for n, v in zip(names, values, strict=True)):
-            lost = [k for k in wanted if k not in found]
+            lost = [k for k in wanted if k not in state]
             raise BadInput(
                 f"backbone_weights: {path!r} is not this backbone: {len(lost)} of its {len(wanted)} tensors are not in "
                 f"the file ({', '.join(lost[:3])}, ...), and the shapes do not agree in order either."
             )
-        found = dict(zip(names, values, strict=True))
-    body.load_state_dict({k: found[k] for k in wanted})
+        state = dict(zip(names, values, strict=True))
+    body.load_state_dict({k: state[k] for k in wanted})
 
 
 class Neck(nn.Module):

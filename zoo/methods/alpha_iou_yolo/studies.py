@@ -35,8 +35,8 @@ def worked_examples() -> Outcome:
     """Largest difference of the losses from values worked out by hand."""
     errors = []
     for kind, alpha, predicted, target, expected in _WORKED:
-        found = alpha_iou_loss(torch.tensor([predicted]).float(), torch.tensor([target]).float(), kind, alpha)
-        errors.append(abs(found.item() - expected))
+        loss = alpha_iou_loss(torch.tensor([predicted]).float(), torch.tensor([target]).float(), kind, alpha)
+        errors.append(abs(loss.item() - expected))
     return Outcome({"largest_error": max(errors)})
 
 
@@ -82,9 +82,9 @@ def gradient_weight() -> Outcome:
             target = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
             box = torch.tensor([[shift, 0.0, shift + 2, 2.0]], requires_grad=True)
             slopes = [torch.autograd.grad(alpha_iou_loss(box, target, "iou", p).sum(), box)[0] for p in (alpha, 1.0)]
-            found = (slopes[0][0, 0] / slopes[1][0, 0]).item()
+            ratio = (slopes[0][0, 0] / slopes[1][0, 0]).item()
             expected = alpha * iou ** (alpha - 1)
-            worst = max(worst, abs(found - expected) / expected)
+            worst = max(worst, abs(ratio - expected) / expected)
     return Outcome({"largest_error": worst})
 
 

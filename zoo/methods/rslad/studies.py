@@ -18,8 +18,8 @@ def one_hot(batches: int = 200) -> Outcome:
         logits = 3 * torch.randn(16, 10, generator=draw)
         labels = torch.randint(10, (16,), generator=draw)
         sure = (1e4 * F.one_hot(labels, 10).float()).log_softmax(1)
-        found, expected = kl(sure, logits.log_softmax(1)), F.cross_entropy(logits, labels)
-        worst = max(worst, (found / expected - 1).abs().item())
+        actual, expected = kl(sure, logits.log_softmax(1)), F.cross_entropy(logits, labels)
+        worst = max(worst, (actual / expected - 1).abs().item())
     return Outcome({"largest_error": worst})
 
 

@@ -60,11 +60,11 @@ def per_module(rocket: Rocket) -> Callable[[Tensor], Tensor]:
         at, place = at + n * taps, place + n
 
     def run(x: Tensor) -> Tensor:
-        found = []
+        features = []
         for module, chosen in modules:
             z = module(x if chosen is None else x[:, chosen])[:, 0]
-            found += [(z > 0).float().mean(1), z.amax(1)]
-        return torch.stack(found, 1)
+            features += [(z > 0).float().mean(1), z.amax(1)]
+        return torch.stack(features, 1)
 
     return run
 
@@ -148,8 +148,8 @@ def pooled(
 ) -> Outcome:
     """Mean test accuracy over five sets, and that of ArrowHead, with one pooling."""
     roots = (gunpoint, arrowhead, italypowerdemand, osuleaf, basicmotions)
-    found = [frozen_accuracy(_task(root), kernels, seed, pooling, sharpness) for root in roots]
-    return Outcome({"accuracy": float(np.mean(found)), "arrowhead": found[1]})
+    accuracies = [frozen_accuracy(_task(root), kernels, seed, pooling, sharpness) for root in roots]
+    return Outcome({"accuracy": float(np.mean(accuracies)), "arrowhead": accuracies[1]})
 
 
 @study("accuracy", "val_loss")
@@ -198,8 +198,8 @@ def archive(ucr_a_h: str = "", ucr_h_p: str = "", large: bool = False, kernels: 
             raise BadInput(f"{name} is in neither {ucr_a_h} nor {ucr_h_p}.")
         ours[name] = frozen_accuracy(_task(str(root)), kernels, seed)
     gaps = np.array([value - theirs[name] for name, value in ours.items()])
-    found = {"difference": float(gaps.mean()), "rank": _mean_rank(gaps), "sets": float(len(gaps))}
-    return Outcome(found, {"accuracy per set": [(float(i), value) for i, value in enumerate(ours.values())]})
+    metrics = {"difference": float(gaps.mean()), "rank": _mean_rank(gaps), "sets": float(len(gaps))}
+    return Outcome(metrics, {"accuracy per set": [(float(i), value) for i, value in enumerate(ours.values())]})
 
 
 def _mean_rank(gaps: Sequence[float] | np.ndarray) -> float:

@@ -187,8 +187,8 @@ class PatchTransformer(nn.Module):
         patches = self.patches(x)
         token = self.masked.token
         tokens = torch.where(hidden[..., None], token, self.embed(patches))
-        found = self.masked.decoder(self.norm(self.encoder(tokens + self.position)))
-        error = (found.float() - patches).square().mean(2)
+        decoded = self.masked.decoder(self.norm(self.encoder(tokens + self.position)))
+        error = (decoded.float() - patches).square().mean(2)
         return (error * hidden).sum() / hidden.sum().clamp(min=1)
 
 

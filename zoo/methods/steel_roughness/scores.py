@@ -56,7 +56,7 @@ def roughness_errors(score: Tensor, true: Tensor, offsets: Tensor, quantile: Ten
     width = ((score + quantile).exp() - (score - quantile).exp())[:, 0]
     centred, other = value - value.mean(), measured - measured.mean()
     spread = (centred.square().sum() * other.square().sum()).sqrt()
-    found = {
+    errors = {
         "rmse": error.square().mean().sqrt(),
         "bias": error.mean(),
         "rmse_relative": (error / measured.clamp(min=1e-6)).square().mean().sqrt(),
@@ -64,7 +64,7 @@ def roughness_errors(score: Tensor, true: Tensor, offsets: Tensor, quantile: Ten
         "coverage": inside.double().mean(),
         "width": width.mean(),
     }
-    return {name: float(v) for name, v in found.items()}
+    return {name: float(v) for name, v in errors.items()}
 
 
 class RoughnessErrors:

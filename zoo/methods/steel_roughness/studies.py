@@ -61,8 +61,8 @@ def _trainer(**options: Any) -> Trainer:
 
 
 def _tested(model: SteelRoughness, data: SteelStripDataModule) -> dict[str, float]:
-    found = _trainer().test(model, data, verbose=False)[0]
-    return {name.removeprefix("test/"): float(value) for name, value in found.items()}
+    scores = _trainer().test(model, data, verbose=False)[0]
+    return {name.removeprefix("test/"): float(value) for name, value in scores.items()}
 
 
 @study("rmse_250", "rmse_1000", "rmse_4000", "relative_250", "relative_1000", "relative_4000")
@@ -76,8 +76,8 @@ def learning_curve(network: str = "rocket", seed: int = 0) -> Outcome:
     metrics: dict[str, float] = {}
     for count, (steps, batch) in STEPS.items():
         data = SteelStripDataModule(seed=seed, world_seed=None, labelled_fraction=count / 4000, batch_size=batch)
-        found = _tested(_trained(network, data, steps, seed), data)
-        metrics |= {f"rmse_{count}": found["rmse"], f"relative_{count}": found["rmse_relative"]}
+        scores = _tested(_trained(network, data, steps, seed), data)
+        metrics |= {f"rmse_{count}": scores["rmse"], f"relative_{count}": scores["rmse_relative"]}
     return Outcome(metrics, {"rmse": [(float(n), metrics[f"rmse_{n}"]) for n in STEPS]})
 
 
@@ -107,12 +107,12 @@ def changed_conditions(network: str = "rocket", augment: str = "light", seed: in
     """
     given: dict[str, Any] = {"seed": seed, "world_seed": None, "n_coils": 100, "test_coils": 50, "batch_size": 32}
     model = _trained(network, SteelStripDataModule(**given, augment=augment), 300, seed)
-    found = {name: _tested(model, SteelStripDataModule(**given, **shift))["rmse"] for name, shift in SHIFTS.items()}
-    metrics = {f"rmse_{name}": value for name, value in found.items()}
-    metrics["rmse_light"] = (found["gain"] + found["offset"]) / 2
-    metrics["rmse_unsteady"] = (found["tilt"] + found["speckle"]) / 2
-    metrics["worse_mill"] = found["mill"] - found["plain"]
-    metrics["rmse_changed"] = float(np.mean([value for name, value in found.items() if name != "plain"]))
+    errors = {name: _tested(model, SteelStripDataModule(**given, **shift))["rmse"] for name, shift in SHIFTS.items()}
+    metrics = {f"rmse_{name}": value for name, value in errors.items()}
+    metrics["rmse_light"] = (errors["gain"] + errors["offset"]) / 2
+    metrics["rmse_unsteady"] = (errors["tilt"] + errors["speckle"]) / 2
+    metrics["worse_mill"] = errors["mill"] - errors["plain"]
+    metrics["rmse_changed"] = float(np.mean([value for name, value in errors.items() if name != "plain"]))
     return Outcome(metrics)
 
 
@@ -131,9 +131,9 @@ def pooling(network: str = "rocket", kernels: int = 500, seed: int = 0) -> Outco
     seed_everything(seed, verbose=False)
     model = SteelRoughness(network=network, **given)
     _trainer(max_epochs=1, limit_val_batches=0).fit(model, data)
-    found = _tested(model, data)
-    kept = {name: found[key] for name, key in (("rmse", "rmse"), ("relative", "rmse_relative"))}
-    return Outcome({**kept, "correlation": found["correlation"], "ms": milliseconds(model)})
+    scores = _tested(model, data)
+    kept = {name: scores[key] for name, key in (("rmse", "rmse"), ("relative", "rmse_relative"))}
+    return Outcome({**kept, "correlation": scores["correlation"], "ms": milliseconds(model)})
 
 
 @study("rmse", "relative", "correlation")
@@ -170,22 +170,22 @@ def latency(full: bool = False) -> Outcome:
     torch.set_num_threads(1)
     try:
         sizes = FULL if full else NARROW
-        found = {name: milliseconds(SteelRoughness(network=name, **given)) for name, given in sizes.items()}
+        times = {name: milliseconds(SteelRoughness(network=name, **given)) for name, given in sizes.items()}
     finally:
         torch.set_num_threads(before)
-    counted = [value for name, value in found.items() if not (full and name == "rocket")]
-    return Outcome({"slowest_ms": max(counted)} | {f"ms_{name}": value for name, value in found.items()})
+    counted = [value for name, value in times.items() if not (full and name == "rocket")]
+    return Outcome({"slowest_ms": max(counted)} | {f"ms_{name}": value for name, value in times.items()})
 
 
 @study("coverage", "width")
 def interval_coverage(network: str = "xgboost", worlds: int = 5) -> Outcome:
     """Share of held-out sections inside the 90 % interval, over several worlds of 1,000 training sections."""
-    found = []
+    coverages = []
     for seed in range(worlds):
         data = SteelStripDataModule(seed=seed, world_seed=None, n_coils=100, batch_size=64)
         _quiet()
         seed_everything(seed, verbose=False)
         model = SteelRoughness(network=network, **NARROW[network])
         _trainer(max_epochs=1).fit(model, data)
-        found.append(_tested(model, data))
-    return Outcome({key: float(np.mean([f[key] for f in found])) for key in ("coverage", "width")})
+        coverages.append(_tested(model, data))
+    return Outcome({key: float(np.mean([f[key] for f in coverages])) for key in ("coverage", "width")})

@@ -59,8 +59,8 @@ class JoinResults(list[dict[str, Any]]):
 
     note: str = ""
 
-    def __init__(self, found: Sequence[dict[str, Any]] = (), epoch: float | None = None) -> None:
-        super().__init__(found)
+    def __init__(self, tracks: Sequence[dict[str, Any]] = (), epoch: float | None = None) -> None:
+        super().__init__(tracks)
         self.epoch = epoch
 
     @property

@@ -76,13 +76,13 @@ def partitions(
     rounds, averaged over the partitions; `worst` the accuracy on the worst partition.
     """
     runs = {n: swarm_run(algorithm, p, seed, rounds, images, mu=mu, eta=eta, lr=lr) for n, p in PARTITIONS.items()}
-    found = {name: run.accuracy for name, run in runs.items()}
+    accuracies = {name: run.accuracy for name, run in runs.items()}
     metrics = {
-        **found,
-        "loss_labels_2": found["iid"] - found["labels_2"],
-        "loss_labels_1": found["iid"] - found["labels_1"],
+        **accuracies,
+        "loss_labels_2": accuracies["iid"] - accuracies["labels_2"],
+        "loss_labels_1": accuracies["iid"] - accuracies["labels_1"],
         "change": statistics.fmean(change(run) for run in runs.values()),
-        "worst": min(found.values()),
+        "worst": min(accuracies.values()),
     }
     return Outcome(metrics, {name: run.curve for name, run in runs.items()})
 
@@ -99,6 +99,8 @@ def spread(
     seed: int = 0,
 ) -> Outcome:
     """Standard deviation of the test accuracy over `runs` runs, none of which any other seed shares."""
-    found = [swarm_run(algorithm, partition, 1000 + runs * seed + i, rounds, images, mu=mu, lr=lr) for i in range(runs)]
-    values = [run.accuracy for run in found]
+    repeats = [
+        swarm_run(algorithm, partition, 1000 + runs * seed + i, rounds, images, mu=mu, lr=lr) for i in range(runs)
+    ]
+    values = [run.accuracy for run in repeats]
     return Outcome({"spread": statistics.stdev(values)})

@@ -243,12 +243,12 @@ def transfer(
             break
         index = options.get("index")
         own = {**options, "index": rows if index is None else index[rows]}
-        found = attack(surrogate, x[rows], target[rows], eps=eps, mode=mode, check=check, **own)
+        attacked = attack(surrogate, x[rows], target[rows], eps=eps, mode=mode, check=check, **own)
         with attack_mode(model, mode):
-            found, some, _ = owned(found, target[rows], None)
+            attacked, some, _ = owned(attacked, target[rows], None)
             victim = Victim.of(model, some, "ce", None, check)
-            value, logits = victim.judge(found, some)
-            record.offer(rows, found, value, victim.beaten(logits, some))
+            value, logits = victim.judge(attacked, some)
+            record.offer(rows, attacked, value, victim.beaten(logits, some))
     return record.x
 
 

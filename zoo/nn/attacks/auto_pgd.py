@@ -46,13 +46,13 @@ def checkpoints(steps: int) -> list[int]:
 
     In whole steps, as the authors' code rounds them.
     """
-    found, period, shrink, least = [], max(1, int(0.22 * steps)), max(1, int(0.03 * steps)), max(1, int(0.06 * steps))
+    points, period, shrink, least = [], max(1, int(0.22 * steps)), max(1, int(0.03 * steps)), max(1, int(0.06 * steps))
     at = period
     while at <= steps:
-        found.append(at)
+        points.append(at)
         period = max(period - shrink, least)
         at += period
-    return found
+    return points
 
 
 def apgd(
@@ -157,9 +157,9 @@ def apgd_targeted(
                 break
             pair = torch.stack([target[rows], others[rows, number]], 1)
             own = {**options, "seed": options.get("seed", 0) + number, "index": index[rows], "check": check}
-            found = apgd(model, x[rows], pair, eps=eps, loss="dlr-targeted", mode=mode, **own)
-            value, logits = victim.judge(found, target[rows])
-            record.offer(rows, found, value, misclassified(logits, target[rows]))
+            attacked = apgd(model, x[rows], pair, eps=eps, loss="dlr-targeted", mode=mode, **own)
+            value, logits = victim.judge(attacked, target[rows])
+            record.offer(rows, attacked, value, misclassified(logits, target[rows]))
         return record.x
 
 

@@ -355,7 +355,7 @@ def check_range(x: Tensor, low: float, high: float) -> None:
     """Refuse inputs outside the bounds, or not finite.
 
     Raises:
-        BadInput: with the range that was found.
+        BadInput: with the range of the values.
     """
     if x.numel() == 0:
         return

@@ -111,11 +111,11 @@ def _run(
     best = x
     value = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
     for number in range(queries):
-        found, logits = victim.judge(x, target)
+        fooled, logits = victim.judge(x, target)
         beaten = victim.beaten(logits, target)
-        record.offer(rows, x, found, beaten)
-        better = found > value
-        value = torch.where(better, found, value)
+        record.offer(rows, x, fooled, beaten)
+        better = fooled > value
+        value = torch.where(better, fooled, value)
         best = torch.where(per_sample(better, x), x, best)
         if beaten is not None and bool(beaten.any()):
             keep = ~beaten

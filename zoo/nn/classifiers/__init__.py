@@ -340,8 +340,8 @@ def head_of(network: nn.Module) -> str:
         return str(own)
     named: Any = getattr(network, "default_cfg", None)
     if named is not None:
-        found = named["classifier"]
-        return str(found if isinstance(found, str) else found[0])
+        name = named["classifier"]
+        return str(name if isinstance(name, str) else name[0])
     return "fc" if isinstance(network, WideResNet) else "linear"
 
 
@@ -386,20 +386,20 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
     if path.suffix == ".safetensors":
         from zoo.store.tensors import read_state
 
-        found: Any = read_state(path)[0]
+        stored: Any = read_state(path)[0]
     else:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            stored = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever an unpickler meets in a file of unknown origin
             raise BadInput(
                 f"{path}: expected a PyTorch state dict, the file cannot be read safely ({error})."
             ) from error
     for key in ("state_dict", "model", "net"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise BadInput(f"{path}: expected a dict of tensors, got {type(found).__name__}.")
-    state = {key.removeprefix("module."): value for key, value in found.items()}
+        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
+            stored = stored[key]
+    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
+        raise BadInput(f"{path}: expected a dict of tensors, got {type(stored).__name__}.")
+    state = {key.removeprefix("module."): value for key, value in stored.items()}
     unused = tuple(getattr(network, "foreign", ()))
     state = {key: value for key, value in state.items() if not (unused and key.startswith(unused))}
     wanted = network.state_dict()

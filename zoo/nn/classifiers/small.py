@@ -130,8 +130,8 @@ def with_group_norm(network: nn.Module) -> nn.Module:
     Raises:
         BadInput: if it has none, or one that is fused with an activation.
     """
-    found = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for name, norm in found:
+    norms = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for name, norm in norms:
         if type(norm) is not nn.BatchNorm2d:
             raise BadInput(
                 f"group normalisation cannot replace {type(norm).__name__} ({name}): choose another network."
@@ -140,6 +140,6 @@ def with_group_norm(network: nn.Module) -> nn.Module:
         groups = max(1, min(32, norm.num_features // 8))
         groups = next(g for g in range(groups, 0, -1) if norm.num_features % g == 0)
         setattr(network.get_submodule(parent), last, nn.GroupNorm(groups, norm.num_features))
-    if not found:
+    if not norms:
         raise BadInput(f"{type(network).__name__} has no batch normalisation to replace: leave out -gn.")
     return network

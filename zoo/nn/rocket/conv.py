@@ -88,8 +88,8 @@ def group_kernels(
 
     order = sorted(range(len(taps)), key=key)
     groups, start = [], 0
-    for (d, p, _), found in groupby(order, key=key):
-        members = list(found)
+    for (d, p, _), same in groupby(order, key=key):
+        members = list(same)
         window = Window(max(taps[i] for i in members), d, None if p < 0 else p)
         groups.append(Group(window, start, start + len(members)))
         start += len(members)
@@ -138,10 +138,10 @@ class GroupedConvolution:
 
     def offsets(self) -> list[int]:
         """Where each group's weights (kernels, rows) begin in one flat tensor; the last entry is its size."""
-        found = [0]
+        starts = [0]
         for group in self.groups:
-            found.append(found[-1] + (group.stop - group.start) * self.rows(group))
-        return found
+            starts.append(starts[-1] + (group.stop - group.start) * self.rows(group))
+        return starts
 
     def series_per_block(self, count: int, length: int) -> int:
         """How many series are worked on together, so that inputs and some kernels' responses stay in the cache."""
@@ -195,10 +195,10 @@ class GroupedConvolution:
     def _parts(self, count: int) -> list[list[Group]]:
         """The groups cut into consecutive parts with about equally many weights."""
         cuts, total = self.offsets(), self.offsets()[-1]
-        found: list[list[Group]] = [[] for _ in range(count)]
+        parts: list[list[Group]] = [[] for _ in range(count)]
         for group, start, stop in zip(self.groups, cuts, cuts[1:], strict=False):
-            found[min(count - 1, (start + stop) * count // (2 * max(1, total)))].append(group)
-        return [part for part in found if part]
+            parts[min(count - 1, (start + stop) * count // (2 * max(1, total)))].append(group)
+        return [part for part in parts if part]
 
     def _work(self, x: Tensor, weight: Tensor, collect: Collect, jobs: Iterator[Job]) -> None:
         place = dict(zip([g.start for g in self.groups], self.offsets(), strict=False))

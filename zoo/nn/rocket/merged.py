@@ -40,8 +40,8 @@ class MergedConvolution(GroupedConvolution):
         merged: list[Group] = []
         self.cuts: dict[int, list[int]] = {}
         trims: list[int] = []
-        for dilation, found in groupby(groups, key=lambda g: g.window.dilation):
-            parts = list(found)
+        for dilation, members in groupby(groups, key=lambda g: g.window.dilation):
+            parts = list(members)
             group = Group(Window(max(p.window.taps for p in parts), dilation, None), parts[0].start, parts[-1].stop)
             merged.append(group)
             for part in parts:
@@ -54,8 +54,8 @@ class MergedConvolution(GroupedConvolution):
     @staticmethod
     def possible(groups: Sequence[Group]) -> bool:
         """Whether all kernels of a dilation have one centre, and none has more padding than keeps the length."""
-        for _, found in groupby(groups, key=lambda g: g.window.dilation):
-            windows = [group.window for group in found]
+        for _, members in groupby(groups, key=lambda g: g.window.dilation):
+            windows = [group.window for group in members]
             if len({w.taps % 2 for w in windows}) > 1:
                 return False
             if any(2 * w.zeros > (w.taps - 1) * w.dilation or (w.taps - 1) * w.dilation % 2 for w in windows):

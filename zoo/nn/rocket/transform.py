@@ -324,14 +324,14 @@ class Rocket(nn.Module):
             x = torch.where(inside, x, 0)
         graph = torch.is_grad_enabled() and (x.requires_grad or self.weights.requires_grad)
         if tracing and lengths is None:
-            found = self._traced(x)
+            features = self._traced(x)
         elif tracing or graph:
-            found = self._differentiable(x, self.grouped_weights(), lengths, save_memory=graph and not tracing)
+            features = self._differentiable(x, self.grouped_weights(), lengths, save_memory=graph and not tracing)
         elif self.merged is not None and lengths is None:
-            found = self._merged_blockwise(x, self.merged)
+            features = self._merged_blockwise(x, self.merged)
         else:
-            found = self._blockwise(x, self._kept_weights(), lengths)
-        return found.index_select(1, self._order)
+            features = self._blockwise(x, self._kept_weights(), lengths)
+        return features.index_select(1, self._order)
 
     def _check_length(self, length: int) -> None:
         for group in self.convolution.groups:
@@ -348,12 +348,12 @@ class Rocket(nn.Module):
     # Pooling ------------------------------------------------------------------------------------------------------
 
     def _blockwise(self, x: Tensor, weight: Tensor, lengths: Tensor | None) -> Tensor:
-        found = x.new_empty(len(x), self.num_features)
+        features = x.new_empty(len(x), self.num_features)
         sharpness, shift = float(self.log_sharpness.detach().exp()), self.shift
         hard = self.pooling != "soft"
 
         def pool(part: slice, kernels: slice, window: Window, z: Tensor) -> None:
-            out = found[part, 2 * kernels.start : 2 * kernels.stop].view(z.shape[1], -1, 2)
+            out = features[part, 2 * kernels.start : 2 * kernels.stop].view(z.shape[1], -1, 2)
             count: Any = len(z)
             if lengths is not None:
                 count, outside = _valid(z, lengths[part], window, x.shape[2])
@@ -363,7 +363,7 @@ class Rocket(nn.Module):
             out[..., 0] = z.sum(0).div_(count)
 
         self.convolution.reduce(x, weight, pool)
-        return found
+        return features
 
     def _merged_blockwise(self, x: Tensor, merged: MergedConvolution) -> Tensor:
         """The same for series of equal lengths, in fewer and larger steps."""
@@ -397,17 +397,17 @@ class Rocket(nn.Module):
         return torch.stack([torch.cat(shares, 1), torch.cat(highest, 1)], 2).flatten(1)
 
     def _differentiable(self, x: Tensor, weight: Tensor, lengths: Tensor | None, *, save_memory: bool) -> Tensor:
-        offsets, found = self.convolution.offsets(), []
+        offsets, blocks = self.convolution.offsets(), []
         for number, group in enumerate(self.convolution.groups):
             kernels = weight[offsets[number] : offsets[number + 1]].view(-1, self.convolution.rows(group))
             arguments = (group, x, kernels, self.log_sharpness, lengths)
             # len() of a tensor would fix its size while tracing
             large = save_memory and 4 * x.numel() * len(kernels) > 16 * self.convolution.block_bytes * x.shape[1]
             if large:
-                found.append(checkpoint(self._pool_group, *arguments, use_reentrant=False))
+                blocks.append(checkpoint(self._pool_group, *arguments, use_reentrant=False))
             else:
-                found.append(self._pool_group(*arguments))
-        return torch.cat(found, 1)
+                blocks.append(self._pool_group(*arguments))
+        return torch.cat(blocks, 1)
 
     def _pool_group(
         self, group: Group, x: Tensor, kernels: Tensor, log_sharpness: Tensor, lengths: Tensor | None
