@@ -47,7 +47,7 @@ def measure(
 
 
 def peak_from_now() -> int:
-    """Start a new high-water mark of resident memory; returns the present use in bytes."""
+    """Start a new high-water mark of resident memory; returns the current use in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
 

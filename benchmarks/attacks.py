@@ -88,7 +88,7 @@ def ours(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def ours_best(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """All points compared, no label: nobody leaves the batch."""
+    """All points compared, no label: no sample leaves the batch."""
     never = torch.zeros(len(x), dtype=torch.bool)
     return pgd(model, x, y, eps=EPS, step=STEP, steps=STEPS, keep="best", success=lambda logits, target: never)
 

@@ -185,8 +185,8 @@ def child_flower(rounds: int, folder: Path) -> dict[str, Any]:
         model = small_cnn()
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         train_bare(model, image, label, list(torch.randperm(len(label)).split(BATCH)))
-        told = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(label)})}
-        return Message(content=RecordDict(told), reply_to=message)
+        content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(label)})}
+        return Message(content=RecordDict(content), reply_to=message)
 
     marks: list[float] = []
 

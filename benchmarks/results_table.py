@@ -38,7 +38,7 @@ class Row:
         theirs: value of the other side; empty if only the ratio was stored.
         ratio: ours divided by theirs, of times or sizes; None for a measurement by itself.
         bar: the ratio that was to be reached, if the file states one.
-        kind: `peer` can be won or lost; a `floor` is work that nothing can leave out; `own` compares with nobody.
+        kind: `peer` can be won or lost; a `floor` is work that nothing can leave out; `own` has no other side.
         note: anything else that belongs to the row.
     """
 
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def outcome(self) -> str:
-        """How a ratio reads; empty where it compares with nobody."""
+        """How a ratio reads; empty where there is nothing to compare with."""
         if self.ratio is None or self.kind == "own":
             return ""
         if self.kind == "floor":

@@ -9,7 +9,7 @@ apart. Against aeon the kernels are aeon's own, so that features can be compared
 ROCKET is another function (it pads twice and uses all channels), so there only the times are comparable.
 
 Each row is written as soon as it is measured, and rows that are there are left alone: with --minutes a run is cut into
-pieces. `--fresh` starts anew, `--table` prints what is there.
+pieces. `--fresh` starts over, `--table` prints what is there.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class TrainSampler(ShardSampler):
 
 
 class ZooLoader(DataLoader[Any]):
-    """A `DataLoader` that can stop after any batch and go on from there.
+    """A `DataLoader` that can stop after any batch and continue there.
 
     Lightning stores `state_dict()` in its checkpoints. The order depends on (seed, epoch) alone, so a position is all
     there is to keep. Iteration starts lazily: Lightning calls `iter()` before it tells the sampler its epoch.

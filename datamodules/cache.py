@@ -26,7 +26,7 @@ def checksum(array: np.ndarray) -> int:
 def remove_stale(folder: Path) -> None:
     """Remove what killed writers left; a living one needs minutes, not a day."""
     for stale in folder.glob("*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # renamed or removed by another process meanwhile
+        with contextlib.suppress(FileNotFoundError):  # another process may have renamed or removed it
             if stale.stat().st_mtime < time.time() - 86_400:
                 stale.unlink()
 

@@ -95,7 +95,7 @@ class BoxesDataModule(ZooDataModule):
             is neither right nor wrong.
         check_images: read every image's header at the start; None: if there are at most 20,000.
         follow_symlinks: accept links that lead out of `root`.
-        cache: "ram" keeps letterboxed images in memory, "none" decodes anew, "auto" keeps up to 1 GB.
+        cache: "ram" keeps letterboxed images in memory, "none" decodes each time, "auto" keeps up to 1 GB.
         predict_root: folder of images for `predict`; None: the test split.
     """
 

@@ -140,7 +140,7 @@ def _read_images(file: Path, entries: list[Any], folders: list[Path], checker: C
         if key in records:
             checker.flaws.add(name, f"{where}.id", "ids that occur once", f"{key} again")
             continue
-        sides = entry.get("height") or 0, entry.get("width") or 0  # zeros and nulls mean that nobody knows
+        sides = entry.get("height") or 0, entry.get("width") or 0  # zeros and nulls mean unknown
         if not all(isinstance(side, (int, float)) and 0 <= side < _MOST_PIXELS for side in sides):
             checker.flaws.add(name, f"{where}.height, width", "numbers of pixels", f"{sides!r:.60}")
             continue

@@ -60,7 +60,7 @@ def load_scenes(
         split: train, val or test.
         count: number of scenes.
         folder: the data cache; None keeps everything in memory. A folder that cannot be written is no error.
-        say: told before a rendering that takes seconds.
+        say: called before a rendering that takes seconds.
     """
     if folder is None:
         return _render(config, split, count)

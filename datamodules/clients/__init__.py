@@ -52,7 +52,7 @@ class ClientsDataModule(ImagesDataModule):
     and test: `index` int64 (B,), `image` float32 (B, C, S, S) in [0, 1], `label` int64 (B,); predict has no label.
 
     Cohorts, lost links, stragglers, and the order and augmentation of a client's images are drawn from (seed, round,
-    client) alone: equal on all ranks and machines, whoever trains where and in which order.
+    client) alone: equal on all ranks and machines, in whatever order clients train.
 
     Args:
         root: folder of the data or an npz file; None for embedded data.

@@ -2,14 +2,14 @@
 
     iid            shuffled and dealt (McMahan et al. 2017, section 3)
     shards-N       sorted by class, cut into N shards a client, dealt at random (the same, "pathological non-IID")
-    dirichlet-A    each class is shared by Dir(A) over the clients; whoever has an equal share already gets none of the
-                   next class (Yurochkin et al. 2019, section 4; Li et al. 2022 "distribution-based label imbalance")
+    dirichlet-A    each class is shared by Dir(A) over the clients; one with its equal share gets none of the next
+                   class (Yurochkin et al. 2019, section 4; Li et al. 2022 "distribution-based label imbalance")
     labels-N       each client owns N classes, whose images are dealt equally among their owners (Li et al. 2022)
     quantity-A     equal classes, sizes by Dir(A) (Li et al. 2022, "quantity skew")
     group          an entity (a person, a flight, a machine) belongs to one client as a whole
     spatial        compact territories with about equally many images
 
-No image belongs to two clients. `labels-N` leaves out classes that nobody drew; everything else uses every image.
+No image belongs to two clients. `labels-N` leaves out classes that no client drew; everything else uses every image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Shares:
     Attributes:
         parts: of each client the positions of its images, int64 (n_k,), rising.
         retries: draws that were thrown away because a client got too few images.
-        left_out: images that belong to nobody.
+        left_out: images that belong to no client.
     """
 
     parts: list[np.ndarray]
@@ -181,7 +181,7 @@ def shards(labels: np.ndarray, clients: int, number: float, rng: np.random.Gener
 
 
 def dirichlet(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Each class shared by Dir(alpha), whoever has an equal share of the whole already getting nothing more."""
+    """Share each class by Dir(alpha); a client that has an equal share of the whole gets nothing more."""
     owned: list[list[np.ndarray]] = [[] for _ in range(clients)]
     sizes = np.zeros(clients, np.int64)
     for kind in np.unique(labels):
@@ -240,7 +240,7 @@ _BY_NUMBER: dict[str, Callable[[np.ndarray, int, float, np.random.Generator], li
 
 
 def by_group(groups: np.ndarray, clients: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Whole entities: one each if there are as many as clients, else the largest first to whoever has fewest images.
+    """Whole entities: one each if there are as many as clients, else the largest first, each to the smallest client.
 
     Raises:
         BadInput: if there are fewer entities than clients.

@@ -16,7 +16,7 @@ __all__ = ["counts_picture", "counts_table", "skew", "table_csv"]
 _WIDTH, _ROW, _HEAD, _LEFT, _RIGHT = 760, 20, 46, 92, 64
 _MOST_ROWS = 60
 _MOST_NAMES = 24
-# Okabe and Ito's colours, which people with any colour vision tell apart, then lighter ones
+# Okabe and Ito's colours, which people with any colour vision can distinguish, then lighter ones
 _COLOURS = (
     "#0072B2",
     "#E69F00",

@@ -3,7 +3,7 @@
 Layouts, below `root`:
 
     fashion-mnist   FashionMNIST/raw/*-ubyte[.gz] (torchvision), raw/*, or the four idx files themselves (Debian)
-    mnist           MNIST/raw/*, likewise
+    mnist           MNIST/raw/*, the same idx files
     cifar-10        cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}
     cifar-100       cifar-100-python/{train,test,meta}
     eurosat         EuroSAT/2750/CLASS/*.jpg
@@ -62,7 +62,7 @@ _FILES = (*_FOLDERS, "celeba")
 class ImagesDataModule(ZooDataModule):
     """Images with one label each.
 
-    Batch: `index` int64 (B,), `image` float32 (B, C, S, S) in [0, 1] (normalisation belongs into the network, so that
+    Batch: `index` int64 (B,), `image` float32 (B, C, S, S) in [0, 1] (normalisation belongs in the network, so that
     perturbations are measured in pixels), `label` int64 (B,); `predict` batches have no label.
 
     Args:

@@ -52,7 +52,7 @@ def celeba_attributes(place: Path, wanted: str) -> list[str]:
 
 
 def _column(path: Path, skip: int, width: int, at: int, known: Callable[[int], bool], wanted: str) -> dict[str, int]:
-    """File name -> a whole number of its line, with every broken line told.
+    """File name -> a whole number of its line, with an error that lists every broken line.
 
     Args:
         path: of the list.

@@ -29,7 +29,7 @@ def find_cifar(root: Path, kind: str) -> Path | None:
     """The folder of the batches: torchvision's, below the root or the root itself."""
     name, train, test, meta = _FILES[kind]
     for place in (root / name, root):
-        # `train` and `test` may be anything; CIFAR-100 is told by its `meta`
+        # `train` and `test` may be anything; CIFAR-100 has a `meta`
         if (place / (train + test)[0]).is_file() and (place.name == name or (place / meta).is_file()):
             return place
     return None

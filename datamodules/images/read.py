@@ -51,7 +51,7 @@ class Pictures:
         pixels: uint8 (N, C, H, W).
         labels: int64 (N,).
         groups: int64 (N,), which person, flight or machine an image is from; None if that is not known.
-        positions: float32 (N, 2), where it was taken; None likewise.
+        positions: float32 (N, 2), where it was taken; None if unknown.
         class_names: in label order, if the file states them.
     """
 

@@ -3,7 +3,7 @@
 Layout below `root` (or below `root/NAME`): NAME_TRAIN and NAME_TEST with one of the endings
 
     .ts    the archives' format: @ lines, then channels separated by ":" and values by ",", the target last
-    .tsv   one series a line, its target first; missing values at the end mean that it is shorter (.txt likewise)
+    .tsv   one series a line, its target first; missing values at the end mean that it is shorter (also .txt)
     .npz   x (series, channels, points) or (series, points), y (series,), and length (series,) where they are unequal
 
 `SeriesDataModule.fake(folder)` writes a miniature of each to look at.

@@ -116,7 +116,7 @@ class ZooModule(LightningModule):
         """Compare with the data and get ready to train; a subclass that overrides this calls it.
 
         What is in evaluation mode as a whole, as `zoo.load` returns it, trains in training mode; frozen parts do not.
-        Plain DDP is told about `partial_backward`.
+        Plain DDP learns of `partial_backward`.
 
         Raises:
             InvalidConfig: if the data have another number of classes.
@@ -148,7 +148,7 @@ class ZooModule(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} must implement example_input()")
 
     def make_batch(self, items: Sequence[Any]) -> dict[str, Any]:
-        """Turn what people have (paths, pictures, arrays, tables) into a batch of `predict_step`.
+        """Convert user inputs (paths, pictures, arrays, tables) to a batch for `predict_step`.
 
         Raises:
             BadInput: naming the item, what was expected and what it is.
@@ -216,7 +216,7 @@ class ZooModule(LightningModule):
         return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
     def predict(self, inputs: Any, *, batch_size: int = 16, **options: Any) -> list[dict[str, Any]]:
-        """Predict for what people have: a path, picture, array, tensor or table, or a list of them.
+        """Predict for user inputs: a path, picture, array, tensor or table, or a list of them.
 
         Args:
             inputs: one input or a list.
@@ -398,7 +398,7 @@ class ZooModule(LightningModule):
         self._reset_scores("test")
 
     def on_validation_end(self) -> None:
-        """Go on from the random state after it; a subclass that overrides this calls it."""
+        """Restore the random state after it; a subclass that overrides this calls it."""
         if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._resume["rng"] = random_state()
 
@@ -440,7 +440,7 @@ class RoundModule(ZooModule):
         self.automatic_optimization = False
 
     def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Take in one batch of this rank."""
+        """Accumulate one batch on this rank."""
         raise NotImplementedError(f"{type(self).__name__} must implement collect()")
 
     def update(self) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ def reopen_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether validation comes after the present training batch."""
+    """True if validation runs right after the current training batch."""
     every, batches = trainer.check_val_every_n_epoch, trainer.val_check_batch
     if not trainer.enable_validation or batches is None or (every and (trainer.current_epoch + 1) % every):
         return False

@@ -27,7 +27,7 @@ class Score(Protocol):
         """One number, or a dict of name and number; over the samples of all ranks, which all call it."""
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset."""
 
 
 class RootMean(MeanMetric):

@@ -99,7 +99,7 @@ def drifted(entry: Entry) -> list[str]:
 
 
 def rejudge(entry: Entry) -> list[Path]:
-    """Compute the verdicts in results.json anew from its raw values; returns its path if that changed anything.
+    """Recompute the verdicts in results.json from its raw values; returns its path if that changed anything.
 
     Needed after an edit of claims.yaml; what was measured stays as it is.
     """

@@ -195,7 +195,7 @@ class Step:
             checkpoint = Path(result.get("checkpoint") or "-")
             if not checkpoint.is_file():
                 return None
-            for other in checkpoint.parent.glob("*.ckpt"):  # hundreds of megabytes that nobody reads again
+            for other in checkpoint.parent.glob("*.ckpt"):  # hundreds of megabytes that are not read again
                 if other.resolve() != checkpoint.resolve():
                     other.unlink(missing_ok=True)
             kept |= {"scored_epoch": _scored_epoch(self.job.label, result)} if "checkpoint_epoch" in result else {}

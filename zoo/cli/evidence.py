@@ -67,7 +67,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     try:
         report = claims.reproduce(plan, folder=folder, threads=options.threads, parallel=options.jobs, **apart)
     except KeyboardInterrupt:
-        print("stopped; finished runs are kept, and the same command goes on from there", file=sys.stderr)
+        print("stopped; finished runs are kept, and the same command continues", file=sys.stderr)
         return 130
     for message in report.failed:
         print(f"error: {message}", file=sys.stderr)
@@ -214,7 +214,7 @@ def add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="id of a method")
     parser.add_argument("--all", action="store_true", help="every method, and the table in README.md")
     parser.add_argument("--check", action="store_true", help="write nothing; say what is out of date")
-    parser.add_argument("--images", action="store_true", help="also draw the pictures and curves anew")
+    parser.add_argument("--images", action="store_true", help="also redraw the pictures and curves")
 
 
 def run_card(options: argparse.Namespace) -> int:

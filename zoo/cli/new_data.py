@@ -29,7 +29,7 @@ NAMES = ("north", "east", "south")
 
 
 def as_row(item: Any, features: int) -> Tensor:
-    """What people have as one row: a list, array, tensor, or the path of a CSV file with one row below its header.
+    """A user's input as one row: a list, array, tensor, or the path of a CSV file with one row below its header.
 
     Raises:
         BadInput: if it is none of these, or of another length, or a file of several rows.
@@ -190,7 +190,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def as_picture(item: Any) -> Image.Image:
-    """What people have as an RGB picture: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
+    """A user's input as an RGB picture: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
 
     Raises:
         BadInput: if it is none of these, or a file that cannot be read.

@@ -55,7 +55,7 @@ $params        width: int = 32,
         self.lr = lr
         $keep
         $body
-        self.head = nn.Linear(width, num_classes)  # made anew by load(..., num_classes=...)
+        self.head = nn.Linear(width, num_classes)  # re-initialised by load(..., num_classes=...)
         names = ("val", "test")
         self.losses = nn.ModuleDict({f"at_{name}": MeanMetric() for name in names})
         self.scores = nn.ModuleDict({f"at_{name}": MulticlassAccuracy(num_classes, average="micro") for name in names})

@@ -1,4 +1,4 @@
-"""From an archive to files in the layout that readers expect. Archives are not trusted, whoever sent them."""
+"""From an archive to files in the layout that readers expect. Archives are not trusted, wherever they come from."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def can_fork() -> bool:
 
 
 def waiting() -> bool:
-    """Whether this process only waits for its children, so that whoever wants to stop it need not wait for more."""
+    """Whether this process only waits for its children, so that stopping it need not wait for more."""
     return bool(_rounds)
 
 

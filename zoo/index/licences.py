@@ -10,7 +10,7 @@ __all__ = ["forget", "is_permissive", "notice"]
 _log = logging.getLogger("zoo")
 _told: set[str] = set()
 
-# Licences that allow any use, with attribution at most. Anything else, and silence, gets the notice.
+# Licences that allow any use, with attribution at most. Anything else, or none, gets the notice.
 _PERMISSIVE = {
     "0bsd", "afl-3.0", "apache-2.0", "artistic-2.0", "blueoak-1.0.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0",
     "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc0-1.0", "cdla-permissive-2.0", "expat", "isc", "mit", "mit-0", "ms-pl",

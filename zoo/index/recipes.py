@@ -1,4 +1,4 @@
-"""Recipes: where they lie and what they say. Whoever needs one, reads it here."""
+"""Recipes: where they are and what they say. The one reader of such files."""
 
 from __future__ import annotations
 

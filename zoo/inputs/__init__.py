@@ -14,7 +14,7 @@ def swollen(size: int) -> int:
 
 
 class UnreadableError(Exception):
-    """A file that cannot be used; whoever knows what it was for makes an error for users of it.
+    """A file that cannot be used; the caller, who knows what it was for, turns it into an error for users.
 
     Attributes:
         expected: what it should have been.

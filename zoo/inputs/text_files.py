@@ -120,7 +120,7 @@ def read_rows(path: Path, most: int = 256 << 20) -> list[tuple[int, list[str]]]:
         UnreadableError: as `read_text`, and for quotes that never end.
     """
     text = read_text(path, most)
-    csv.field_size_limit(1 << 28)  # the whole way of a taxi is one cell
+    former = csv.field_size_limit(1 << 28)  # the whole way of a taxi is one cell
     header = text.lstrip().partition("\n")[0]
     part = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=part)
@@ -131,4 +131,6 @@ def read_rows(path: Path, most: int = 256 << 20) -> list[tuple[int, list[str]]]:
                 rows.append((reader.line_num, row))
     except csv.Error as error:
         raise UnreadableError("a table", f"{error} in line {reader.line_num}") from None
+    finally:  # other readers of this process keep theirs
+        csv.field_size_limit(former)
     return rows

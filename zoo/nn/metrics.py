@@ -33,7 +33,7 @@ class MAP:
         self.seen: list[tuple[int, dict[str, Tensor], dict[str, Tensor]]] = []
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset."""
         self.seen = []
 
     def update(
@@ -63,7 +63,7 @@ class MAP:
             iou_thresholds=COCO_THRESHOLDS,
             # torchmetrics' own recall levels are rounded to float32, which moves a level past an equal recall
             rec_thresholds=[i / 100 for i in range(101)],
-            extended_summary=True,  # its precisions hold the classes, too; class_metrics would evaluate each anew
+            extended_summary=True,  # its precisions hold the classes, too; class_metrics would evaluate each again
             backend=self.backend,  # type: ignore[arg-type]
             sync_on_compute=False,
         )

@@ -1,4 +1,4 @@
-"""The colours of all pictures, told apart also by people who confuse red and green."""
+"""The colours of all pictures; people who confuse red and green can distinguish them."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def push(
 
     Raises:
         PrivateWeights: if the module has parameters that must not be shared.
-        RepositoryChanged: if somebody else committed meanwhile, or the tag names other weights.
+        RepositoryChanged: if somebody else committed in between, or the tag names other weights.
     """
     from zoo.store.upload import push as send
 

@@ -1,4 +1,4 @@
-"""Lightning's `.ckpt` files, read without executing anything in them. Whoever reads one, reads it here."""
+"""Lightning's `.ckpt` files, read without executing anything in them. The one reader of such files."""
 
 from __future__ import annotations
 

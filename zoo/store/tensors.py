@@ -120,7 +120,7 @@ def check_header(head: bytes | bytearray | memoryview, size: int, where: object)
 
 
 def _check_metadata(metadata: Any, where: object) -> None:
-    """Bound what nobody here needs; that it maps text to text, the library checks."""
+    """Bound the metadata, which is not used here; the library checks that it maps text to text."""
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         _refuse(where, "metadata that maps text to text", shown(metadata))
     size = sum(len(key) + len(value) for key, value in metadata.items())

@@ -164,7 +164,7 @@ def send(
 
     Raises:
         CorruptFile: if the weights changed since they were verified; nothing was sent.
-        RepositoryChanged: if somebody else committed meanwhile, or the tag names other weights.
+        RepositoryChanged: if somebody else committed in between, or the tag names other weights.
     """
     from huggingface_hub import CommitOperationAdd
 

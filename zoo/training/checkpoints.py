@@ -72,7 +72,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     It is written at the end of every epoch, also where nothing is validated or nothing improves. (Lightning's
     `save_last` writes only when the monitor has improved.) Before the first validation of a run it is written once
-    more: a run that is stopped during a long validation then has something to go on from.
+    more: a run that is stopped during a long validation then has something to resume from.
 
     Args:
         every_n_steps: also after so many steps of the optimiser; None: only with the epochs.

@@ -156,7 +156,7 @@ class _Patch:
     medium: np.ndarray
     coarse: np.ndarray
     spacing: np.ndarray  # in [0, 1), one per field
-    contrast: np.ndarray  # likewise
+    contrast: np.ndarray  # in [0, 1), one per field
 
 
 def _rows(p: _Patch) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,7 @@ class Sections:
         ra: float32 (n,) in um, with gauge noise: the label.
         ra_clean: the same without gauge noise.
         ra_lit: Ra of the line under the laser: what a perfect reading of the light would give.
-        rq: float32 (n,) in um, likewise `rz`; `rpc` peaks per 10 mm; all with gauge noise.
+        rq: float32 (n,) in um, as is `rz`; `rpc` is peaks per 10 mm; all with gauge noise.
         tip_um: float32 (n,), radius of the stylus tip.
         coil: int64 (n,), number within the split; `texture`: index into TEXTURES.
     """

@@ -1,4 +1,4 @@
-"""Which entries of a network clients share with everybody, with their group, or with nobody."""
+"""Which entries of a network clients share with all, with their group, or not at all."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class RuleStrategy(FedAvg):
     Args:
         learner: the method; its rule aggregates.
         data: its data module; only who takes part in which round is asked of it.
-        start: w_t to go on from.
+        start: w_t to start from.
         first_round: t.
         rule_state: of the rule, before that round.
         wait: seconds to wait for the clients of the first round; then it starts with those that are there.

@@ -52,7 +52,7 @@ def evaluate(tags: list[str], n: int, attacks: str | list[str], root: str | None
         data = datamodule(f"rslad:{tag}", **({} if root is None else {"root": root}))
         report = evaluate_robustness(model, data, EPS[tag.partition("-")[0]], n, attacks)
         print(report, end="\n\n", flush=True)
-        # read after the computation: another process may have added a report meanwhile
+        # read after the computation: another process may have added a report
         known = json.loads(RESULTS.read_text(encoding="utf-8"))["reports"] if RESULTS.is_file() else {}
         known[tag] = {**report.to_dict(), "model": f"rslad:{tag}", "sha256": getattr(model.report, "sha256", None)}
         content = {

@@ -4,7 +4,7 @@ The time axis is cut into bins of one width. The motion of a track within a bin 
 Every piece is listed under the key (bin, cell row, cell column) of each cell its box touches; keys are sorted, so the
 cells of one row are one range of them. Two motions that are ever within reach of each other have pieces of one bin
 whose boxes, one of them grown by reach, share a cell: nothing is missed whatever delta is asked for. A key holds 23
-bits of the bin's number; where an index spans more bins, several share a key, and their times tell them apart.
+bits of the bin's number; where an index spans more bins, several share a key, and their times distinguish them.
 """
 
 from __future__ import annotations

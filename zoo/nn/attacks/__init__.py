@@ -198,7 +198,7 @@ def fgsm(
 def cw_margin(model: Model, x: Tensor, target: Tensor, *, eps: float, steps: int = 30, **options: Any) -> Tensor:
     """Ascent of the margin max_{k != y} z_k - z_y of Carlini and Wagner 2017 inside a ball; arguments as in `pgd`.
 
-    What robustness papers report as "CW-inf". Keeps the best point unless told otherwise.
+    What robustness papers report as "CW-inf". Keeps the best point unless `keep` says otherwise.
     """
     return pgd(model, x, target, **{"eps": eps, "steps": steps, "loss": "margin", "keep": "best", **options})
 

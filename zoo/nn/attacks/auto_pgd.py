@@ -7,7 +7,7 @@ Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble 
     x_{k+1} = P(x_k + a * (z - x_k) + (1 - a) * (x_k - x_{k-1}))        with momentum, a = 0.75
 
 eta starts at 2 eps and is halved at a checkpoint w_j where too few steps since the last one raised f (condition 1), or
-where neither eta nor the best value has changed since then (condition 2); the search then goes on from the best point.
+where neither eta nor the best value has changed since then (condition 2); the search then continues at the best point.
 """
 
 from __future__ import annotations

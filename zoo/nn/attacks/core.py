@@ -445,7 +445,7 @@ class Record:
     A beaten sample is final, which is why leaving it out of all further passes changes no result.
 
     Args:
-        x: (N, ...) what is returned for samples nobody offers a point for.
+        x: (N, ...) what is returned for samples without any point.
     """
 
     def __init__(self, x: Tensor) -> None:

@@ -9,7 +9,7 @@ copied into a matrix (1 + C l, L_out M) by contiguous runs, and the weights of t
 padding keeps the length (2p = (l-1)d) are aligned at their centres, so those of different odd l share a group as well.
 
 The product is many times larger than its factors, so it is never written to main memory: series and kernels are cut so
-that a block stays within `block_bytes`, and whoever asks for it reduces it over time at once.
+that a block stays within `block_bytes`, and the caller reduces it over time at once.
 """
 
 from __future__ import annotations
