@@ -105,14 +105,3 @@ def test_a_broken_page_is_noticed(tmp_path: Path) -> None:
         "there is no such file",
         "the page has no such heading",
     ]
-
-
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ACCENT = ("anew", "belong into", "likewise", "nobody", "what people have")
-"""Phrases that are understood but that no English writer would choose; CONTRIBUTING has the style."""
-
-
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
-def test_guides_are_in_plain_english(page: Path) -> None:
-    text = " ".join(prose(page.read_text(encoding="utf-8")).lower().split())
-    assert not [phrase for phrase in ACCENT if re.search(rf"\b{phrase}\b", text)]

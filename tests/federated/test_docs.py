@@ -12,6 +12,8 @@ from lightning import seed_everything
 from toys.learners import ToyClients, trainer_of
 from toys.rules import cohort, context, network
 
+from zoo.federated.images import FederatedClassifier
+from zoo.federated.learner import LOCAL_ARGUMENTS
 from zoo.federated.rules import RULES, create_rule
 
 
@@ -56,6 +58,35 @@ def test_own_method(checkout: Path, tmp_path: Path) -> None:
     assert all("optimizer" in state for state in learner.client_states.values()), "persistent"
     # a change is at most 1 long, and so is each coordinate of the median
     assert float((end["weight"] - start["weight"]).abs().max()) <= 2.0
+
+
+def test_own_classifier(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seed_everything(0, verbose=False)
+    made: dict[str, Any] = {}
+    exec(compile(example(checkout, "class SmoothSwarm"), "docs/federated.md", "exec"), made)
+    exec(compile(example(checkout, "learner = SmoothSwarm"), "docs/federated.md", "exec"), made)
+    learner, data = made["learner"], made["data"]
+    assert made["result"]["name"] in data.facts()["class_names"]
+    assert float(made["trainer"].callback_metrics["val/accuracy"]) > 0.3, "six rounds beat guessing"
+    assert learner.rule.name == "trimmed-mean"
+    assert learner.client.mu == 0.01
+    batch = next(iter(data.client_loader(client=0, round=0)))
+    loss, features = learner.local_step(learner.network, batch)
+    plain, _ = super(made["SmoothSwarm"], learner).local_step(learner.network, batch)
+    assert features is None
+    assert float(loss) != pytest.approx(float(plain)), "labels are smoothed"
+
+
+def test_arguments_and_methods_of_classifiers_are_all_listed(checkout: Path) -> None:
+    """The tables of the page name what the base class reads and what a subclass may override."""
+    page = (checkout / "docs" / "federated.md").read_text(encoding="utf-8")
+    section = page.partition("### Classifiers of images")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows)))
+    own = {name for name in vars(FederatedClassifier) if name.startswith("make_")} | {"make_network", "local_step"}
+    assert {*LOCAL_ARGUMENTS, *own, "transforms", "client_processes", "network", "class_names"} <= named
+    assert all(hasattr(FederatedClassifier, name) for name in named if name.startswith("make_"))
 
 
 def test_own_rule(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,11 @@ from zoo.federated.processes import can_fork, in_processes
 from zoo.federated.ranks import comm_of_run
 from zoo.federated.rules import ClientUpdate, RoundContext, Rule, StateDict
 
-__all__ = ["FederatedLearner"]
+__all__ = ["LOCAL_ARGUMENTS", "FederatedLearner"]
 
 _DATA = ("cohort", "client_loader", "client_size", "num_clients")
 _PREFIX = "network."
-_LOCAL = {
+LOCAL_ARGUMENTS = {
     **{name: name for name in ("lr", "optimizer", "momentum", "nesterov", "weight_decay", "milestones")},
     "local_epochs": "epochs",
     "optimizer_policy": "policy",
@@ -93,7 +93,7 @@ class FederatedLearner(RoundModule):
 
         These are local_epochs, lr, optimizer, momentum, nesterov, weight_decay, optimizer_policy and milestones.
         """
-        options = {field: self.hparams[name] for name, field in _LOCAL.items() if name in self.hparams}
+        options = {field: self.hparams[name] for name, field in LOCAL_ARGUMENTS.items() if name in self.hparams}
         options["milestones"] = tuple(options.get("milestones") or ())
         return LocalTraining(**options)
 
