@@ -149,7 +149,7 @@ def test_missing_test_split_uses_val_and_says_so(tmp_path: Path) -> None:
 
 def test_unknown_layout_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(BadData, match=r"instances_train2017.json.*VOCdevkit.*labels/train.*Found: pictures"):
+    with pytest.raises(BadData, match=r"instances_train2017.json.*VOCdevkit.*labels/train.*There is: pictures"):
         module(tmp_path).facts()
     with pytest.raises(RepositoryNotFound, match="expected a folder"):
         module(tmp_path / "nowhere").facts()

@@ -1,4 +1,4 @@
-"""Plots of claims: one line per arm, each seed faint and their mean strong. matplotlib comes with the extra `test`."""
+"""Plots of claims: one line per arm, the mean of its seeds. matplotlib comes with the extra `test`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from zoo.claims.planning import fingerprint, jobs_of
 from zoo.claims.schema import Claim
 from zoo.index import Entry
 from zoo.pictures.axes import new_axes, save_png
-from zoo.pictures.palette import CURVES, GREY
+from zoo.pictures.palette import GREY, colour_of
 
-__all__ = ["curve_key", "curves_of", "draw_claims"]
+__all__ = ["curve_key", "curves_of", "draw_claims", "draw_curves", "words_of"]
 
 Points = list[tuple[float, float]]
+
+_FAINT = 3  # with more curves than these, single seeds would hide the means
+_METRICS = {
+    "map": "mAP (IoU 0.50 to 0.95)",
+    "map_50": "mAP (IoU 0.50)",
+    "map_75": "mAP (IoU 0.75)",
+    "map_75_95": "mAP (IoU 0.75 to 0.95)",
+    "robust": "accuracy under attack",
+    "rmse": "RMSE",
+}
+"""Logged metrics whose names are no words."""
 
 
 def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
@@ -43,6 +54,17 @@ def curves_of(entry: Entry, claim: Claim, runs: dict[str, Any]) -> tuple[str, di
     return name, lines
 
 
+def words_of(key: str) -> str:
+    """A logged key in words, for an axis: `val/map_50` is the validation mAP at an IoU of 0.50.
+
+    Args:
+        key: as it is logged, `val/NAME` or `test/NAME`, or the name that a study gives its curve.
+    """
+    stage, _, name = key.partition("/")
+    known = {"train": "training", "val": "validation", "test": "test"}
+    return f"{known[stage]} {_METRICS.get(name, name.replace('_', ' '))}" if stage in known and name else key
+
+
 def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every claim with curves that has been run."""
     drawn = []
@@ -53,7 +75,8 @@ def draw_claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], 
         if curves:
             path = folder / f"claim-{claim.id}.png"
             across = claim.across or ("epoch" if "/" in name else "")  # studies count what they like
-            draw_curves(curves, name, path, across=across, mark=claim.at)
+            named = {claim.labels.get(arm, arm): lines for arm, lines in curves.items()}
+            draw_curves(named, claim.axis or words_of(name), path, across=across, mark=claim.at)
             drawn.append(path)
     return drawn
 
@@ -63,8 +86,10 @@ def draw_curves(
 ) -> None:
     """Write one plot with a transparent ground and mid-grey text, readable on light and on dark pages.
 
+    The mean of the seeds is strong. Single seeds are faint, and left out where they would hide the means.
+
     Args:
-        curves: arm -> curves.
+        curves: what the legend says -> curves.
         name: of the vertical axis.
         path: PNG to write.
         across: of the horizontal axis, unless `name` says it as "X against Y".
@@ -74,16 +99,18 @@ def draw_curves(
         MissingExtra: if matplotlib is not installed.
     """
     figure, axes = new_axes(6.4, 3.4)
-    for i, (arm, lines) in enumerate(curves.items()):
-        colour = CURVES[i % len(CURVES)]
-        for line in lines if len(lines) > 1 else []:
-            axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=0.8)
+    for i, (label, lines) in enumerate(curves.items()):
+        for line in lines if len(lines) > 1 and len(curves) <= _FAINT else []:
+            axes.plot(*zip(*line, strict=True), color=colour_of(i), alpha=0.3, linewidth=0.8)
         mean = _mean(lines)
-        axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.8, label=arm)
+        mark_points = "o" if len(mean) <= 6 else None
+        style: dict[str, Any] = {"linewidth": 1.8, "marker": mark_points, "markersize": 4}
+        axes.plot(*zip(*mean, strict=True), color=colour_of(i), label=label, **style)
     if mark is not None:
         last = max(x for lines in curves.values() for line in lines for x, _ in line)
         axes.axvline(mark * last, color=GREY, linewidth=0.8, linestyle=":")
-    axes.legend(frameon=False, fontsize=8, labelcolor="linecolor")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
     axes.set_xlabel(horizontal or across)
     axes.set_ylabel(vertical)

@@ -122,7 +122,9 @@ class Claim:
         contrast: factor of each arm, instead of ours minus baseline.
         reason: why it has not been run.
         note: a remark for the reader.
-        across: what the curves of its study are drawn against, where their name does not say it.
+        across: what its curves are drawn against, where their name does not say it.
+        axis: what its curves show, with the unit, for the plot.
+        labels: arm -> what the legend of the plot calls it, where its name does not say it.
         premise: what must be so for the runs to say anything.
         judge: whose code scores it, where that is not the zoo's.
         timed: whether its metric is a time, which is never equal twice.
@@ -145,6 +147,8 @@ class Claim:
     reason: str = ""
     note: str = ""
     across: str = ""
+    axis: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
     premise: tuple[Premise, ...] = ()
     judge: str = ""
     timed: bool = False
@@ -207,6 +211,12 @@ _CLAIM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "reason": ("text", _text, False),
     "note": ("text", _text, False),
     "across": ("text", _text, False),
+    "axis": ("text", _text, False),
+    "labels": (
+        "a mapping from arm to text",
+        lambda v: isinstance(v, dict) and all(map(_text, v.values())),
+        False,
+    ),
     "premise": (
         "a list of conditions, such as {arm: baseline, metric: test/accuracy, at-least: 0.8, says: ...}",
         lambda v: isinstance(v, list) and bool(v),
@@ -284,6 +294,8 @@ def _check_comparison(where: str, raw: dict[str, Any], roles: dict[str, str]) ->
         against = True
     elif given.count("ours") != 1:
         problems.append(f"{where}.arms: expected one arm called ours (or with role: ours), or a contrast")
+    for name in raw["labels"] if isinstance(raw.get("labels"), dict) else ():
+        problems += _one_of(f"{where}.labels", str(name), roles)
     if expect in ("higher", "lower", "not-worse") and not against:
         problems.append(f"{where}.arms: {expect} needs an arm called baseline to compare with")
     if expect in ("at-least", "at-most") and "value" not in raw:

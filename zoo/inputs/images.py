@@ -130,7 +130,7 @@ def has_frames(path: str | Path) -> bool:
             return _has_frames(image)
     except UnreadableError:
         return False
-    except Exception:  # damaged bytes; whoever reads the picture says what is wrong with it
+    except Exception:  # damaged bytes; the reader of the picture says what is wrong with it
         return False
 
 

@@ -133,4 +133,7 @@ def read_rows(path: Path, most: int = 256 << 20) -> list[tuple[int, list[str]]]:
         raise UnreadableError("a table", f"{error} in line {reader.line_num}") from None
     finally:  # other readers of this process keep theirs
         csv.field_size_limit(former)
+    # a quote that is never closed swallows the rest of the file, lines and all
+    if rows and text.count('"') % 2 and "\n" in rows[-1][1][-1]:
+        raise UnreadableError("a table", f"a quote that is never closed, in or before line {rows[-1][0]}")
     return rows

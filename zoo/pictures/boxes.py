@@ -38,13 +38,13 @@ def draw_boxes(
     side = max(image.size)
     line = max(2, side // 400)
     font = ImageFont.load_default(size=max(11, min(22, side // 48)))
-    found = list(zip(boxes.tolist(), labels, texts, strict=True))
+    drawn = list(zip(boxes.tolist(), labels, texts, strict=True))
     # the strongest choose where their text stands; a second class on the same object is written below the first
     signs: list[tuple[float, float, float, float]] = []
-    for box, _, text in found:
+    for box, _, text in drawn:
         signs.append(_place(draw, [v * factor for v in box], text, font, signs))
     # weak detections first, so that the strongest lie on top
-    for (box, label, text), sign in reversed(list(zip(found, signs, strict=True))):
+    for (box, label, text), sign in reversed(list(zip(drawn, signs, strict=True))):
         colour = colour_of(int(label), CLASSES)
         x1, y1, x2, y2 = (v * factor for v in box)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)

@@ -90,7 +90,7 @@ def predict_options(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     import yaml
 
     inputs: list[str] = []
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     left = list(words)
     while left:
         word = left.pop(0)
@@ -103,10 +103,10 @@ def predict_options(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         if not equals:
             value = left.pop(0) if left and not left[0].startswith("--") else "true"
         try:
-            found[name[2:].replace("-", "_")] = yaml.safe_load(value)
+            values[name[2:].replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise BadInput(f"{name}: {value!r} is no value. Give a number, true, false or a text.") from None
-    return inputs, found
+    return inputs, values
 
 
 def _folder(out: str | None, saves: Sequence[str]) -> Path | None:
@@ -152,8 +152,8 @@ class _Run:
         try:
             with progress(len(files)) as advance:
                 for batch in self._batches(items):
-                    for found in self._answers(batch):
-                        self.outputs.add(found)
+                    for answered in self._answers(batch):
+                        self.outputs.add(answered)
                     done += len({item.path for item in batch})
                     advance(done)
             whole = True
@@ -183,15 +183,15 @@ class _Run:
     def _answers(self, items: list[Item]) -> Iterator[list[tuple[Item, dict[str, Any]]]]:
         """Results of a batch; where it fails, its halves are tried, so that only what is broken is left out."""
         try:
-            found = self.module.predict([item.value for item in items], batch_size=self.size, **self.extra)
+            answers = self.module.predict([item.value for item in items], batch_size=self.size, **self.extra)
         except ZooError as error:
             if len(items) == 1:
                 self._failed(items[0].where, error)
                 return
         else:
-            if note := getattr(found, "note", ""):
+            if note := getattr(answers, "note", ""):
                 print(f"note: {note}", file=sys.stderr)
-            yield list(zip(items, found, strict=True))
+            yield list(zip(items, answers, strict=True))
             return
         half = len(items) // 2
         yield from self._answers(items[:half])

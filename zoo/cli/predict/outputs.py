@@ -62,10 +62,10 @@ class Outputs:
             else None
         )
 
-    def add(self, found: Sequence[tuple[Item, dict[str, Any]]]) -> None:
+    def add(self, answers: Sequence[tuple[Item, dict[str, Any]]]) -> None:
         """Take results of one batch; those of earlier ones are written."""
         batch: list[tuple[Answer, Future[str | None] | None]] = []
-        for item, result in found:
+        for item, result in answers:
             name = self.names.of(item.path, item.number)
             part = {} if item.number is None else {item.kind: item.number}
             values = {key: plain(value, self.folder, f"{name}{MARK}-{key}") for key, value in result.items()}

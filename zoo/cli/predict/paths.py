@@ -59,18 +59,18 @@ def expanded(paths: Iterable[str], suffixes: Sequence[str], out: Path | None) ->
     Raises:
         BadInput: if a folder holds no such file.
     """
-    found: list[str] = []
+    files: list[str] = []
     for path in paths:
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            found.append(path)
+            files.append(path)
             continue
         inside = [str(file) for file in sorted(folder.rglob("*")) if _is_input(file, folder, suffixes, out)]
         if not inside:
             wanted = f"ending in {', '.join(suffixes)}" if suffixes else "in it"
-            raise BadInput(f"{path}: expected a folder with files {wanted}, found none.")
-        found += inside
-    return found
+            raise BadInput(f"{path}: expected a folder with files {wanted}, got none.")
+        files += inside
+    return files
 
 
 def _is_input(file: Path, folder: Path, suffixes: Sequence[str], out: Path | None) -> bool:

@@ -85,16 +85,16 @@ def make_saves(wanted: Sequence[str], module: ZooModule, folder: Path, inputs: S
         BadInput: as `check_saves`.
     """
     check_saves(wanted, module.task)
-    found: list[Save] = []
+    saves: list[Save] = []
     if "csv" in wanted:
-        found.append(Table(beside_inputs(folder / "results.csv", inputs), module))
+        saves.append(Table(beside_inputs(folder / "results.csv", inputs), module))
     if "yolo" in wanted:
-        found.append(YoloLabels(folder / f"labels{MARK}", module))
+        saves.append(YoloLabels(folder / f"labels{MARK}", module))
     if "coco" in wanted:
-        found.append(CocoResults(beside_inputs(folder / "coco-results.json", inputs)))
+        saves.append(CocoResults(beside_inputs(folder / "coco-results.json", inputs)))
     if "geojson" in wanted:
-        found.append(GeoJson(beside_inputs(folder / "results.geojson", inputs), module))
-    return found
+        saves.append(GeoJson(beside_inputs(folder / "results.geojson", inputs), module))
+    return saves
 
 
 # CSV --------------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Table(Save):
 
     def _objects(self, answer: Answer) -> list[dict[str, Any]]:
         held = {key: answer.values(key) for key in self.keys if key in answer.result}
-        found = []
+        objects = []
         for number in range(max(map(len, held.values()), default=0)):
             cells = _head(answer)
             spans: list[Any] = [None]
@@ -146,8 +146,8 @@ class Table(Save):
                     parts = value if isinstance(value, list) else [value]
                     cells |= dict(zip(self._columns_of(key), parts, strict=False))
             # a pair is together several times: one row each
-            found += [cells | (dict(zip(("start", "end"), span, strict=True)) if span else {}) for span in spans]
-        return found
+            objects += [cells | (dict(zip(("start", "end"), span, strict=True)) if span else {}) for span in spans]
+        return objects
 
     def _inputs(self, answer: Answer) -> list[dict[str, Any]]:
         row, cells = answer.row, _head(answer)
@@ -236,9 +236,9 @@ class CocoResults(Save):
         lines: list[str] = []
         for answer in answers:
             number: int | str = int(answer.name) if answer.name.isdecimal() else answer.name
-            for found in coco_results([answer.result], [number]):
-                found["bbox"] = [round(v, 3) for v in found["bbox"]]
-                lines.append(json.dumps({**found, "file_name": answer.item.path}, ensure_ascii=False))
+            for entry in coco_results([answer.result], [number]):
+                entry["bbox"] = [round(v, 3) for v in entry["bbox"]]
+                lines.append(json.dumps({**entry, "file_name": answer.item.path}, ensure_ascii=False))
         self.file.add(lines)
 
 
