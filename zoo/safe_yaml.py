@@ -81,7 +81,7 @@ def _check_events(text: str, where: str) -> None:
                 sizes[anchor] = nodes - before
         if depth > _MAX_DEPTH or aliases > _MAX_ALIASES or nodes > _MAX_NODES:
             raise UnsafeFile(
-                f"{where}: expected a plain YAML file, found nesting deeper than {_MAX_DEPTH}, more than "
+                f"{where}: expected a plain YAML file, got nesting deeper than {_MAX_DEPTH}, more than "
                 f"{_MAX_ALIASES} aliases, or more than {_MAX_NODES:,} values when its aliases are written out. It "
                 "looks like an attack: do not use this file."
             )
@@ -97,7 +97,7 @@ def _bytes_of(text_or_path: str | Path, where: str, max_bytes: int, error: type[
     except FileNotFoundError:
         raise RepositoryNotFound(f"{where}: there is no such file. Check the path.") from None
     except OSError as problem:
-        raise error(f"{where}: expected a file that can be read, found none ({problem.strerror}).") from None
+        raise error(f"{where}: expected a file that can be read, got none ({problem.strerror}).") from None
 
 
 def load_yaml(
@@ -124,28 +124,24 @@ def load_yaml(
     where = where or (str(text_or_path) if isinstance(text_or_path, Path) else "YAML text")
     data = _bytes_of(text_or_path, where, max_bytes, error)
     if len(data) > max_bytes:
-        raise UnsafeFile(f"{where}: expected at most {max_bytes:,} bytes of YAML, found more. Use a smaller file.")
+        raise UnsafeFile(f"{where}: expected at most {max_bytes:,} bytes of YAML, got more. Use a smaller file.")
     try:
         text = data.decode("utf-8-sig")
         _check_events(text, where)
         return yaml.load(text, Loader=_Texts if texts else _Loader)
     except UnicodeDecodeError as problem:
-        raise error(
-            f"{where}: expected UTF-8 text, found byte {data[problem.start]:#04x} at {problem.start}."
-        ) from None
+        raise error(f"{where}: expected UTF-8 text, got byte {data[problem.start]:#04x} at {problem.start}.") from None
     except yaml.constructor.ConstructorError as problem:
         line = f" (line {problem.problem_mark.line + 1})" if problem.problem_mark else ""
         if "could not determine a constructor" in str(problem.problem):
             raise UnsafeFile(
-                f"{where}{line}: expected plain values, found a YAML tag that asks for an object "
+                f"{where}{line}: expected plain values, got a YAML tag that asks for an object "
                 f"({str(problem.problem).split('tag ')[-1]}). Nothing was executed; remove the tag."
             ) from None
         raise error(f"{where}{line}: {problem.problem}.") from None
     except yaml.YAMLError as problem:
         if "nesting depth" in str(problem):  # some builds of libyaml have a limit of their own
-            raise UnsafeFile(
-                f"{where}: expected a plain YAML file, found nesting without end. Do not use it."
-            ) from None
+            raise UnsafeFile(f"{where}: expected a plain YAML file, got nesting without end. Do not use it.") from None
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise error(f"{where}{line}: not valid YAML: {getattr(problem, 'problem', problem)}. Fix that line.") from None

@@ -59,15 +59,15 @@ def _categories(file: Path) -> dict[int, str]:
         categories = _load(file).get("categories")
     if not isinstance(categories, list) or not categories:
         raise BadData(f"{file}: categories: expected a list with at least one entry, got {categories!r:.80}")
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for number, entry in enumerate(categories):
         good = isinstance(entry, dict) and isinstance(entry.get("id"), int) and isinstance(entry.get("name"), str)
         if not good:
             raise BadData(f"{file}: categories[{number}]: expected an integer id and a name, got {entry!r:.80}")
-        if entry["id"] in found:
+        if entry["id"] in names:
             raise BadData(f"{file}: categories[{number}].id: expected ids that occur once, got {entry['id']} again")
-        found[entry["id"]] = entry["name"]
-    return {key: found[key] for key in sorted(found)}
+        names[entry["id"]] = entry["name"]
+    return {key: names[key] for key in sorted(names)}
 
 
 def _peek(file: Path) -> Any:
@@ -192,7 +192,7 @@ def _read_annotation(
     if record is None:  # its image is missing, which has been noted
         return
     x, y, width, height = bbox
-    found = checker.box(file, f"{where}.bbox", (x, y, x + width, y + height), record.size)
-    if found is not None:
+    box = checker.box(file, f"{where}.bbox", (x, y, x + width, y + height), record.size)
+    if box is not None:
         stated = float(area) if isinstance(area, (int, float)) and 0 < area < math.inf else 0.0
-        objects[key].append((found, label_of[category], stated, crowd or checker.is_tiny(found)))
+        objects[key].append((box, label_of[category], stated, crowd or checker.is_tiny(box)))

@@ -93,18 +93,18 @@ def read_yolo(folders: tuple[Path, Path], names: list[str], checker: Checker) ->
     the ending.
     """
     images, labels = folders
-    found = {_stem(path, images): path for path in checker.listing.images(images)}
+    pictures = {_stem(path, images): path for path in checker.listing.images(images)}
     texts = {_stem(path, labels): path for path in checker.listing.files(labels, (".txt",))}
     texts.pop("classes", None)
-    if not found:
+    if not pictures:
         checker.problems.add(checker.name(images), "folder", "at least one image", "none")
     elif not texts:
         checker.problems.add(checker.name(labels), "folder", "a text file for at least one image", "none")
     for stem, file in texts.items():
-        if stem not in found:
+        if stem not in pictures:
             checker.flaws.add(checker.name(file), "image", "an image of this name", f"none in {checker.name(images)}")
     items: list[Record] = []
-    for stem, path in found.items():
+    for stem, path in pictures.items():
         if not checker.image(path, "image", path):
             continue
         try:
@@ -148,9 +148,9 @@ def _read_rows(file: Path, record: Record, names: list[str], checker: Checker) -
             checker.flaws.add(checker.name(file), where, "fractions of the image in 0..1", " ".join(words[1:]))
             continue
         xyxy = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        found = checker.box(file, where, xyxy, record.size)
-        if found is not None:
-            objects.append((found, label, 0.0, checker.is_tiny(found)))
+        box = checker.box(file, where, xyxy, record.size)
+        if box is not None:
+            objects.append((box, label, 0.0, checker.is_tiny(box)))
     record.hold(objects)
 
 

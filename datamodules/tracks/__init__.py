@@ -138,9 +138,13 @@ class TracksDataModule(ZooDataModule):
         if suffix == ".parquet":
             yield "", None, tables.read_parquet(path)
         elif suffix in (".npy", ".npz"):
-            found = tables.read_array(path)
+            content = tables.read_array(path)
             several = (
-                list(found.values()) if isinstance(found, Mapping) else list(found) if found.ndim == 3 else [found]
+                list(content.values())
+                if isinstance(content, Mapping)
+                else list(content)
+                if content.ndim == 3
+                else [content]
             )
             for number, track in enumerate(several):
                 yield ("", None, track) if len(several) == 1 else ("track", number, track)

@@ -183,8 +183,8 @@ def test_an_index_in_metres_has_no_place_on_a_map(place: Path, capsys: pytest.Ca
     [
         ("a.csv", "1,2\n3,x\n", "a.csv: row 1, column 1: expected a number, got 'x'"),
         ("a.csv", "u,v\n1,2\n3\n", "a.csv: row 1: expected 2 cells, got 1"),
-        ("a.csv", "", "a.csv: expected a table of numbers, found an empty file"),
-        ("a.csv", "u,v\n", "a.csv: expected numbers below the header, found none"),
+        ("a.csv", "", "a.csv: expected a table of numbers, got an empty file"),
+        ("a.csv", "u,v\n", "a.csv: expected numbers below the header, got none"),
         ("a.npy", "no array", "a.npy: expected an array of numbers"),
         ("a.npz", "no archive", "a.npz: expected an .npz file of plain arrays x and y"),
         ("a.xlsx", "x", "expected series in a file ending in .ts"),

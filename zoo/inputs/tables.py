@@ -46,7 +46,7 @@ def read_numbers(path: Path, columns: int | None = None) -> np.ndarray:
         names = names[1:]
     if isinstance(cells, np.ndarray):
         return cells
-    found = np.empty((len(cells), len(names)))
+    numbers = np.empty((len(cells), len(names)))
     for number, row in enumerate(cells):
         if len(row) != len(names):
             raise BadInput(f"{path}: row {number}: expected {len(names)} cells, got {len(row)}.")
@@ -54,17 +54,17 @@ def read_numbers(path: Path, columns: int | None = None) -> np.ndarray:
             if (value := _number(cell)) is None:
                 column = names[place] or f"column {place}"
                 raise BadInput(f"{path}: row {number}, {column}: expected a number, got {cell[:40]!r}.")
-            found[number, place] = value
-    return found
+            numbers[number, place] = value
+    return numbers
 
 
 def _csv_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     rows = [row for _, row in read_rows(path)]
     if not rows:
-        raise BadInput(f"{path}: expected a table of numbers, found an empty file.")
+        raise BadInput(f"{path}: expected a table of numbers, got an empty file.")
     if any(_number(cell) is None for cell in rows[0]) or rows[0][0].strip() == "":
         if len(rows) == 1:
-            raise BadInput(f"{path}: expected numbers below the header, found none.")
+            raise BadInput(f"{path}: expected numbers below the header, got none.")
         return rows[0], rows[1:]
     return [""] * len(rows[0]), rows
 
@@ -85,7 +85,7 @@ def _parquet_cells(path: Path) -> tuple[list[str], np.ndarray]:
     names = list(table)
     own = {name: values for name, values in table.items() if values.dtype.kind in _KINDS}
     if names and names[0].strip().lower() in _CLOCKS and names[0] not in own:
-        own = {names[0]: np.zeros(len(table[names[0]])), **own}  # dates; whoever asked for the others leaves it out
+        own = {names[0]: np.zeros(len(table[names[0]])), **own}  # dates; a caller that wants the others leaves it out
     if other := [name for name in names if name not in own]:
         raise BadInput(f"{path}: the column {other[0]!r} does not hold numbers. Keep the numeric columns.")
     return names, np.stack([own[name].astype(np.float64) for name in names], 1) if names else np.zeros((0, 0))

@@ -90,7 +90,7 @@ def check_foreign(checkpoint: Checkpoint) -> None:
 
 @contextmanager
 def _named(cls: type, where: str) -> Iterator[None]:
-    """What a constructor makes of arguments that nobody checked is one error."""
+    """Turn what a constructor raises for unchecked arguments into one error."""
     try:
         yield
     except ZooError:

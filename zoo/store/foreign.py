@@ -93,11 +93,11 @@ def own_arguments(cls: type, init: Mapping[str, Any], where: str) -> tuple[dict[
             if _ELSEWHERE.match(text):
                 kind = text.strip().partition(":")[0]  # the rest may hold a password
                 raise UnsafeFile(
-                    f"{where}: {name}: expected a name that is known here, found an address ({kind}:...). Nothing was "
+                    f"{where}: {name}: expected a name that is known here, got an address ({kind}:...). Nothing was "
                     "contacted. Only you can choose such a network: build the method with your own arguments."
                 )
         if any(isinstance(number, int) and abs(number) >= _MAX_WHOLE for number in _scalars(value)):
-            raise InvalidConfig(f"{where}: {name}: expected numbers of at most 63 bits, found a larger one.")
+            raise InvalidConfig(f"{where}: {name}: expected numbers of at most 63 bits, got a larger one.")
     return own, left_out
 
 
