@@ -62,8 +62,8 @@ class SeriesDataset(Dataset[dict[str, Any]]):
 class SeriesDataModule(ZooDataModule):
     """Time series with a class or a value each.
 
-    Batch: `index` int64 (B,), `series` float32 (B, C, L), `label` int64 (B,) or `value` float32 (B,), and for series of
-    unequal length `length` int64 (B,), behind which `series` is 0.
+    Batch: `index` int64 (B,), `series` float32 (B, C, L) (float64 where float32 would lose what varies), `label` int64
+    (B,) or `value` float32 (B,), and for series of unequal length `length` int64 (B,), behind which `series` is 0.
 
     Args:
         root: folder of the data; None for the embedded cylinder-bell-funnel series.

@@ -11,6 +11,7 @@ from datamodules.base import Problems
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.arrays import open_arrays
+from zoo.inputs.series import kept_digits
 
 __all__ = ["Series", "read_series"]
 
@@ -23,7 +24,7 @@ class Series:
     """The content of one file.
 
     Attributes:
-        series: float32 (C, L_i) each; NaN where a value is missing.
+        series: float32 (C, L_i) each, float64 where float32 would lose what varies; NaN where a value is missing.
         targets: class names, or numbers as text; empty if the file has none.
         class_names: those the header declares, in its order; empty if it declares none.
         regression: whether the header says that the targets are numbers. None: it says nothing.
@@ -65,7 +66,7 @@ def _numbers(text: str) -> np.ndarray:
         values = np.array(text.split(","), dtype=np.float64)
     except ValueError:
         values = np.array([np.nan if v.strip() == "?" else float(v) for v in text.split(",")])
-    return values.astype(np.float32)
+    return values
 
 
 # .ts --------------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def _read_ts(path: Path) -> Series:
                 path, f"line {number}", f"one of the classes {', '.join(header.class_names)}", repr(target[:40])
             )
             continue
-        series.series.append(np.stack(values))
+        series.series.append(kept_digits(np.stack(values)))
         series.targets.append(target)
         series.places.append(f"line {number}")
     problems.raise_if_any()
@@ -163,7 +164,7 @@ def _read_tsv(path: Path) -> Series:
             problems.add(path, f"line {number}", "a target and at least one number", repr(line[:40]))
             continue
         known = np.flatnonzero(~np.isnan(values))
-        series.series.append(values[None, : known[-1] + 1 if len(known) else len(values)])
+        series.series.append(kept_digits(values[None, : known[-1] + 1 if len(known) else len(values)]))
         series.targets.append(words[0])
         series.places.append(f"line {number}")
     problems.raise_if_any()
@@ -199,7 +200,7 @@ def _read_npz(path: Path) -> Series:
         raise BadData(f"{path}: length: expected {len(x)} whole numbers from 1 to {x.shape[2]}.")
     if y is not None and (y.ndim != 1 or len(y) != len(x)):
         raise BadData(f"{path}: y: expected {len(x)} targets, got the shape {y.shape}.")
-    series = [row[:, : int(n)].astype(np.float32) for row, n in zip(x, lengths, strict=True)]
+    series = [kept_digits(row[:, : int(n)]) for row, n in zip(x, lengths, strict=True)]
     targets = [] if y is None else [str(v) for v in y.tolist()]
     regression = None if y is None else y.dtype.kind == "f" and not bool((y == np.round(y)).all())
     if y is not None and y.dtype.kind == "f" and not regression:

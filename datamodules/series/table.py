@@ -15,6 +15,7 @@ from datamodules.series.files import Series
 from zoo.errors import BadData, BadInput
 from zoo.inputs import swollen
 from zoo.inputs.frames import frame_numbers, is_frame, numbers_of
+from zoo.inputs.series import kept_digits, series_dtype
 
 __all__ = ["Table", "check_arrays", "make_table", "share_out"]
 
@@ -24,7 +25,7 @@ class Table:
     """Series of all files.
 
     Attributes:
-        series: float32 (M, C, L), zeros behind the end of shorter ones.
+        series: float32 (M, C, L), float64 where float32 would lose what varies; zeros behind the end of shorter ones.
         lengths: int64 (M,).
         targets: int64 labels or float32 values (M,).
         class_names: names of the labels; None if the targets are values.
@@ -68,14 +69,15 @@ def check_arrays(x: Any, y: Any, where: str) -> Series:
 
 
 def _series(row: Any, where: str) -> np.ndarray:
-    """One series as float32, (C, L) if it has one or two axes."""
+    """One series (C, L) if it has one or two axes."""
     if is_frame(row):
-        return frame_numbers(row, where).T.astype(np.float32)
+        return kept_digits(frame_numbers(row, where).T)
     try:
-        array = numbers_of(row).astype(np.float32)
+        array = numbers_of(row)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: expected numbers (channels, points), got {error}.") from None
-    return array[None] if array.ndim == 1 else array
+    array = array[None] if array.ndim == 1 else array
+    return kept_digits(array) if array.ndim == 2 and array.size else array.astype(np.float32)
 
 
 def make_table(files: Sequence[Series], paths: Sequence[str], options: Mapping[str, Any]) -> Table:
@@ -108,7 +110,7 @@ def make_table(files: Sequence[Series], paths: Sequence[str], options: Mapping[s
         )
     _check_filling(series, lengths, paths[0], problems)
     problems.raise_if_any("Correct or remove these entries, or set data.missing or data.unequal.")
-    joined = torch.zeros(len(series), channels, int(lengths.max()))
+    joined = torch.zeros(len(series), channels, int(lengths.max()), dtype=series_dtype(series))
     for number, row in enumerate(series):
         joined[number, :, : row.shape[1]] = torch.from_numpy(row)
     targets, names = _targets(files, paths, options["target"])

@@ -14,6 +14,7 @@ from datamodules.series import SeriesDataModule
 from datamodules.series.files import read_series
 from datamodules.worlds.cylinder_bell_funnel import CLASS_NAMES, cylinder_bell_funnel
 from zoo.errors import BadData, BadInput, RepositoryNotFound
+from zoo.nn.rocket import standardise_series
 
 TS = Path(__file__).parent / "ts"
 ORACLE = Path(__file__).parents[1] / "nn" / "oracles" / "rocket_aeon.npz"
@@ -238,3 +239,34 @@ def test_world_has_three_shapes() -> None:
     assert np.median(late[labels == 2]) < 0.3  # funnels fall
     again, _ = cylinder_bell_funnel(300, 128)
     assert np.array_equal(series, again)
+
+
+UNITS = {"tesla": (1e-12, 0.0), "northing": (1.0, 5.8e6), "both": (1e-3, 1e4), "huge": (1e20, 0.0), "usual": (1.0, 0.0)}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("format", ["ts", "tsv", "npz", "arrays", "frame"])
+def test_no_unit_loses_what_varies(unit: str, format: str, tmp_path: Path) -> None:
+    """Standardised, series are the same in every unit; float32 is kept wherever it will do."""
+    factor, level = UNITS[unit]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 24)), [0, 1] * 4
+    scaled = x * factor + level
+    if format in ("arrays", "frame"):
+        given = pd.DataFrame(scaled) if format == "frame" else scaled
+        data = SeriesDataModule.from_arrays((given, y), (given, y), val_share=0)
+    else:
+        for part in ("TRAIN", "TEST"):
+            if format == "npz":
+                np.savez(tmp_path / f"A_{part}.npz", x=scaled, y=y)
+                continue
+            rows = [",".join(repr(float(v)) for v in row) for row in scaled]
+            lines = [f"{r}:{t}" for r, t in zip(rows, y, strict=True)] if format == "ts" else []
+            lines = ["@classLabel true 0 1", "@data", *lines] if format == "ts" else lines
+            lines = lines or [f"{t}\t{r.replace(',', chr(9))}" for r, t in zip(rows, y, strict=True)]
+            (tmp_path / f"A_{part}.{format}").write_text("\n".join(lines) + "\n")
+        data = SeriesDataModule(str(tmp_path), val_share=0)
+    series = tensors(data)["series"]
+    assert series.dtype == (torch.float32 if unit in ("usual", "tesla") else torch.float64)
+    expected = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    assert np.abs(standardise_series(series)[:, 0].numpy() - expected).max() < 1e-4

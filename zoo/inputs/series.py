@@ -12,7 +12,10 @@ from torch import Tensor
 from zoo.errors import BadInput
 from zoo.inputs.frames import frame_numbers, is_frame, is_number, numbers_of
 
-__all__ = ["make_series_batch", "refuse_constant", "split_series"]
+__all__ = ["kept_digits", "make_series_batch", "refuse_constant", "series_dtype", "split_series"]
+
+_FLAT = 1e-4  # a span of which float32 holds three digits less than of the level
+_TINY = 1e-15  # its square, and that of its inverse, are near the ends of float32's range
 
 
 def split_series(inputs: Any, channels: int) -> list[Any]:
@@ -38,6 +41,25 @@ def split_series(inputs: Any, channels: int) -> list[Any]:
     return [inputs]
 
 
+def kept_digits(rows: np.ndarray) -> np.ndarray:
+    """Channels (C, L) as float32, or as they are where float32 would not hold what varies in one of them.
+
+    That is a small change on a large level (a position in metres of a map), or a unit of tiny numbers (tesla of brain
+    waves): in float32 its deviation would be rounding, or zero.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.fmin.reduce(rows, axis=1, initial=np.inf), np.fmax.reduce(rows, axis=1, initial=-np.inf)
+        span, level = high - low, np.maximum(np.abs(low), np.abs(high))
+        lost = (span > 0) & ((span < _FLAT * level) | (span < _TINY) | (level > 1 / _TINY))
+        lost &= level < np.finfo(np.float32).max
+        return rows.astype(np.float64) if bool(lost.any()) else rows.astype(np.float32)
+
+
+def series_dtype(rows: Sequence[np.ndarray]) -> torch.dtype:
+    """Type of a batch of what `kept_digits` gives."""
+    return torch.float64 if any(row.dtype == np.float64 for row in rows) else torch.float32
+
+
 def _from_frame(frame: Any, number: int, channels: int) -> np.ndarray:
     """Rows are points, columns are channels."""
     values = frame_numbers(frame, f"series {number}")
@@ -47,7 +69,7 @@ def _from_frame(frame: Any, number: int, channels: int) -> np.ndarray:
             f"{channels} column{'s' * (channels > 1)}, got {values.shape[1]}. For one series per row, give "
             "frame.to_numpy()[:, None]."
         )
-    return values.T.astype(np.float32)
+    return kept_digits(values.T)
 
 
 def _from_any(item: Any, number: int, channels: int) -> np.ndarray:
@@ -57,8 +79,7 @@ def _from_any(item: Any, number: int, channels: int) -> np.ndarray:
     wanted = f"expected {channels} x points numbers" + (" or a plain list of points" if channels == 1 else "")
     try:
         array = numbers_of(item.detach().cpu() if isinstance(item, Tensor) else item)
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
+        array = kept_digits(array) if array.ndim == 2 else kept_digits(array[None])[0] if array.ndim == 1 else array
     except (TypeError, ValueError) as error:
         raise BadInput(f"series {number}: {wanted}, got {type(item).__name__} ({error}).") from None
     if array.ndim == 1 and channels == 1:
@@ -93,7 +114,7 @@ def make_series_batch(items: Sequence[Any], channels: int, *, refuse_constant: b
             raise BadInput(f"series {number}: it is constant, so normalising leaves nothing to tell it by.")
     lengths = [a.shape[1] for a in arrays]
     longest = max(lengths)
-    series = torch.zeros(len(arrays), channels, longest)
+    series = torch.zeros(len(arrays), channels, longest, dtype=series_dtype(arrays))
     for number, array in enumerate(arrays):
         series[number, :, : array.shape[1]] = torch.from_numpy(np.ascontiguousarray(array))
     batch: dict[str, Any] = {"index": torch.arange(len(arrays)), "series": series}

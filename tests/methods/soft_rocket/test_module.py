@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+import zoo
 from datamodules.series import SeriesDataModule
 from datamodules.worlds.cylinder_bell_funnel import cylinder_bell_funnel
 from zoo.errors import BadInput, InvalidConfig
@@ -292,3 +293,16 @@ def test_show(classifier: SoftRocket, tmp_path: Path) -> None:
     picture = classifier.show(series[0], classifier.predict(series[0])[0])
     pixels = np.asarray(picture)
     assert (pixels != 255).any(2).mean() > 0.005
+
+
+@pytest.mark.parametrize(
+    ("factor", "level"), [(1e-6, 0.0), (1e-12, 0.0), (1.0, 1e6), (0.01, 1e6), (1.0, 5.8e6), (1e20, 0.0)]
+)
+def test_the_unit_of_a_series_changes_nothing(factor: float, level: float) -> None:
+    """Magnetoencephalography is in tesla, and a northing has seven digits before the point."""
+    model = zoo.load("soft-rocket:gunpoint")
+    x = np.cumsum(np.random.default_rng(0).normal(size=150))
+    expected = model.predict(x)[0]
+    found = model.predict(x * factor + level)[0]
+    assert found["name"] == expected["name"]
+    assert torch.allclose(found["probs"], expected["probs"], atol=1e-3)

@@ -95,10 +95,11 @@ class SoftRocket(SeriesModel, RoundModule):
         if torch.is_autocast_enabled(series.device.type):
             with torch.autocast(series.device.type, enabled=False):
                 return self.features(series, lengths)
-        series = series.float()
-        if self.hparams["normalise"]:
+        if series.dtype != torch.float64:
+            series = series.float()
+        if self.hparams["normalise"]:  # in float64 if that is what was read: small changes on a large level
             series = standardise_series(series, lengths)
-        return self.rocket(series, lengths)
+        return self.rocket(series.float(), lengths)
 
     def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits (B, K), or values (B, R) in the targets' unit.

@@ -98,7 +98,9 @@ def sample_kernels(count: int, length: int, channels: int = 1, seed: int = 0) ->
 
 
 def standardise_series(x: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Each channel of each series (M, C, L) to mean 0 and standard deviation 1; constant ones to 0.
+    """Each channel of each series (M, C, L) to mean 0 and standard deviation 1, in any unit; constant ones to 0.
+
+    Constant is what deviates from its mean by no more than the rounding of it.
 
     Args:
         x: series.
@@ -107,13 +109,18 @@ def standardise_series(x: Tensor, lengths: Tensor | None = None) -> Tensor:
     if lengths is None:
         mean = x.mean(2, keepdim=True)
         std = x.std(2, keepdim=True, correction=0)
-        return (x - mean) / torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.inf)
+        return (x - mean) / torch.where(std > _rounding(mean), std, torch.inf)
     inside = torch.arange(x.shape[2], device=x.device) < lengths[:, None, None]
     count = lengths[:, None, None]
     mean = (x * inside).sum(2, keepdim=True) / count
     centred = (x - mean) * inside
     std = (centred.square().sum(2, keepdim=True) / count).sqrt()
-    return centred / torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.inf)
+    return centred / torch.where(std > _rounding(mean), std, torch.inf)
+
+
+def _rounding(mean: Tensor) -> Tensor:
+    share, least = (1e-12, 1e-150) if mean.dtype == torch.float64 else (1e-6, 1e-18)
+    return share * mean.abs() + least
 
 
 def check_series(x: Tensor, channels: int) -> None:
