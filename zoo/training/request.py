@@ -40,6 +40,7 @@ What is decided where, later wins: the recipe, your own --config FILE, then flag
   --ckpt_path PATH   resume a .ckpt exactly, or `last`; its own hyper-parameters win over flags
   --print_config     show the resolved settings and stop
   --checkpoint_every_n_steps N   save last.ckpt after so many steps, too; it is written after each epoch anyway
+  --trust            import the classes of other packages that --config FILE names, without asking
   --debug            show the traceback of an error
   --model.X, --data.X, --trainer.X, --optimizer X: everything the model, the data module and the Trainer take
 
@@ -66,6 +67,7 @@ class Request:
         explicit: model arguments that the user chose, by flag or in a hand-written config file.
         explicit_data: data arguments that the user chose, by flag or in a hand-written config file.
         debug: tracebacks are wanted.
+        trust: classes of other packages in config files may be imported.
         help: `--help` or `--help-all` if the flags are to be listed.
     """
 
@@ -79,6 +81,7 @@ class Request:
     explicit: frozenset[str] = frozenset()
     explicit_data: frozenset[str] = frozenset()
     debug: bool = False
+    trust: bool = False
     help: str = ""
 
 
@@ -96,7 +99,7 @@ def read_request(args: Sequence[str]) -> Request:
         )
     own: dict[str, list[str]] = {"--zoo": [], "--config": [], "--weights": [], "--ckpt_path": []}
     flags: list[str] = []
-    debug, wants_help = False, ""
+    debug, trust, wants_help = False, False, ""
     tokens = iter(rest)
     for token in tokens:
         name, equals, value = token.partition("=")
@@ -110,6 +113,8 @@ def read_request(args: Sequence[str]) -> Request:
             own[name].append(value)
         elif token == "--debug":
             debug = True
+        elif token == "--trust":
+            trust = True
         elif token in ("-h", "--help", "--help-all"):
             wants_help = "--help-all" if token == "--help-all" else "--help"
         else:
@@ -126,6 +131,7 @@ def read_request(args: Sequence[str]) -> Request:
         explicit=frozenset(_flag_arguments(flags, "model")) | headers["model"],
         explicit_data=frozenset(_flag_arguments(flags, "data")) | headers["data"],
         debug=debug,
+        trust=trust,
         help=wants_help,
     )
 
