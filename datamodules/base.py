@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence, Sized
@@ -215,6 +216,11 @@ class ZooDataModule(DataContract):
         self.seed = seed
         self._facts: dict[str, Any] | None = None
         self._datasets: dict[str, Dataset[Any]] = {}
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        given = [f"{k}={v!r}" for k, v in self.hparams.items() if k in defaults and v != defaults[k].default]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-__all__ = ["aligned", "human_bytes", "human_count", "table"]
+__all__ = ["aligned", "human_bytes", "human_count", "plain_warnings", "table"]
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print warnings as one line, without the place in our code and its text, which say nothing to a user."""
+    former = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_args, **_options: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 def human_count(number: int | None) -> str:

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from zoo.base.format import FORMAT
 from zoo.base.modes import train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
-from zoo.base.options import check_options
+from zoo.base.options import check_options, documented
 from zoo.base.ranks import gather, sum_over_ranks, world_size
 from zoo.base.report import LoadReport
 from zoo.base.resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
@@ -90,6 +90,11 @@ class ZooModule(LightningModule):
     report: LoadReport | None = None
     parent: str | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if {"predict", "predict_step"} & set(vars(cls)):
+            cls.predict = documented(cls.predict, cls.predict_step)  # type: ignore[method-assign]
+
     def __init__(self) -> None:
         super().__init__()
         self.save_hyperparameters(frame=inspect.currentframe())
@@ -140,6 +145,15 @@ class ZooModule(LightningModule):
             )
         if facts.get("class_names") and "class_names" in self.hparams and not self.hparams["class_names"]:
             self.hparams["class_names"] = list(facts["class_names"])  # so that they travel with the weights
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: one line. `print(model)` lists all layers."""
+        from html import escape
+
+        name = self.report.name if self.report is not None else "untrained"
+        count = sum(p.numel() for p in self.parameters())
+        mode = "training" if self.training else "evaluation"
+        return escape(f"{type(self).__name__} ({name}): {self.task}, {count:,} parameters, {mode} mode")
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 

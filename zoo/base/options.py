@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+import types
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from zoo.errors import BadInput, nearest
 
-__all__ = ["check_options", "options_of"]
+__all__ = ["check_options", "documented", "options_of"]
 
 
 def options_of(step: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
@@ -21,6 +23,44 @@ def options_of(step: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     return {name: p for name, p in parameters.items() if name not in ("self", "batch", "batch_idx")}
+
+
+def documented(predict: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a `predict` whose signature and text name the options of a `predict_step`, for `help` and editors.
+
+    Args:
+        predict: takes `**options`.
+        step: what it passes them to.
+    """
+    source: Any = predict
+    known = options_of(step)
+    parameters = list(inspect.signature(source, follow_wrapped=False).parameters.values())
+    plain = isinstance(source, types.FunctionType) and not hasattr(source, "__wrapped__")
+    if known is None or not plain or parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return predict
+    made = types.FunctionType(
+        source.__code__, source.__globals__, source.__name__, source.__defaults__, source.__closure__
+    )
+    made.__kwdefaults__ = source.__kwdefaults__
+    made.__dict__.update(source.__dict__)
+    made.__qualname__, made.__module__, made.__annotations__ = (
+        source.__qualname__,
+        source.__module__,
+        source.__annotations__,
+    )
+    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in known.values()]
+    made.__signature__ = inspect.Signature([*parameters[:-1], *options])  # type: ignore[attr-defined]
+    made.__doc__ = _with_options(source.__doc__ or "", step.__doc__ or "", list(known))
+    return made
+
+
+def _with_options(text: str, step: str, names: list[str]) -> str:
+    """The text of `predict` with a line for each option, as the text of `predict_step` explains it."""
+    told = dict(re.findall(r"^ {12}(\w+): (.*(?:\n {16}.*)*)", step, re.MULTILINE))
+    lines = [f"            {name}: {told.get(name, 'see `predict_step`.')}" for name in names]
+    return re.sub(
+        r"^ {12}options: .*(?:\n {16}.*)*\n", "".join(f"{line}\n" for line in lines), text, flags=re.MULTILINE
+    )
 
 
 def check_options(

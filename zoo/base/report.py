@@ -9,7 +9,7 @@ from zoo.text import aligned
 __all__ = ["LoadReport"]
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadReport:
     """What `zoo.load` did, tensor by tensor; `str()` is a table.
 
@@ -34,6 +34,11 @@ class LoadReport:
     sha256: str = ""
     pinned: bool = False
     dtype: str = ""
+
+    def __repr__(self) -> str:
+        left = f", {len(self.reinitialised)} re-initialised" if self.reinitialised else ""
+        held = f"{len(self.loaded)} tensors from {self.source or 'nowhere'}{left}"
+        return f"<LoadReport {self.name}: {held}; print() tells all>"
 
     def __str__(self) -> str:
         def keys(names: list[str]) -> str:

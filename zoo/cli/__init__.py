@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from zoo.errors import UnknownName, ZooError, nearest
+from zoo.text import plain_warnings
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "console", "main"]
 
 
 class Command(NamedTuple):
@@ -198,7 +203,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     debug = "--debug" in words
     try:
-        return _dispatch(words[0], words[1:])
+        with nullcontext() if debug else plain_warnings():
+            return _dispatch(words[0], words[1:])
     except ZooError as error:
         if debug:
             raise
@@ -212,6 +218,24 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:
         return int(stop.code) if isinstance(stop.code, int) else 0
+
+
+def console() -> NoReturn:
+    """The installed command: `main`, and an end at once.
+
+    Taking torch and what it imports apart takes a second after the answer is there. Whatever asked to be called at the
+    end is called (temporary files, logs, pools), streams are flushed, threads are waited for; the memory is the
+    system's to free. Training ends as Python does, since its loggers and process groups are others' code.
+    """
+    code = main()
+    if sys.argv[1:2] == ["train"]:
+        sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe: no reader is left
+            stream.flush()
+    os._exit(code)
 
 
 def _dispatch(name: str, words: list[str]) -> int:

@@ -65,7 +65,7 @@ class Weights:
     tiny: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """One method of the zoo. Building one checks it.
 
@@ -105,6 +105,10 @@ class Entry:
     registers: dict[str, list[str]] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     source: str = "register()"
+
+    def __repr__(self) -> str:
+        tags = f"{len(self.weights)} checkpoint{'s' * (len(self.weights) != 1)}"
+        return f"<Entry {self.id}: {self.task}, {tags}; `zoo info {self.id}` tells all>"
 
     def __post_init__(self) -> None:
         raw = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("id", "source", "weights")}

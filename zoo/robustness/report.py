@@ -57,7 +57,7 @@ class Check:
     meaning: str
 
 
-@dataclass
+@dataclass(repr=False)
 class RobustnessReport:
     """Result of `evaluate_robustness`; `str()` is a table.
 
@@ -113,6 +113,12 @@ class RobustnessReport:
         target = Path(path).expanduser()
         target.write_text(self.to_json() + "\n", encoding="utf-8")
         return target
+
+    def __repr__(self) -> str:
+        about = (
+            f"{self.n} samples, eps {self.eps:.4g} ({self.norm}): clean {self.clean:.1%}, worst case {self.worst:.1%}"
+        )
+        return f"<RobustnessReport {self.model}: {about}; print() tells all>"
 
     def __str__(self) -> str:
         low, high = self.interval

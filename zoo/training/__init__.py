@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.errors import InvalidConfig, ZooError
 from zoo.index.recipes import read_recipe, stages_of
+from zoo.text import plain_warnings
 from zoo.training import consent, stages
 from zoo.training.request import HELP, Request, read_request
 from zoo.training.signals import code_of, handlers_kept
@@ -31,6 +32,7 @@ _NOISE = (
     ".*It is recommended to use .*sync_dist=True.*",  # it would average counts; our metrics gather by themselves
     ".*callbacks used to create the checkpoint need to be provided.*",  # scoring needs none of them
     ".*Checkpoint directory .* exists and is not empty.*",
+    ".*number of training batches .* is smaller than the logging interval.*",  # the epoch's values are logged, too
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
 )
 
@@ -94,7 +96,7 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
             weights=trained.get(start, request.weights),
         )
     cli_class = _cli_class()
-    with _quiet(), handlers_kept():
+    with _quiet(), plain_warnings(), handlers_kept():
         return cli_class(request, entry.tag(tag) if tag else entry, tag, prog)
 
 
@@ -120,8 +122,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
-    """Lightning advertises other products at every start."""
-    return "Tip:" not in record.getMessage()
+    """Lightning advertises other products at every start, and says that it leaves out what is there already."""
+    text = record.getMessage()
+    return "Tip:" not in text and "already configured with model summary" not in text
 
 
 def _cli_class() -> type:

@@ -335,6 +335,7 @@ class ZooCLI(LightningCLI):
             checkpoints=config.get("enable_checkpointing") is not False,
             bar=config["enable_progress_bar"],
             every_n_steps=self._own.get("checkpoint_every_n_steps"),
+            summary=config.get("enable_model_summary") is not False,
         )
         trainer = self.trainer_class(**{**config, "callbacks": given})
         use_whole_files(trainer)

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from zoo.files import write_whole
 from zoo.training.checkpoints import BestCheckpoint, LastCheckpoint, best_of, describe, last_of, take_over_last
+from zoo.training.display import Bar, Summary
 from zoo.training.stages import RESULT, number_of, run_folders
 from zoo.training.stopping import StopOnSignal
 
@@ -84,6 +85,7 @@ def default_callbacks(
     checkpoints: bool,
     bar: bool | None,
     every_n_steps: int | None = None,
+    summary: bool = True,
 ) -> list[Callback]:
     """Callbacks that recipe and flags left open.
 
@@ -94,6 +96,7 @@ def default_callbacks(
         checkpoints: whether the Trainer may save checkpoints.
         bar: whether a progress bar was asked for; None means where there is a terminal.
         every_n_steps: how often the last state is saved besides the ends of epochs.
+        summary: whether the layers are listed.
     """
     added: list[Callback] = [StopOnSignal()] if command == "fit" else []
     if command == "fit" and checkpoints:
@@ -101,8 +104,10 @@ def default_callbacks(
             added.append(BestCheckpoint(*getattr(module, "monitor", ("val/loss", "min"))))
         take_over_last(given)
         added.append(LastCheckpoint(every_n_steps))  # after the best one, so that it holds what that one knows
-    if bar is False and not any(isinstance(c, ProgressBar) for c in given):
-        added.append(PlainProgress())
+    if not any(isinstance(c, ProgressBar) for c in given):
+        added.append(Bar() if bar else PlainProgress())
+    if summary and not any(isinstance(c, ModelSummary) for c in given):
+        added.append(Summary())
     return added
 
 

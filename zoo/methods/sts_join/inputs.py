@@ -63,6 +63,10 @@ class JoinResults(list[dict[str, Any]]):
         super().__init__(tracks)
         self.epoch = epoch
 
+    def __repr__(self) -> str:
+        note = f"; {self.note}" if self.note else ""
+        return f"<JoinResults: {len(self)} inputs, {len(self.pairs)} pairs; to_dataframe() lists them{note}>"
+
     @property
     def pairs(self) -> np.ndarray:
         """(K, 2) int64: number of the query, counted over all inputs, and of the indexed track."""
