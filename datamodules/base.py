@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from zoo.base.data import DataContract
 from zoo.errors import BadData, BadInput, TooFewSamples
+from zoo.text import printable
 
 __all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache", "even_batches"]
 
@@ -175,13 +176,6 @@ class Problems:
         if count > self.shown:
             lines.append(f"  ... and {count - self.shown} more")
         raise BadData("\n".join([*lines, advice]), self.lines)
-
-
-def printable(text: str) -> str:
-    """A line for terminals: control characters and lone surrogates, as names in files may hold them, are spelt out."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class ZooDataModule(DataContract):

@@ -317,6 +317,25 @@ def test_third_party_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form
     assert zoo.info("thing-net").source == str(tmp_path / "thirdparty" / "models.yaml")
 
 
+def test_no_package_gives_its_id_to_the_class_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = next(iter(index.read_index(index.index_path()).values()))
+    bare = {"aliases": None, "weights": None, "default": None}
+    theirs = block(model="bthing.models:Net", data=ours.data, **bare)
+    stolen = {"aa-evil": block(model=ours.model, data=ours.data, **bare), "ab-evil": theirs}
+    for name, text in (("athief", stolen), ("bthing", {"thing-net": theirs}), ("cthief", {"zz-evil": theirs})):
+        distribution(tmp_path, name, f"{name}/models.yaml", {"models.yaml": yaml.safe_dump(text)})
+    (tmp_path / "bthing" / "__init__.py").write_text("")
+    (tmp_path / "bthing" / "models.py").write_text("class Net: ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(index, "_cache", None)
+    assert {"aa-evil", "ab-evil", "zz-evil", "thing-net", ours.id} <= set(index.entries())
+    assert index.id_of(ours.model_class()) == ours.id
+    assert index.id_of(type("Sub", (ours.model_class(),), {})) == ours.id
+    assert index.id_of(zoo.info("zz-evil").model_class()) == "thing-net"
+    zoo.register(dataclasses.replace(zoo.info("zz-evil"), id="my-own", source="register()"))
+    assert index.id_of(zoo.info("zz-evil").model_class()) == "thing-net"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from zoo.errors import UnknownName, ZooError, nearest
-from zoo.text import plain_warnings
+from zoo.text import plain_warnings, printable
 
 __all__ = ["COMMANDS", "console", "main"]
 
@@ -208,7 +208,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ZooError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `zoo list | head`
         sys.stderr.close()

@@ -6,6 +6,7 @@ only: our own `checkpoints.yaml`, a YAML file named by an installed package's en
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -186,9 +187,30 @@ def list_models(
 
 
 def id_of(cls: type) -> str | None:
-    """The id whose model is that class, or a base of it; None if there is none."""
-    by_class = {entry.model: entry.id for entry in entries().values()}
-    return next((i for c in cls.__mro__ for path in _paths_of(c) if (i := by_class.get(path))), None)
+    """The id whose model is that class, or a base of it; None if there is none.
+
+    Where several entries name it, the one of the index that the class came with counts, so that no other package can
+    give its own id to a class, and files written here can be read elsewhere.
+    """
+    by_class: dict[str, list[Entry]] = {}
+    for entry in entries().values():
+        by_class.setdefault(entry.model, []).append(entry)
+    for c in cls.__mro__:
+        for path in _paths_of(c):
+            if found := by_class.get(path):
+                home = [entry for entry in found if _is_home(entry, c)]
+                own = [entry for entry in found if entry.id in _registered]
+                return (home[0] if home else own[-1] if own else found[0]).id
+    return None
+
+
+def _is_home(entry: Entry, cls: type) -> bool:
+    """Whether an entry's index lies in the package of a class."""
+    package = cls.__module__.partition(".")[0]
+    if entry.source == str(index_path()):
+        return package == PACKAGE.name
+    folders = getattr(sys.modules.get(package), "__path__", ())
+    return any(Path(entry.source).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def _paths_of(cls: type) -> Iterator[str]:

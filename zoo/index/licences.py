@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 
+from zoo.text import printable
+
 __all__ = ["forget", "is_permissive", "notice"]
 
 _log = logging.getLogger("zoo")
@@ -38,7 +40,8 @@ def notice(name: str, licence: str | None, data: str | None = None) -> None:
     _told.add(name)
     stated = f"have the licence {licence}" if licence else "come without a licence"
     also = f" (trained on data under {data})" if data else ""
-    _log.warning("The weights of %s %s%s: check that it allows what you do with them.", name, stated, also)
+    told = printable(f"The weights of {name} {stated}{also}: check that it allows what you do with them.")
+    _log.warning("%s", told)
 
 
 def forget() -> None:

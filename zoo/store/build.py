@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from zoo.base.report import LoadReport
 from zoo.errors import BadInput, InvalidConfig, UnsafeFile, ZooError
 from zoo.index.licences import notice
+from zoo.index.rules import shown
 from zoo.store.config import check_arguments, check_classes, class_arguments, without_downloads
 from zoo.store.memory import bounded, largest_tensor
 from zoo.store.sources import Checkpoint
@@ -125,9 +126,9 @@ def notice_of(checkpoint: Checkpoint) -> None:
     """Say once which licence restricts the weights; nothing is said of local files without a licence."""
     for name, value in checkpoint.left_out.items():
         _log.warning(
-            "%s: its %s %r is not used: whose network that is, only you can know. If you want it, give it yourself: "
+            "%s: its %s %s is not used: whose network that is, only you can know. If you want it, give it yourself: "
             "zoo.load(..., %s=...), --model.%s ...",
-            *(checkpoint.name, name, value[:200], name, name),
+            *(checkpoint.name, name, shown(value), name, name),
         )
     if checkpoint.state is not None and (checkpoint.licence or checkpoint.source.startswith("hub")):
         notice(checkpoint.name, checkpoint.licence, checkpoint.data_licence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from zoo.base.format import check_format
 from zoo.checks import repeated, unique_keys
 from zoo.errors import BadInput, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
 from zoo.index import Entry, entries, resolve
+from zoo.index.rules import is_number, shown
 
 __all__ = ["check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
 
@@ -29,6 +30,26 @@ _KEYS = {
     "metrics": dict,
     "licence": str,
 }
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def is_line(value: Any) -> bool:
+    """Whether a value is text of a sensible length."""
+    return isinstance(value, str) and len(value) <= _MAX_LINE
+
+
+_MAX_LINE = 300
+_INNER: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("format", "a whole number of at least 1", lambda number: number >= 1),
+    ("sha256", "file names and hashes", lambda values: _are_texts(list(values.values()))),
+    ("metrics", "names and numbers", lambda values: all(is_number(v) for v in values.values())),
+    ("versions", "names and versions", lambda values: _are_texts(list(values.values()))),
+    ("parent", f"text of at most {_MAX_LINE} characters", is_line),
+    ("licence", f"text of at most {_MAX_LINE} characters", is_line),
+)
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".h5", ".onnx", ".pkl")
 
 
@@ -100,8 +121,13 @@ def _check_types(config: dict[str, Any], where: object) -> None:
     missing = [key for key in ("format", "init", "sha256") if key not in config]
     if missing:
         raise InvalidConfig(f"{where}: the key {missing[0]!r} is missing: this was not written by zoo.save or push.")
-    if not all(isinstance(v, str) for v in config["sha256"].values()):
-        raise InvalidConfig(f"{where}: sha256: expected file names and hashes.")
+    for key, expected, accepts in _INNER:
+        value = config.get(key)
+        if value is not None and not accepts(value):
+            raise InvalidConfig(f"{where}: {key}: expected {expected}, found {shown(value)}.")
+    names = config["init"].get("class_names")
+    if names is not None and not _are_texts(names):
+        raise InvalidConfig(f"{where}: init.class_names: expected a list of text, found {shown(names)}.")
 
 
 def check_id(name: str, where: object) -> None:

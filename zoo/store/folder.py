@@ -26,6 +26,7 @@ from zoo.store.hub import Hub
 from zoo.store.reference import licences_of, parent_of, reference_of
 from zoo.store.sources import CONFIG, GOLDEN, MODEL, find
 from zoo.store.tensors import read_state, write_state
+from zoo.text import markdown
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
@@ -229,15 +230,16 @@ def card(entry: Entry, config: dict[str, Any], name: str, address: str, licence:
     head |= {"license": licence.lower()} if licence and known else {}
     head |= {"license": "other", "license_name": _slug(licence)} if licence and not known else {}
     head |= {"base_model": origin.repo} if (origin := parent_of(parent)) and origin.repo else {}
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# {name}", ""]
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items())]
+    lines += ["---", "", f"# {markdown(name)}", ""]
     lines += [entry.summary, ""]
-    lines += [f"Classes: {', '.join(names)}", ""] if names else []
-    lines += [f"Made from `{parent}`.", ""] if parent else []
+    lines += [f"Classes: {', '.join(map(markdown, names))}", ""] if names else []
+    lines += [f"Made from {markdown(parent)}.", ""] if parent else []
     usage = ["import zoo", "", f'model = zoo.load("{address}")', "print(model.report)"]
     lines += ["```python", *usage, "```", ""]
     lines += ["## Licences", "", *_licence_lines(entry, parent, licence, config.get("trained_on")), ""]
     if metrics:
-        lines += ["| metric | value |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in metrics.items()), ""]
+        lines += ["| metric | value |", "|---|---|", *(f"| {markdown(k)} | {v:.4g} |" for k, v in metrics.items()), ""]
     return "\n".join(lines)
 
 
@@ -249,12 +251,13 @@ def _licence_lines(
     entry: Entry, parent: str | None, licence: str | None, trained_on: dict[str, Any] | None = None
 ) -> list[str]:
     """Code, weights and data, each with its licence or the plain statement that none is known."""
-    lines = [f"- code: {entry.licence}", f"- weights: {licence or 'not stated'}"]
+    lines = [f"- code: {entry.licence}", f"- weights: {markdown(licence or 'not stated')}"]
     data = trained_on or {}
     if data:
-        lines.append(f"- data ({data.get('data', 'training')}): {data.get('licence', 'not stated')}")
+        about, its = str(data.get("data", "training")), str(data.get("licence", "not stated"))
+        lines.append(f"- data ({markdown(about)}): {markdown(its)}")
     if parent and (inherited := licences_of(parent)[1]):
-        lines.append(f"- data of `{parent}`, which these weights descend from: {inherited}")
+        lines.append(f"- data of {markdown(parent)}, which these weights descend from: {inherited}")
     elif not data:
         lines.append("- data: not stated")
     return lines

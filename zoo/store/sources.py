@@ -21,7 +21,7 @@ from zoo.errors import (
 from zoo.files import file_sha256
 from zoo.index import Entry, Weights, bundled_path, entries
 from zoo.store.checkpoint import arguments_of, read_checkpoint
-from zoo.store.config import check_arguments, check_id, entry_and_tag, read_config
+from zoo.store.config import check_arguments, check_id, entry_and_tag, is_line, read_config
 from zoo.store.foreign import own_arguments
 from zoo.store.hub import Hub, check_listed
 from zoo.store.reference import Reference, licences_of
@@ -300,7 +300,7 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Checkpoint:
     entry = entries()[name]
     init = arguments_of(content)
     check_arguments(entry.model_class(), init, where=str(path), error=InvalidConfig)
-    parent = mine.get("parent") if isinstance(mine.get("parent"), str) else None
+    parent = mine.get("parent") if is_line(mine.get("parent")) else None
     init, left_out = own_arguments(entry.model_class(), init, str(path))
     checkpoint = Checkpoint(entry, str(path), init, parent=parent, size=path.stat().st_size, left_out=left_out)
     checkpoint.source = f"checkpoint: {path}"

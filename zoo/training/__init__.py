@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.errors import InvalidConfig, ZooError
 from zoo.index.recipes import read_recipe, stages_of
-from zoo.text import plain_warnings
+from zoo.text import plain_warnings, printable
 from zoo.training import consent, stages
 from zoo.training.request import HELP, Request, read_request
 from zoo.training.signals import code_of, handlers_kept
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     except ZooError as error:
         if "--debug" in words:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
         return 2
     except BaseException as end:  # --print_config, signals, and errors
         code = code_of(end)

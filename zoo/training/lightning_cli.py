@@ -24,6 +24,7 @@ from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.store.config import without_downloads
+from zoo.text import printable
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
@@ -43,7 +44,7 @@ _METHOD_ARGUMENTS = ("verbose", "weights_only", "return_predictions")
 
 @rank_zero_only
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line, lines=True), flush=True)
 
 
 class ZooCLI(LightningCLI):

@@ -18,6 +18,7 @@ from zoo.cli.predict.reading import Item
 from zoo.cli.predict.results import plain, summary
 from zoo.cli.predict.saves import Answer, Save, make_saves
 from zoo.errors import ZooError
+from zoo.text import printable
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
@@ -91,7 +92,7 @@ class Outputs:
         if self.as_json:
             print(",\n" if self.count else "[\n", ",\n".join(texts), sep="", end="")
         else:
-            print("".join(f"{a.item.where}: {summary(a.row)}\n" for a in answers), end="")
+            print("".join(f"{printable(f'{a.item.where}: {summary(a.row)}')}\n" for a in answers), end="")
         sys.stdout.flush()
         self.count += len(answers)
 
