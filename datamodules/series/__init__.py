@@ -72,7 +72,8 @@ class SeriesDataModule(ZooDataModule):
         batch_size: series per batch and process.
         num_workers: loader processes.
         seed: order of the training series.
-        target: `label`, `value`, or `auto`: what a .ts header says, else labels unless there are fractions.
+        target: `label`, `value`, or `auto`: what a .ts header says, else labels unless there are fractions. An embedded
+            series has its standard deviation as value.
         val_share: share of the training series for validation, equal in each class. 0: the test split validates,
             which is only for methods that select nothing.
         resplit: join both files and draw this share of each class for training and validation. None: the files' split.
@@ -234,6 +235,8 @@ class SeriesDataModule(ZooDataModule):
         if self.embedded:
             self._refuse_no_root()
             length = int(self.hparams["length"])
+            if self.hparams["target"] == "value":
+                return {"num_classes": 0, "targets": 1, "channels": 1, "length": length}
             return {"num_classes": 3, "class_names": list(CLASS_NAMES), "channels": 1, "length": length}
         table = self.table()
         facts: dict[str, Any] = {"channels": table.series.shape[1], "length": int(table.lengths.min())}
@@ -248,8 +251,10 @@ class SeriesDataModule(ZooDataModule):
             self._refuse_no_root()
             size, length = int(self.hparams[f"{part}_size"]), int(self.hparams["length"])
             series, labels = cylinder_bell_funnel(size, length, (_WORLD[part], 1994))
-            targets = None if split == "predict" else torch.from_numpy(labels)
-            return SeriesDataset(torch.from_numpy(series), None, targets, True)
+            classes = self.hparams["target"] != "value"
+            values = labels if classes else series.std(axis=(1, 2))
+            targets = None if split == "predict" else torch.from_numpy(values)
+            return SeriesDataset(torch.from_numpy(series), None, targets, classes)
         table, hp = self.table(), self.hparams
         chosen = torch.as_tensor(share_out(table, part, hp["val_share"], hp["resplit"], hp["split_seed"]))
         if len(chosen) == 0:

@@ -19,7 +19,6 @@ from toys import cli as cli_toys
 
 import zoo
 from zoo import cli, index, store
-from zoo.cli import new as _cli_new
 
 
 @pytest.fixture(autouse=True)
@@ -274,81 +273,3 @@ def test_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "mini" / "classes.json").write_text("[]")
     out = output(capsys, "data", "check", "toy-net", "mini", code=1)
     assert "2 problems:" in out
-
-
-# new --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "order"),
-    [
-        ("# about\n#\n", "b-net", ["b-net"]),
-        ("# about\n\na-net:\n  x: 1\n\n# of c\nc-net:\n  x: 1\n", "b-net", ["a-net", "b-net", "c-net"]),
-        ("# about\na-net:\n  x: 1", "z-net", ["a-net", "z-net"]),
-        ("# about\n\nc-net:\n  x: 1\n", "a-net", ["a-net", "c-net"]),
-    ],
-)
-def test_block_goes_to_its_place(text: str, name: str, order: list[str]) -> None:
-    done = _cli_new._insert(text, name, f"{name}:\n  x: 2\n")
-    assert list(index.load_yaml(done)) == order
-    assert [line for line in done.splitlines() if line.startswith("#")] == [
-        line for line in text.splitlines() if line.startswith("#")
-    ]
-    if "# of c" in done:
-        assert "# of c\nc-net:" in done
-
-
-@pytest.mark.parametrize("task", ["image-classification", "tabular-regression"])
-def test_new_package_runs(
-    task: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The skeleton trains, predicts and is refused a second time."""
-    package = f"made_{task.partition('-')[0]}"
-    assert run("new", task, "my-net", "--dir", package) == 0
-    files = {p.relative_to(place / package).as_posix() for p in (place / package).rglob("*") if p.is_file()}
-    assert {"pyproject.toml", f"{package}/index.yaml", f"{package}/my_net.py", "tests/test_my_net.py"} <= files
-    assert "exists: choose another name" in failure(capsys, "new", task, "my-net", "--dir", package)
-    assert run("new", task, "a-net", "--dir", package) == 0
-    monkeypatch.syspath_prepend(str(place / package))
-    made = index.read_index(place / package / package / "index.yaml", ordered=True)
-    assert list(made) == ["a-net", "my-net"]
-    index.register(made["my-net"])
-    try:
-        assert run("train", "my-net", "--trainer.max_epochs", 1, "--trainer.accelerator", "cpu") == 0
-        last = "runs/my-net-example/version_0/checkpoints/last.ckpt"
-        row = "row.csv"
-        (place / row).write_text("1,2,3,4\n")
-        Image.new("RGB", (20, 30)).save(place / "p.png")
-        assert run("predict", last, "p.png" if task.startswith("image") else row, "--out", "out") == 0
-        assert run("data", "fake", "my-net", "mini") == 0
-        assert run("train", "my-net", "--data.root", "mini", "--trainer.fast_dev_run", "true") == 0
-    finally:
-        index._registered.pop("my-net")
-
-
-def test_new_needs_a_checkout_or_a_folder(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(index, "index_path", lambda: place / "zoo" / "checkpoints.yaml")
-    monkeypatch.setattr(index, "_cache", {})
-    assert "--dir DIR" in failure(capsys, "new", "tabular-regression", "my-net")
-    (place / "full").mkdir()
-    (place / "full" / "x").write_text("")
-    assert "give a new folder" in failure(capsys, "new", "tabular-regression", "my-net", "--dir", "full")
-    assert "names the package" in failure(capsys, "new", "tabular-regression", "my-net", "--dir", "zoo")
-
-
-def test_new_in_a_checkout(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "zoo").mkdir()
-    (place / "zoo" / "index.py").write_text("")
-    (place / "pyproject.toml").write_text("")
-    (place / "checkpoints.yaml").write_text("# all methods\n")
-    monkeypatch.setattr(index, "index_path", lambda: place / "checkpoints.yaml")
-    monkeypatch.setattr(index, "_cache", {})
-    out = output(capsys, "new", "image-classification", "my-net")
-    for path in ("zoo/classification/my_net.py", "datamodules/pictures.py", "tests/methods/test_my_net.py"):
-        assert (place / path).is_file()
-        assert path in out.replace(os.sep, "/")
-    text = (place / "checkpoints.yaml").read_text()
-    assert text.startswith("# all methods\n")
-    assert "model: zoo.classification.my_net:MyNet" in text

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 from conformance.support import SaveAfter, data_of, different, learned, model_of, names, state_of, trainer_of
 from zoo.errors import KeyMismatch, ShapeMismatch, UnknownName
-from zoo.index import Entry
+from zoo.index import Entry, golden_path
 from zoo.store.folder import golden_problems
 
 executed: list[str] = []
@@ -100,7 +100,7 @@ def test_c21_training_parts_stay_home(entry: Entry, folder: Path) -> None:
 def test_c22_golden_output(bundled: tuple[Entry, str]) -> None:
     entry, tag = bundled
     model = zoo.load(f"{entry.id}:{tag}")
-    stored = Path(__file__).parents[1] / "golden" / (entry.weights[tag].file or "")
+    stored = golden_path(entry.weights[tag].file or "", entry)
     assert stored.is_file(), f"`zoo bundle CHECKPOINT {entry.id}:{tag}` writes it"
     assert golden_problems(model, stored) == []
 
@@ -114,7 +114,7 @@ def test_c22_golden_output_would_notice(bundled: tuple[Entry, str]) -> None:
     with torch.no_grad():
         for value in learned_values:
             value.mul_(1.02)
-    assert golden_problems(model, Path(__file__).parents[1] / "golden" / (entry.weights[tag].file or ""))
+    assert golden_problems(model, golden_path(entry.weights[tag].file or "", entry))
 
 
 def test_c23_other_class_count(num_classes_entry: Entry, folder: Path) -> None:

@@ -257,7 +257,6 @@ def test_every_task_says_what_a_prediction_holds() -> None:
     for name, task in index.TASKS.items():
         assert task.results, name
         assert set(task.prints) <= set(task.results), name
-        assert bool(task.template) <= (task.results in (RESULTS["image-classification"], RESULTS["tabular-regression"]))
 
 
 def test_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

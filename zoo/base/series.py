@@ -46,7 +46,7 @@ class SeriesModel(ZooModule):
             raise BadInput(f"num_classes must be 0 (regression) or at least 2, got {classes}.")
         checks.class_names(options.get("class_names"), classes)
         checks.at_least("channels", options["channels"], 1)
-        if not self.classifies:
+        if not self.classifies and self.task == SeriesModel.task:
             self.task = "time-series-regression"
         self.scores = self.make_scores()
 

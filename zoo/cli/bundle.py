@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import BadInput
+from zoo.index.editing import set_keys
 
 __all__ = ["add_bundle", "run_bundle"]
 
@@ -27,7 +28,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def run_bundle(options: argparse.Namespace) -> int:
-    """Write the file and print the lines that pin it."""
+    """Write the file, its golden outputs, and the lines of the index that pin it."""
     from zoo import index, store
 
     entry, tag = index.resolve(options.name)
@@ -36,6 +37,7 @@ def run_bundle(options: argparse.Namespace) -> int:
         raise BadInput(f"Expected ID:TAG of the index, got {options.name!r}: add the tag with its recipe first.")
     if about.hub.repo is not None:
         raise BadInput(f"{options.name} is published, and a published tag never moves. Add a new tag.")
+    source = _own_index(entry)
     target = index.bundled_path(dataclasses.replace(about, file=f"{entry.id}-{tag}.safetensors"), entry)
     if target.exists() and not options.replace:
         raise BadInput(f"{target} exists. If it was never published: --replace.")
@@ -51,16 +53,36 @@ def run_bundle(options: argparse.Namespace) -> int:
         params = sum(p.numel() for p in store.load(folder).parameters())
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, target)
-        golden = index.index_path().parent / "tests" / "golden" / target.name
+        golden = index.golden_path(target.name, entry)
         golden.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / "golden.safetensors", golden)
-    print(f"wrote {target.name} in {target.parent.name}/ and tests/golden/. Lines for checkpoints.yaml, below {tag}:")
-    print(f"      init: {json.dumps(_changed(entry, config['init']))}")
-    print(f"      file: {target.name}")
-    print(f'      sha256: "{config["sha256"]["model.safetensors"]}"')
-    print(f"      bytes: {size}\n      params: {params}")
+        pinned = {
+            "init": json.dumps(_changed(entry, config["init"])),
+            "file": target.name,
+            "sha256": f'"{config["sha256"]["model.safetensors"]}"',
+            "bytes": str(size),
+            "params": str(params),
+        }
+    set_keys(source, entry.id, about.tag, {key: value for key, value in pinned.items() if value != "{}"})
+    print(f"wrote {target}\nwrote {golden}\npinned {options.name} in {source}")
     print(f"Then measure what was shipped: zoo train test --zoo {options.name}, and add its headline metrics.")
     return 0
+
+
+def _own_index(entry: Any) -> Path:
+    """The index file that names a method, if the current folder belongs to it; prints it.
+
+    Raises:
+        BadInput: outside of the checkout or the package's project, into which nothing is written from elsewhere.
+    """
+    from zoo import index
+
+    source = Path(entry.source) if Path(entry.source).is_absolute() else index.index_path()
+    root = source.parent if source == index.index_path() else source.parent.parent
+    if not source.is_file() or root.resolve() not in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
+        raise BadInput(f"{entry.id} is named in {source}: go into {root} to write there.")
+    print(f"into {root}", flush=True)
+    return source
 
 
 def _changed(entry: Any, init: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`zoo new`: the skeleton of a method, in a checkout or as a package of its own."""
+"""`zoo new`: the skeleton of a method, in a checkout or as a package of its own, from the files in `templates`."""
 
 from __future__ import annotations
 
@@ -6,128 +6,154 @@ import argparse
 import datetime
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from textwrap import indent
 
 from zoo import index
-from zoo.cli.new_data import DATA
-from zoo.cli.new_text import INDEX, METHOD, PYPROJECT, RECIPE, TEST
 from zoo.errors import BadInput, UnknownName, nearest
-from zoo.files import write_whole
+from zoo.files import PACKAGE, write_whole
+from zoo.index.editing import insert_block
 
-__all__ = ["add_new", "run_new"]
+__all__ = ["add_new", "base_of", "run_new", "values_of"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_MARK = re.compile(r"^( *)(.*?)  # zoo new: (\w+)$", re.MULTILINE)
+_HEADER = "# Methods of this package, in the format of the zoo's checkpoints.yaml.\n"
+TEMPLATES = Path(__file__).parent / "templates"
+
+BASES: dict[str, tuple[str, ...]] = {
+    "image_classifier": ("image-classification",),
+    "adversarial_classifier": ("image-classification",),
+    "federated_classifier": ("image-classification",),
+    "detector": ("object-detection",),
+    "series": ("time-series-classification", "time-series-regression", "time-series-forecasting"),
+    "plain": tuple(index.TASKS),
+}
+"""Template -> tasks it serves; `plain` has no base but that of all methods. The table of tasks has the defaults."""
+
+_ANSWERS = {
+    "boxes": "torch.stack([out[:, :2].sigmoid(), 1 + out[:, 2:4].sigmoid()], 1).reshape(-1, 1, 4)",
+    "centers": "out[:, :3].reshape(-1, 1, 3)",
+    "diameters": "out[:, :1].exp()",
+    "durations": "out[:, :1].exp()",
+    "image": "out.sigmoid().reshape(-1, 1, 4, 4)",
+    "interval": "torch.stack([out[:, 0] - 1, out[:, 0] + 1], 1)",
+    "intervals": "[[torch.zeros(0, 2)] for _ in out]",
+    "label": "out.argmax(1)",
+    "labels": "torch.zeros(len(out), 1, dtype=torch.int64)",
+    "logits": "out",
+    "mask": "out.reshape(-1, 1, 4, 4) > 0",
+    "masks": "out.sigmoid().reshape(-1, 1, 4, 4)",
+    "name": "[str(i) for i in out.argmax(1).tolist()]",
+    "names": '[["0"] for _ in out]',
+    "pairs": "torch.zeros(len(out), 1, 2, dtype=torch.int64)",
+    "panoptic": "torch.zeros(len(out), 4, 4, dtype=torch.int64)",
+    "points": "out[:, :2].reshape(-1, 1, 2)",
+    "probs": "out.softmax(1)",
+    "score": "out[:, 0].sigmoid()",
+    "scores": "out[:, :1].sigmoid()",
+    "segments_info": "[[] for _ in out]",
+    "text": '["" for _ in out]',
+    "value": "out[:, 0]",
+    "video": "out.sigmoid().reshape(-1, 4, 1, 2, 2)",
+}
+"""Result key -> the example's value in the template without a base: of the right shape, from 16 outputs."""
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What is written for a task: which method, which data, in which folder."""
+class _Target:
+    """Where the files go.
 
-    method: str
-    data: str
-    domain: str
+    Attributes:
+        root: folder of the checkout or of the package's project.
+        package: name of the package; None in a checkout.
+    """
 
+    root: Path
+    package: str | None
 
-def _kind_of(task: index.Task) -> _Kind:
-    series = task.reads == "series" or task.template == "regressor"
-    return _Kind(
-        task.template, "pictures" if task.reads == "image" else "rows", "sequence" if series else "classification"
-    )
+    @property
+    def index_file(self) -> Path:
+        return self.root / (f"{self.package}/index.yaml" if self.package else "checkpoints.yaml")
 
-
-_KINDS = {name: _kind_of(task) for name, task in index.TASKS.items() if task.template}
-
-_PARTS = {
-    "rows": {
-        "args": "        features: numbers per row.\n",
-        "params": "        features: int = 4,\n",
-        "classes": "3",
-        "keep": "self.features = features",
-        "body": "self.body = nn.Sequential(nn.Linear(features, width), nn.ReLU())",
-        "what": "rows (n, features)",
-        "key": "row",
-        "convert": "as_row(item, self.features)",
-        "make_doc": "Rows as lists, arrays, tensors, or CSV files whose last line counts.",
-        "show": 'picture = Image.new("RGB", (240, 32), "white")',
-        "show_doc": "The class and its probability, as text.",
-        "example": "torch.linspace(-1, 1, 3 * self.features).reshape(3, self.features)",
-        "example_doc": "Three rows.",
-        "helper": "as_row",
-        "module": "rows",
-        "data_class": "RowsDataModule",
-        "class_init": "features: 4, num_classes: 3, class_names: [east, north, south]",
-        "reference": "body, head = model.body[0], model.head\n"
-        "    expected = torch.relu(x @ body.weight.T + body.bias) @ head.weight.T + head.bias",
-    },
-    "pictures": {
-        "args": "        size: pixels per side of the pictures.\n",
-        "params": "        size: int = 16,\n",
-        "classes": "2",
-        "keep": "self.size = size",
-        "body": "self.body = nn.Sequential("
-        "nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())",
-        "what": "pictures (n, 3, height, width) in [0, 1]",
-        "key": "image",
-        "convert": "to_square(item, self.size)",
-        "make_doc": "Pictures as paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).",
-        "show": "picture = as_picture(inputs)",
-        "show_doc": "The picture with its class and probability.",
-        "example": "torch.linspace(0, 1, 9 * self.size**2).reshape(3, 3, self.size, self.size)",
-        "example_doc": "Three pictures.",
-        "helper": "as_picture, to_square",
-        "module": "pictures",
-        "data_class": "PicturesDataModule",
-        "class_init": "size: 16, num_classes: 2, class_names: [horizontal, vertical]",
-        "reference": "body, head = model.body[0], model.head\n"
-        "    hidden = torch.relu(torch.nn.functional.conv2d(x, body.weight, body.bias, padding=1)).mean((2, 3))\n"
-        "    expected = hidden @ head.weight.T + head.bias",
-    },
-}
+    def places(self, name: str) -> dict[str, str]:
+        """Part of the template -> folder or file, below the root."""
+        snake = name.replace("-", "_")
+        if self.package:
+            return {
+                "code": f"{self.package}/{snake}",
+                "recipe": f"{self.package}/recipes/{name}/example.yaml",
+                "test": f"tests/test_{snake}.py",
+                "claims": f"{self.package}/model_cards/{name}/claims.yaml",
+            }
+        return {
+            "code": f"zoo/methods/{snake}",
+            "recipe": f"zoo/methods/{snake}/recipes/example.yaml",
+            "test": f"tests/methods/{snake}/test_module.py",
+            "claims": f"model_cards/{name}/claims.yaml",
+        }
 
 
 def add_new(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo new`."""
-    parser.add_argument("task", help=f"one of {', '.join(_KINDS)}")
+    parser.add_argument("task", help=f"one of {', '.join(index.TASKS)}")
     parser.add_argument("name", help="kebab-case, as the paper calls it")
+    parser.add_argument("--base", metavar="BASE", help=f"template, if not that of the task: {', '.join(BASES)}")
     parser.add_argument("--dir", metavar="DIR", help="write a package of your own there, instead of into a checkout")
 
 
 def run_new(options: argparse.Namespace) -> int:
     """Write the files; nothing that exists is overwritten, except for the index, which gets a block."""
-    _check(options.task, options.name)
-    kind = _KINDS[options.task]
-    root, package = _place(options.dir)
-    values = _values(options.task, options.name, kind, package)
-    files = _files(kind, values, root, package)
-    shared = {root / _data_file(kind, package)}
-    if taken := [path for path in files if path.exists() and path not in shared]:
+    base = base_of(options.task, options.base)
+    _check_name(options.name)
+    target = _target(options.dir)
+    print(f"into {target.root}", flush=True)
+    files = _files(base, options.task, options.name, target)
+    if taken := [path for path in files if path.exists()]:
         raise BadInput(f"{taken[0]} exists: choose another name.")
-    index_file = root / (f"{package}/index.yaml" if package else "checkpoints.yaml")
-    block = Template(INDEX).substitute(values)
-    text = _insert(index_file.read_text(encoding="utf-8") if index_file.is_file() else _HEADER, options.name, block)
-    written = [path for path in files if not path.exists()]
-    for path in written:
+    text = _HEADER
+    if target.index_file.is_file():
+        text = target.index_file.read_text(encoding="utf-8")
+    values = values_of(base, options.task, options.name, target.package)
+    block = _filled((TEMPLATES / base / "index.yaml").read_text(encoding="utf-8"), values)
+    text = insert_block(text, options.name, block)
+    index.read_index(target.index_file, text=text)  # refused before anything is written
+    for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8")
-    _replace(index_file, text)
-    for path in [*written, index_file]:
-        print(os.path.relpath(path))
-    print(_next_steps(options.name, values, package, root))
+        write_whole(path, content)
+    target.index_file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target.index_file, text)
+    for path in [*files, target.index_file]:
+        print(f"  {path.relative_to(target.root)}")
+    print(_next_steps(options.name, target))
     return 0
 
 
-_HEADER = "# Methods of this package, in the format of the zoo's checkpoints.yaml.\n"
+def base_of(task: str, base: str | None = None) -> str:
+    """The template for a task.
+
+    Args:
+        task: of the index's table.
+        base: the one that was asked for.
+
+    Raises:
+        UnknownName: for a task or a template that does not exist.
+        BadInput: for a template that does not serve the task.
+    """
+    if task not in index.TASKS:
+        raise UnknownName(f"There is no task {task!r}.{nearest(task, index.TASKS)} Tasks: {', '.join(index.TASKS)}.")
+    if base is None:
+        return index.TASKS[task].template
+    if base not in BASES:
+        raise UnknownName(f"There is no base {base!r}.{nearest(base, BASES)} Bases: {', '.join(BASES)}.")
+    if task not in BASES[base]:
+        raise BadInput(f"The base {base} serves {', '.join(BASES[base])}, not {task}. Leave --base out.")
+    return base
 
 
-def _check(task: str, name: str) -> None:
-    if task not in _KINDS:
-        known = f"Templates: {', '.join(_KINDS)}."
-        if task in index.TASKS:
-            raise BadInput(f"There is no template for {task} yet: start from the nearest one and change it. {known}")
-        raise UnknownName(f"There is no task {task!r}.{nearest(task, _KINDS)} {known}")
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is not kebab-case: lower-case words with hyphens, such as my-method.")
     taken = {alias: e.id for e in index.entries().values() for alias in (e.id, *e.aliases)}
@@ -135,12 +161,21 @@ def _check(task: str, name: str) -> None:
         raise BadInput(f"{name!r} is taken by {taken[name]}: choose another name.")
 
 
-def _place(folder: str | None) -> tuple[Path, str | None]:
-    """Root folder, and the package's name outside a checkout."""
+def _target(folder: str | None) -> _Target:
+    """A checkout around the current folder, or the folder that was given.
+
+    Raises:
+        BadInput: if there is no checkout here and no folder was given, or the folder cannot become a package.
+    """
     if folder is None:
-        path = index.index_path()
-        if (path.parent / "zoo" / "index.py").is_file() and (path.parent / "pyproject.toml").is_file():
-            return path.parent, None
+        root = index.index_path().parent
+        if (PACKAGE.parent == root or (root / "zoo").is_dir()) and (root / "pyproject.toml").is_file():
+            if root.resolve() in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
+                return _Target(root, None)
+            raise BadInput(
+                f"The current folder is outside of the checkout {root}: go there to write into it, or write a package "
+                "of your own with --dir DIR."
+            )
         raise BadInput("This zoo is installed, not a checkout: write a package of your own with --dir DIR.")
     root = Path(folder).expanduser().resolve()
     package = re.sub(r"\W+", "_", root.name.lower()).strip("_")
@@ -148,96 +183,80 @@ def _place(folder: str | None) -> tuple[Path, str | None]:
         raise BadInput(f"--dir {folder}: its last part names the package; {package!r} cannot be one.")
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / package / "index.yaml").is_file()):
         raise BadInput(f"--dir {folder} exists and is no package written by `zoo new`: give a new folder.")
-    return root, package
+    return _Target(root, package)
 
 
-def _values(task: str, name: str, kind: _Kind, package: str | None) -> dict[str, str]:
-    parts = _PARTS[kind.data]
+def values_of(base: str, task: str, name: str, package: str | None) -> dict[str, str]:
+    """What stands in the template -> what is written instead.
+
+    Args:
+        base: the template.
+        task: of the index's table.
+        name: id of the method.
+        package: its package; None: the zoo's.
+    """
     snake = name.replace("-", "_")
-    cls = "".join(word.capitalize() for word in name.split("-"))
-    home = package or "datamodules"
-    module = f"{package}.{snake}" if package else f"zoo.{kind.domain}.{snake}"
-    can = ["batch_independent", *(["num_classes"] if kind.method == "classifier" else []), "export", "onnx", "compile"]
-    regression = kind.method == "regressor"
+    values = "value" in index.TASKS[task].results
+    can = "batch_independent, " + ("" if values else "num_classes, ") + "onnx, export, compile, odd_size"
     return {
-        **{key: value for key, value in parts.items() if key not in ("data_class", "class_init")},
-        "id": name,
-        "Class": cls,
-        "Title": name.replace("-", " ").capitalize(),
-        "task": task,
-        "module": module,
-        "model_path": f"{module}:{cls}",
-        "data_path": f"{home}.{parts['module']}:{parts['data_class']}",
-        "data_import": f"from {home}.{parts['module']} import {parts['helper']}",
-        "can": ", ".join(can),
-        "init": "features: 4" if regression else parts["class_init"],
-        "tiny_data": "batch_size: 8, kind: values" if regression else "batch_size: 8",
-        "recipe_data": "batch_size: 16, kind: values" if regression else "batch_size: 16",
-        "summary": f"The skeleton of {name}; say in one sentence what it does.",
-        "year": str(datetime.date.today().year),
-        "package": package or "",
-        "project": (package or "").replace("_", "-"),
+        f"zoo.cli.templates.{base}": f"{package}.{snake}" if package else f"zoo.methods.{snake}",
+        "NewMethod": "".join(word.capitalize() for word in name.split("-")),
+        "new-method": name,
+        "New method": name.replace("-", " ").capitalize(),
+        "new-package": (package or "").replace("_", "-"),
+        "new_package": package or "",
+        "TASK": task,
+        "YEAR": str(datetime.date.today().year),
+        "SERIES_DATA": "target: value, " if values else "",
+        "CAN": can,
     }
 
 
-def _data_file(kind: _Kind, package: str | None) -> str:
-    return f"{package or 'datamodules'}/{_PARTS[kind.data]['module']}.py"
+def _filled(text: str, values: Mapping[str, str], lines: Mapping[str, str] | None = None) -> str:
+    """A template with the user's names; marked lines become what the task asks for."""
+
+    def line(match: re.Match[str]) -> str:
+        return indent(lines[match[3]], match[1]) if lines and match[3] in lines else match[1] + match[2]
+
+    text = _MARK.sub(line, text)
+    for old, new in values.items():
+        text = text.replace(old, new)
+    return text
 
 
-def _files(kind: _Kind, values: dict[str, str], root: Path, package: str | None) -> dict[Path, str]:
-    def fill(text: str) -> str:
-        return Template(text).substitute(values)
+def _files(base: str, task: str, name: str, target: _Target) -> dict[Path, str]:
+    """All files but the index: path -> content."""
+    values, places = values_of(base, task, name, target.package), target.places(name)
+    results = index.TASKS[task].results
+    lines = {"task": f'task = "{task}"', "target": "target: value" if "value" in results else "target: label"}
+    lines["classes"] = "num_classes: int = " + ("0," if "value" in results else "3,")
+    lines["results"] = "\n".join(f'"{key}": {_ANSWERS[key]},' for key in results if base == "plain")
 
-    snake, name = values["id"].replace("-", "_"), values["id"]
-    home = f"{package}" if package else f"zoo/{kind.domain}"
-    recipes = f"{package or 'zoo'}/recipes/{name}/example.yaml"
-    tests = f"tests/test_{snake}.py" if package else f"tests/methods/test_{snake}.py"
-    texts = {
-        f"{home}/{snake}.py": fill(METHOD[kind.method]),
-        _data_file(kind, package): DATA[kind.data],
-        recipes: fill(RECIPE),
-        tests: fill(TEST),
-    }
-    if package and not (root / "pyproject.toml").exists():
-        texts["pyproject.toml"] = fill(PYPROJECT)
-    starts = {f"{home}/__init__.py": f'"""Methods of {home}."""\n'}
-    texts |= {path: text for path, text in starts.items() if not (root / path).exists()}
-    return {root / path: text for path, text in texts.items()}
+    def read(path: Path) -> str:
+        return _filled(path.read_text(encoding="utf-8"), values, lines)
 
-
-def _insert(text: str, name: str, block: str) -> str:
-    """Put a block at its place in the alphabet. Comments stay; those right above a block belong to it."""
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
-    keys = [
-        (i, m.group(1))
-        for i, line in enumerate(lines)
-        if (m := re.match(r"['\"]?([a-z0-9][a-z0-9-]*)['\"]?\s*:", line))
-    ]
-    later = [i for i, key in keys if key > name]
-    if not later:
-        gap = "\n" if lines and lines[-1].strip() else ""
-        return "".join(lines) + gap + block
-    place = later[0]
-    while place > 0 and lines[place - 1].startswith("#") and any(i < place for i, _ in keys):
-        place -= 1
-    return "".join([*lines[:place], block, "\n", *lines[place:]])
+    parts = ("__init__.py", "module.py", "network.py")
+    files = {f"{places['code']}/{part}": read(TEMPLATES / base / part) for part in parts}
+    files[places["recipe"]] = read(TEMPLATES / base / "example.yaml")
+    files[places["test"]] = read(TEMPLATES / base / "test_module.py")
+    files[places["claims"]] = read(TEMPLATES / "claims.yaml")
+    if target.package:
+        start = f"{target.package}/__init__.py"
+        once = {
+            "pyproject.toml": read(TEMPLATES / "pyproject.toml.txt"),
+            start: f'"""Methods of {target.package}."""\n',
+        }
+        files |= {path: text for path, text in once.items() if not (target.root / path).exists()}
+    return {target.root / path: text for path, text in files.items()}
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write the index whole or not at all, and only if it can be read afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    index.read_index(path, text=text)
-    write_whole(path, text)
-
-
-def _next_steps(name: str, values: dict[str, str], package: str | None, root: Path) -> str:
-    steps = [f"pip install -e {os.path.relpath(root)}"] if package else []
-    tests = os.path.relpath(root / "tests") if package else f"tests/methods/test_{name.replace('-', '_')}.py"
-    steps += [
-        f"zoo train {name} --trainer.fast_dev_run true",
-        f"zoo train {name}",
-        f"pytest {tests}" if package else f"pytest {tests} tests/conformance -k {name}",
-    ]
+def _next_steps(name: str, target: _Target) -> str:
+    test = target.places(name)["test"]
+    if target.package:
+        place = os.path.relpath(target.root)
+        steps = [f"pip install -e {place}", f"zoo train {name} --trainer.fast_dev_run true", f"zoo train {name}"]
+        steps.append(f"pytest {os.path.join(place, test)}")
+    else:
+        steps = [f"zoo train {name} --trainer.fast_dev_run true", f"zoo train {name}"]
+        steps.append(f"pytest {Path(test).parent} tests/conformance -k {name.replace('-', '_')}\\ or\\ {name}")
     return "\nIt runs as it is:\n" + indent("\n".join(steps), "  ") + f"\nThen replace the example network by {name}."

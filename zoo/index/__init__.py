@@ -31,6 +31,7 @@ __all__ = [
     "bundled_path",
     "entries",
     "entry_of",
+    "golden_path",
     "id_of",
     "index_path",
     "info",
@@ -254,6 +255,17 @@ def recipe_path(entry: Entry, tag: str | None = None) -> Path:
         return _beside(entry) / "recipes" / recipe
     method, _, file = recipe.partition("/")
     return PACKAGE / "methods" / method.replace("-", "_") / "recipes" / file
+
+
+def golden_path(file: str, entry: Entry) -> Path:
+    """Where the stored inputs and outputs of a bundled checkpoint lie, or would lie.
+
+    Args:
+        file: name of the bundled file.
+        entry: the method; those of an outside package are beside its index.
+    """
+    beside = _beside(entry)
+    return (index_path().parent / "tests" / "golden" if beside == PACKAGE else beside / "golden") / file
 
 
 def bundled_path(weights: Weights, entry: Entry | None = None) -> Path:

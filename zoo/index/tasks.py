@@ -21,14 +21,14 @@ class Task:
         reads: what one input is: `image`, `video`, `volume`, `series`, `table`, `graph`, `skeletons`, `tracks`,
             `gradients`, or `nothing` where predictions are drawn at random.
         prints: keys that the example in a card prints; empty: the whole prediction.
-        template: what `zoo new` writes: `classifier` or `regressor`; empty: there is no template.
+        template: what `zoo new` copies by default; `plain` where there is no base of the task yet.
     """
 
     results: tuple[str, ...]
     hub: str | None
     reads: str
     prints: tuple[str, ...] = ()
-    template: str = ""
+    template: str = "plain"
 
     @property
     def saves(self) -> tuple[str, ...]:
@@ -49,19 +49,19 @@ _VALUE = ("value", "interval")
 TASKS: dict[str, Task] = {
     "gradient-inversion": Task(("image", "label"), None, "gradients"),
     "graph-classification": Task(_CLASS, "graph-ml", "graph"),
-    "image-classification": Task(_CLASS, "image-classification", "image", template="classifier"),
+    "image-classification": Task(_CLASS, "image-classification", "image", template="image_classifier"),
     "image-segmentation": Task(("mask", "scores", "names"), "image-segmentation", "image"),
     "image-to-image": Task(("image",), "image-to-image", "image"),
     "image-to-text": Task(("text", "score"), "image-to-text", "image", ("text", "score")),
     "keypoint-detection": Task(("points", "scores", "labels", "names"), "keypoint-detection", "image"),
-    "object-detection": Task(_BOXES, "object-detection", "image", ("names", "scores", "boxes")),
+    "object-detection": Task(_BOXES, "object-detection", "image", ("names", "scores", "boxes"), "detector"),
     "panoptic-segmentation": Task((*_BOXES, "masks", "panoptic", "segments_info"), "image-segmentation", "image"),
     "skeleton-classification": Task(_CLASS, None, "skeletons"),
-    "tabular-classification": Task(_CLASS, "tabular-classification", "table", template="classifier"),
-    "tabular-regression": Task(_VALUE, "tabular-regression", "table", template="regressor"),
-    "time-series-classification": Task(_CLASS, None, "series", template="classifier"),
-    "time-series-forecasting": Task(_VALUE, "time-series-forecasting", "series", template="regressor"),
-    "time-series-regression": Task(_VALUE, None, "series", template="regressor"),
+    "tabular-classification": Task(_CLASS, "tabular-classification", "table"),
+    "tabular-regression": Task(_VALUE, "tabular-regression", "table"),
+    "time-series-classification": Task(_CLASS, None, "series", template="series"),
+    "time-series-forecasting": Task(_VALUE, "time-series-forecasting", "series", template="series"),
+    "time-series-regression": Task(_VALUE, None, "series", template="series"),
     "trajectory-join": Task(("pairs", "durations", "intervals"), None, "tracks"),
     "unconditional-image-generation": Task(("image",), "unconditional-image-generation", "nothing"),
     "video-classification": Task(_CLASS, "video-classification", "video"),

@@ -14,6 +14,7 @@ from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unaut
 from zoo.files import temporary, versions, write_whole, writing
 from zoo.index import Entry, Weights, index_path, read_index, refresh
 from zoo.index import Pin as Published
+from zoo.index.editing import block_of
 from zoo.store.config import without_downloads
 from zoo.store.hub import Hub
 from zoo.store.outgoing import picture_files, text_file
@@ -162,9 +163,9 @@ def pin(path: Path, name: str, tag: str, repo: str, commit: str) -> None:
     """
     old = path.read_text(encoding="utf-8")
     lines = old.splitlines(keepends=True)
-    start, end = _block(lines, 0, len(lines), name, "")
-    start, end = _block(lines, start, end, "weights")
-    start, end = _block(lines, start, end, tag)
+    start, end = block_of(lines, 0, len(lines), name, "")
+    start, end = block_of(lines, start, end, "weights")
+    start, end = block_of(lines, start, end, tag)
     text = f'hub: {{repo: {repo}, revision: "{commit}"}}'
     at = next((i for i in range(start, end) if re.match(r"\s+hub:", lines[i])), None)
     if at is None:
@@ -176,22 +177,6 @@ def pin(path: Path, name: str, tag: str, repo: str, commit: str) -> None:
     new = "".join(lines)
     if new != old:
         _check_and_write(path, new, name, tag, Published(repo, commit))
-
-
-def _block(lines: list[str], start: int, end: int, key: str, indent: str | None = None) -> tuple[int, int]:
-    """Lines of the block below a key."""
-    pattern = re.compile(rf"({r'[ ]+' if indent is None else indent}){re.escape(key)}:\s*(#.*)?$")
-    for i in range(start, end):
-        if match := pattern.match(lines[i].rstrip("\n")):
-            deep = len(match.group(1))
-            for j in range(i + 1, end):
-                body = lines[j].strip()
-                if body and not body.startswith("#") and len(lines[j]) - len(lines[j].lstrip(" ")) <= deep:
-                    return i + 1, j
-            return i + 1, end
-    raise InvalidIndex(
-        f"expected a block {key!r} on lines of its own in the index, got none. Write it so, then publish."
-    )
 
 
 def _check_and_write(path: Path, text: str, name: str, tag: str, published: Published) -> None:
