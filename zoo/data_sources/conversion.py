@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
+from zoo.data_sources.archives import Bounded, Forward
 from zoo.data_sources.catalogue import Source
 from zoo.errors import BadData, CorruptFile, MissingClient, UnsafeFile
 from zoo.files import writing
+from zoo.index.rules import shown
 
 __all__ = ["convert"]
 
@@ -57,7 +59,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     if archive.is_dir():
         yield from _folder_members(archive)
     elif archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as file:
+        with archive.open("rb") as raw, zipfile.ZipFile(cast("IO[bytes]", Bounded(raw, archive))) as file:
             _bounded(len(file.infolist()), archive)
             for info in file.infolist():
                 # bits of the mode say "symbolic link"; zip has no other odd kinds
@@ -67,8 +69,8 @@ def _members(archive: Path) -> Iterator[_Member]:
     elif archive.suffix == ".deb":
         yield from _deb_members(archive)
     else:
-        with tarfile.open(archive, "r:gz") as file:
-            yield from _tar_members(file, archive)
+        with gzip.open(archive) as unpacked:
+            yield from _tar_members(cast("IO[bytes]", unpacked), archive)
 
 
 def _folder_members(folder: Path) -> Iterator[_Member]:
@@ -78,11 +80,13 @@ def _folder_members(folder: Path) -> Iterator[_Member]:
                 yield path.relative_to(folder).as_posix(), content
 
 
-def _tar_members(file: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
-    for number, info in enumerate(file):
-        _bounded(number, archive)
-        if info.isreg() and (content := file.extractfile(info)) is not None:
-            yield info.name.removeprefix("./"), content
+def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
+    stream = cast("IO[bytes]", Forward(raw, archive, 2 * _TOTAL))  # there may be other files in it
+    with tarfile.open(fileobj=stream, mode="r:") as file:
+        for number, info in enumerate(file):
+            _bounded(number, archive)
+            if info.isreg() and (content := file.extractfile(info)) is not None:
+                yield info.name.removeprefix("./"), content
 
 
 def _deb_members(archive: Path) -> Iterator[_Member]:
@@ -92,8 +96,7 @@ def _deb_members(archive: Path) -> Iterator[_Member]:
     except OSError as error:
         raise MissingClient(f"{archive}: dpkg-deb is needed to unpack it and cannot be started ({error}).") from error
     try:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as file:
-            yield from _tar_members(file, archive)
+        yield from _tar_members(cast("IO[bytes]", process.stdout), archive)
     finally:
         process.kill()
         process.communicate()
@@ -112,6 +115,8 @@ def _take(source: Source, archive: Path) -> Iterator[_Member]:
         if not any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
         path = PurePosixPath(name)
+        if not name.isprintable():
+            raise UnsafeFile(f"{archive}: expected plain names of files, got {shown(name)}. It is not used.")
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise UnsafeFile(f"{archive}: names the file {name!r}, outside of itself. It is not used.")
         any_taken = True
