@@ -257,6 +257,11 @@ class ZooDataModule(DataContract):
             self._facts = self.read_facts()
         return dict(self._facts)
 
+    @property
+    def has_class_names(self) -> bool:
+        """Whether the data say what their classes are called; where they do not, the names in `facts` are numbers."""
+        return True
+
     def split(self, name: str) -> Dataset[Any]:
         """The data set of a split, built once."""
         if name not in SPLITS:

@@ -232,6 +232,12 @@ class BoxesDataModule(ZooDataModule):
             "channels": 3,
         }
 
+    @property
+    def has_class_names(self) -> bool:
+        """Not so for YOLO labels without a file of names."""
+        names, _ = self._class_names()
+        return self.format != "yolo" or names != [str(i) for i in range(len(names))]
+
     def _class_names(self) -> tuple[list[str], list[int]]:
         """All classes of the data (before `classes` chooses among them) and their ids."""
         if self._names is None:

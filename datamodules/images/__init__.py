@@ -181,6 +181,12 @@ class ImagesDataModule(ZooDataModule):
             "img_size": given["img_size"] or size,
         }
 
+    @property
+    def has_class_names(self) -> bool:
+        """Not so for arrays without names."""
+        names = self.facts()["class_names"]
+        return self.format != "npz" or names != [str(i) for i in range(len(names))]
+
     def _describe(self) -> tuple[list[str], int, int]:
         """Class names, and channels and side of the images as they are."""
         kind = self.format

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.base.format import FORMAT
+from zoo.base.meeting import check_resumed, facts_of, fit_to, meet, relabelled, size_problem, take_over
 from zoo.base.modes import train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.base.options import check_options, documented
@@ -106,6 +107,7 @@ class ZooModule(LightningModule):
             )
         self._resume: dict[str, Any] = {}
         self._frozen: list[str] = []
+        self._order: list[int] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -118,33 +120,22 @@ class ZooModule(LightningModule):
         self.hparams["class_names"] = list(names) if names else None
 
     def setup(self, stage: str) -> None:
-        """Compare with the data and get ready to train; a subclass that overrides this calls it.
+        """Get ready to train; a subclass that overrides this calls it.
 
-        What is in evaluation mode as a whole, as `zoo.load` returns it, trains in training mode; frozen parts do not.
-        Plain DDP learns of `partial_backward`.
+        Class names and picture size become those of the data. What is in evaluation mode as a whole, as `zoo.load`
+        returns it, trains in training mode; frozen parts do not. Plain DDP learns of `partial_backward`.
 
         Raises:
-            InvalidConfig: if the data have another number of classes.
+            InvalidConfig: if the data have another number of classes, or pictures that the network cannot take.
         """
-        self._meet(getattr(self.trainer, "datamodule", None))
         if stage == "fit":
+            fit_to(self, getattr(self.trainer, "datamodule", None))
             train_as_a_whole(self)
             for metric in (m for m in self.modules() if isinstance(m, Metric)):
                 metric.reset()  # an evaluation left inference tensors behind, which training may not change
         strategy = self.trainer.strategy
         if stage == "fit" and self.partial_backward and isinstance(strategy, DDPStrategy):
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-
-    def _meet(self, data: Any) -> None:
-        facts = data.facts() if hasattr(data, "facts") else {}
-        wanted, here = facts.get("num_classes"), self.hparams.get("num_classes")
-        if wanted is not None and here is not None and wanted != here:
-            raise InvalidConfig(
-                f"The data have {wanted} classes and the model {here}: zoo.load(..., num_classes={wanted}) makes a new "
-                "head, or choose the data's classes."
-            )
-        if facts.get("class_names") and "class_names" in self.hparams and not self.hparams["class_names"]:
-            self.hparams["class_names"] = list(facts["class_names"])  # so that they travel with the weights
 
     def _repr_html_(self) -> str:
         """What a notebook shows: one line. `print(model)` lists all layers."""
@@ -195,11 +186,11 @@ class ZooModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
         """Evaluate a batch of validation."""
-        self.evaluate_step("val", batch)
+        self.evaluate_step("val", relabelled(batch, self._order))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int = 0) -> None:
         """Evaluate a batch of the test."""
-        self.evaluate_step("test", batch)
+        self.evaluate_step("test", relabelled(batch, self._order))
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of validation."""
@@ -381,6 +372,13 @@ class ZooModule(LightningModule):
         self._resume = ranks[rank] if rank < len(ranks) else {}
         if self._resume:
             self.load_collected_state(self._resume["collected"])
+        if self._trainer is None:
+            return
+        arguments = checkpoint.get("hyper_parameters") or {}
+        if self.trainer.state.fn == "fit":
+            check_resumed(arguments, facts_of(getattr(self.trainer, "datamodule", None)))
+        else:
+            take_over(self, arguments)
 
     def on_train_start(self) -> None:
         """Restore the loader's position and the random state of the checkpoint."""
@@ -401,6 +399,7 @@ class ZooModule(LightningModule):
 
         A subclass that overrides this calls it.
         """
+        self._meet_data()
         self._reset_scores("val")
         if self._resume and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._restore()
@@ -409,7 +408,17 @@ class ZooModule(LightningModule):
 
     def on_test_start(self) -> None:
         """Forget old scores; a subclass that overrides this calls it."""
+        self._meet_data()
         self._reset_scores("test")
+
+    def on_predict_start(self) -> None:
+        """Compare with the data; a subclass that overrides this calls it."""
+        if problem := size_problem(self.hparams, facts_of(getattr(self.trainer, "datamodule", None))):
+            raise InvalidConfig(problem)
+
+    def _meet_data(self) -> None:
+        """Compare with the data to be scored on, by the arguments of a checkpoint that was read meanwhile."""
+        self._order = None if self.trainer.state.fn == "fit" else meet(self, getattr(self.trainer, "datamodule", None))
 
     def on_validation_end(self) -> None:
         """Restore the random state after it; a subclass that overrides this calls it."""

@@ -6,7 +6,7 @@ evaluation mode, and never part of a checkpoint, which only remembers its name a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,7 +182,14 @@ def find_network(name: str) -> FrozenNetwork:
     return FrozenNetwork(module, name, (module.report.sha256 if module.report is not None else "") or "")
 
 
-def find_classifier(name: str, network: str | None, num_classes: int, channels: int, argument: str) -> FrozenClassifier:
+def find_classifier(
+    name: str,
+    network: str | None,
+    num_classes: int,
+    channels: int,
+    argument: str,
+    class_names: Sequence[str] | None = None,
+) -> FrozenClassifier:
     """Load a classifier of images.
 
     Args:
@@ -192,6 +199,7 @@ def find_classifier(name: str, network: str | None, num_classes: int, channels: 
         num_classes: K.
         channels: of the images.
         argument: which names it, for messages.
+        class_names: of the K classes, in label order; None if unknown.
 
     Raises:
         BadInput: if it has other classes or takes other images; loading has its own errors.
@@ -217,4 +225,10 @@ def find_classifier(name: str, network: str | None, num_classes: int, channels: 
                 f"The {argument} {name} has {theirs[key]} {word}, this model {ours}: choose one trained on the same "
                 f"data, or the data's {key}."
             )
+    known, numbers = theirs.get("class_names"), [str(i) for i in range(num_classes)]  # numbers stand for no names
+    if known and class_names and list(class_names) not in (list(known), numbers):
+        raise BadInput(
+            f"The {argument} {name} has the classes {', '.join(known)[:80]}, this model {', '.join(class_names)[:80]}: "
+            "choose one trained on the same classes in the same order."
+        )
     return FrozenClassifier(module, num_classes, name, loaded.sha256)

@@ -43,8 +43,8 @@ def run_data(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace, root: str | None) -> ZooDataModule:
     from zoo import index
+    from zoo.base.arguments import parameters_of
     from zoo.store import datamodule
-    from zoo.store.config import parameters_of
 
     given = {} if options.format is None else {"format": options.format}
     cls = index.info(options.name).data_class()

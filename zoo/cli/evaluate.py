@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo.errors import BadInput
+from zoo.errors import BadInput, InvalidConfig
+
+if TYPE_CHECKING:
+    from zoo.base import ZooModule
+    from zoo.base.data import DataContract
 
 __all__ = ["add_evaluate", "number", "run_evaluate"]
 
@@ -44,11 +49,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
         raise BadInput(f"--out {options.out}: give a file in a folder that exists.")
     entry_name = _data_name(options.model)
     from zoo.robustness.evaluate import evaluate_robustness
-    from zoo.store import datamodule, load
+    from zoo.store import load
 
     module = load(options.model, map_location=options.device)
     _check_task(options.model, module.task)
-    data = datamodule(entry_name or _class_name(module), root=options.root)
+    data = _data_for(module, entry_name or _class_name(module), options)
     report = evaluate_robustness(
         module,
         data,
@@ -69,6 +74,33 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if target is not None and not options.json:
         print(f"\nwritten to {target}")
     return 1 if report.suspicious else 0
+
+
+def _data_for(module: ZooModule, name: str, options: argparse.Namespace) -> DataContract:
+    """The data of `--root`, or else the method's own, read as the module takes pictures.
+
+    Raises:
+        BadInput: if the method's own data are of other classes than the module.
+        InvalidConfig: if those of `--root` are.
+    """
+    from zoo.base import meeting
+    from zoo.base.arguments import parameters_of
+    from zoo.store import datamodule
+
+    data = datamodule(name, root=options.root)
+    other = meeting.reading(module.hparams, data.facts(), parameters_of(type(data)))
+    if other and options.root is not None:
+        data = datamodule(name, root=options.root, **other)
+    own = f"Give --root DIR with data for {options.model}: {name} alone means other ones."
+    try:
+        meeting.class_order(module.hparams, data, options.model)
+    except InvalidConfig as error:
+        if options.root is not None:
+            raise
+        raise BadInput(f"{own} {error}") from None
+    if options.root is None and (problem := meeting.size_problem(module.hparams, data.facts())):
+        raise BadInput(f"{own} {problem}")
+    return data
 
 
 def number(text: str, flag: str) -> float:

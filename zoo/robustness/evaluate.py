@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.base import ZooModule
+from zoo.base.meeting import meet
 from zoo.errors import BadInput
 from zoo.nn.attacks import Model, attack_mode
 from zoo.nn.attacks.core import check_eps, check_range
@@ -64,14 +66,20 @@ def evaluate_robustness(
 
     Raises:
         BadInput: probabilities instead of logits, inputs outside the bounds, eps outside the range, labels the model
-            has no logit for, a model of another task.
+            has no logit for, a model of another task, a surrogate of other classes.
+        InvalidConfig: a model of the zoo and a data module of other classes or another picture size.
         UnknownName: if there is no such attack.
     """
     name, network, data = _resolve(model, data)
     place = _place(network, device)
     began = time.perf_counter()
     others = [_resolve(other, ())[1] for other in surrogates]
+    order = meet(network, data) if isinstance(network, ZooModule) else None
+    for other in others:
+        _check_surrogate(network, other)
     drawn = samples(data, n, seed)
+    if order is not None:
+        drawn.y = torch.tensor(order)[drawn.y]
     check_range(drawn.x, *bounds)
     check_eps(eps, norm, *bounds, drawn.x)
     if norm not in ("linf", "l2"):
@@ -105,6 +113,16 @@ def _resolve(model: Any, data: Any) -> tuple[str, Model, Any]:
     if isinstance(task, str) and task and not task.endswith("classification"):
         raise BadInput(f"{name or type(model).__name__} is for {task}; robustness is evaluated for classifiers.")
     return name or getattr(model, "__name__", type(model).__name__), model, data
+
+
+def _check_surrogate(model: Model, other: Model) -> None:
+    """Refuse a surrogate that calls the classes otherwise: its attack would be aimed at other labels."""
+    ours, theirs = (m.hparams.get("class_names") if isinstance(m, ZooModule) else None for m in (model, other))
+    if ours and theirs and list(ours) != list(theirs):
+        raise BadInput(
+            f"The surrogate {type(other).__name__} has the classes {', '.join(theirs)[:80]}, the model "
+            f"{', '.join(ours)[:80]}: give one of the same classes in the same order."
+        )
 
 
 def _place(model: Model, device: str | torch.device | None) -> torch.device:

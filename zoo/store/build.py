@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from zoo.base.arguments import without_downloads
 from zoo.base.report import LoadReport
 from zoo.errors import BadInput, InvalidConfig, UnsafeFile, ZooError
 from zoo.index.licences import notice
 from zoo.index.rules import shown
-from zoo.store.config import check_arguments, check_classes, class_arguments, without_downloads
+from zoo.store.config import check_arguments, check_classes, class_arguments
 from zoo.store.memory import bounded, largest_tensor
 from zoo.store.sources import Checkpoint
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.base.arguments import parameters_of
 from zoo.base.format import check_format
 from zoo.checks import repeated, unique_keys
 from zoo.errors import BadInput, InvalidConfig, RepositoryNotFound, UnknownName, UnsafeFile, nearest
 from zoo.index import Entry, entries, resolve
 from zoo.index.rules import is_number, shown
 
-__all__ = ["check_classes", "class_arguments", "parameters_of", "parse_config", "read_config"]
+__all__ = ["check_classes", "class_arguments", "parse_config", "read_config"]
 
 _MAX_CONFIG = 1 << 20
 _KEYS = {
@@ -50,7 +50,6 @@ _INNER: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("parent", f"text of at most {_MAX_LINE} characters", is_line),
     ("licence", f"text of at most {_MAX_LINE} characters", is_line),
 )
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".h5", ".onnx", ".pkl")
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -148,13 +147,6 @@ def check_id(name: str, where: object) -> None:
         )
 
 
-def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
-    """Arguments of a constructor by name."""
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    return {p.name: p for p in parameters if p.kind in kinds}
-
-
 def check_arguments(cls: type, given: Mapping[str, Any], *, where: str, error: type[Exception]) -> None:
     """Refuse arguments the constructor does not have, with the nearest name.
 
@@ -168,18 +160,6 @@ def check_arguments(cls: type, given: Mapping[str, Any], *, where: str, error: t
                 f"{where}: {cls.__name__} has no argument {name!r}.{nearest(name, known)} "
                 f"Arguments: {', '.join(known)}."
             )
-
-
-def without_downloads(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `given` and of the constructor that fetch other weights, switched off."""
-    off: dict[str, Any] = {}
-    for name in parameters_of(cls):
-        value = given.get(name)
-        if name.startswith("pretrained"):
-            off[name] = False
-        elif name.endswith("_weights") and isinstance(value, str) and ("/" in value or value.endswith(_SUFFIXES)):
-            off[name] = None
-    return off
 
 
 def class_arguments(

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from zoo.base import is_plain
+from zoo.base.arguments import without_downloads
 from zoo.base.format import FORMAT
 from zoo.errors import BadInput, PrivateWeights
 from zoo.files import versions, writing
 from zoo.index import TASKS, Entry, entry_of
 from zoo.store.build import assemble, notice_of
-from zoo.store.config import without_downloads
 from zoo.store.hub import Hub
 from zoo.store.reference import licences_of, parent_of, reference_of
 from zoo.store.sources import CONFIG, GOLDEN, MODEL, find

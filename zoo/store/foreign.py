@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from zoo.base.arguments import without_downloads
 from zoo.errors import InvalidConfig, UnsafeFile
-from zoo.store.config import without_downloads
 from zoo.store.reference import parent_of
 
 __all__ = ["check_plain_size", "own_arguments"]

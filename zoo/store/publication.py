@@ -9,13 +9,13 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+from zoo.base.arguments import without_downloads
 from zoo.base.format import FORMAT
 from zoo.errors import InvalidIndex, RepositoryNotFound, RevisionNotFound, Unauthorized, UnsafeFile, ZooError
 from zoo.files import temporary, versions, write_whole, writing
 from zoo.index import Entry, Weights, index_path, read_index, refresh
 from zoo.index import Pin as Published
 from zoo.index.editing import block_of
-from zoo.store.config import without_downloads
 from zoo.store.hub import Hub
 from zoo.store.outgoing import picture_files, text_file
 from zoo.store.reference import Reference, reference_of

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from zoo.base.arguments import parameters_of
 from zoo.errors import CorruptFile, RepositoryChanged, RepositoryNotFound, RevisionNotFound, UnsafeFile
 from zoo.files import open_regular, read_regular, temporary
 from zoo.index import Pin as Published
 from zoo.index import Weights
-from zoo.store.config import parameters_of, parse_config, read_config
+from zoo.store.config import parse_config, read_config
 from zoo.store.hub import Hub, as_commit, parse_address
 from zoo.store.outgoing import check_private, picture_files, texts_of, without_places
 from zoo.store.reference import reference_of

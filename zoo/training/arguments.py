@@ -169,24 +169,6 @@ def apply_facts(
     return filled
 
 
-def check_facts(model: Mapping[str, Any], facts: Mapping[str, Any], source: str) -> str | None:
-    """Compare trained weights with the data they are to be scored on; return a remark about other class names.
-
-    Raises:
-        InvalidConfig: if the number of classes differs: the score would mean nothing.
-    """
-    known, here = model.get("num_classes"), facts.get("num_classes")
-    if known is not None and here is not None and known != here:
-        raise InvalidConfig(
-            f"{source} was trained with num_classes {known}, the data have {here}. "
-            "Give data with the same classes, or fine-tune first: fit --weights " + source
-        )
-    ours, theirs = model.get("class_names"), facts.get("class_names")
-    if ours and theirs and list(ours) != list(theirs):
-        return f"note: the classes of {source} are {_short(list(ours))}, the data call them {_short(list(theirs))}"
-    return None
-
-
 def shapes_differ(model_class: Callable[..., Any], model: Mapping[str, Any], key: str, value: Any) -> bool:
     """Whether one argument changes names or shapes of the state dict; True where that is unknown."""
     import torch

@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jsonargparse.typing import PositiveInt
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from zoo.base import meeting
+from zoo.base.arguments import without_downloads
 from zoo.errors import InvalidConfig, ZooError, nearest
 from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
-from zoo.store.config import without_downloads
 from zoo.text import printable
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
@@ -244,30 +245,37 @@ class ZooCLI(LightningCLI):
         """Arguments from the starting weights, then from the data."""
         config, request = self._own, self.request
         model = config.model.as_dict()
-        resumed = self.resumed
         scoring = request.command != "fit"
         name = config.get("weights")
-        if scoring and name is None and not resumed:
+        if scoring and name is None and not self.resumed:
             name = self._published()
-        facts = self._data_facts()
-        if name is not None and not resumed:
+        facts = meeting.facts_of(self.datamodule)
+        if name is not None and not self.resumed:
             self.source = weights.describe_source(name)
             self._check_method(self.source)
             check_foreign(self.source.checkpoint)
             self._apply_source(model, scoring, () if scoring else facts)
-        if scoring or resumed:
-            what = config.get("ckpt_path") if resumed else name
-            remark = weights.check_facts(model, facts, str(what))
-            if remark:
-                _say(remark)
+        what = str(config.get("ckpt_path") if self.resumed else name)
+        if scoring:
+            self._fit_data_to(model)
+            if request.command != "predict":
+                meeting.class_order(model, self.datamodule, what)
+        elif self.resumed:
+            meeting.check_resumed(model, facts, what)
         else:
             self.facts = weights.apply_facts(model, facts, explicit=request.explicit, saved_facts=request.saved_facts)
         self._set_model(model)
 
-    def _data_facts(self) -> dict[str, Any]:
-        assert isinstance(self.datamodule, LightningDataModule)
-        facts: Callable[[], dict[str, Any]] | None = getattr(self.datamodule, "facts", None)
-        return facts() if facts is not None else {}
+    def _fit_data_to(self, model: dict[str, Any]) -> None:
+        """Read pictures as the model takes them where the user did not say how."""
+        data = self._own.data
+        open_ones = set(data.as_dict()) - self.request.explicit_data
+        other = meeting.reading(model, meeting.facts_of(self.datamodule), open_ones)
+        if other:
+            for key, value in other.items():
+                data[key] = value
+            _say(f"data read as the model takes them: {', '.join(f'{k}={v}' for k, v in other.items())}")
+            self.datamodule = self._datamodule_class(**data.as_dict())
 
     def _apply_source(self, model: dict[str, Any], scoring: bool, decided: Iterable[str]) -> None:
         assert self.source is not None

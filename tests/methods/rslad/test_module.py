@@ -13,7 +13,7 @@ from lightning import Trainer
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules.images import ImagesDataModule
+from datamodules.images import FASHION_NAMES, ImagesDataModule
 from zoo.errors import BadInput, InvalidConfig
 from zoo.inputs.images import fit_square
 from zoo.methods.rslad.module import METHODS, RSLAD
@@ -270,9 +270,12 @@ def test_teacher_with_other_classes_or_probabilities(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "teacher.ckpt")
     small = RSLAD(num_classes=4, network="resnet10-w2", channels=1, teacher=str(tmp_path / "teacher.ckpt"))
     small.trainer = trainer
-    small._meet = lambda data: None  # type: ignore[method-assign]
     with pytest.raises(BadInput, match="has 10 classes, this model 4"):
-        small.setup("fit")
+        small.find_other("teacher")
+    names = [*FASHION_NAMES[1:], FASHION_NAMES[0]]
+    order = RSLAD(class_names=names, network="resnet10-w2", channels=1, teacher=str(tmp_path / "teacher.ckpt"))
+    with pytest.raises(BadInput, match="classes in the same order"):
+        order.find_other("teacher")
 
 
 # Arguments and inputs ---------------------------------------------------------------------------------------------

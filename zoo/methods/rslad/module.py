@@ -180,7 +180,8 @@ class RSLAD(OtherNetworks, AdversarialClassifier):
         """Load the teacher, a classifier of the same images and classes."""
         options = self.hparams
         shape = options["num_classes"], options["channels"]
-        return find_classifier(options["teacher"], options["teacher_network"], *shape, argument)
+        names = options["class_names"]
+        return find_classifier(options["teacher"], options["teacher_network"], *shape, argument, names)
 
     # Baselines ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,70 @@
+"""A user's own data: what a recipe says about its own data does not hold for them; validation takes place."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from zoo import training
+from zoo.cli import main
+
+
+@pytest.fixture
+def pictures(place: Path) -> Path:
+    """Class folders of 60 small pictures."""
+    for name in ("cat", "dog", "owl"):
+        (place / "own" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(np.full((28, 28), 5 * i, np.uint8)).save(place / "own" / name / f"{i}.png")
+    return place / "own"
+
+
+def test_counts_of_the_recipe_are_for_its_own_data(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo.datamodule("uav-swarm-fl").hparams["train_size"] == 12000
+    data = zoo.datamodule("uav-swarm-fl", root=pictures)
+    assert data.hparams["train_size"] is None
+    assert data.hparams["batch_size"] == 32
+    assert zoo.datamodule("uav-swarm-fl", root=pictures, train_size=20).hparams["train_size"] == 20
+    assert main(["data", "check", "uav-swarm-fl", str(pictures)]) == 0
+    words = ["fit", "--zoo", "uav-swarm-fl", "--data.root", str(pictures), "--data.num_clients", "2"]
+    words += ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    capsys.readouterr()
+    assert training.run(words).datamodule.hparams["train_size"] is None
+    assert "train_size=12000 of the recipe is for its own data, not for yours" in capsys.readouterr().out
+    assert training.run([*words, "--data.train_size", "30"]).datamodule.hparams["train_size"] == 30
+
+
+def test_draws_of_the_recipe_are_for_its_own_series(place: Path) -> None:
+    root = place / "series"
+    zoo.datamodule("soft-rocket:ecg5000", root=root, format="tsv").fake(root)
+    assert zoo.datamodule("soft-rocket:ecg5000", root=root).hparams["resplit"] is None
+    draw = np.random.default_rng(0).normal(size=(20, 30))
+    for split in ("TRAIN", "TEST"):
+        rows = ["\t".join(map(str, [i % 5 + 1, *row])) for i, row in enumerate(draw)]
+        (place / "ecg").mkdir(exist_ok=True)
+        (place / "ecg" / f"ECG5000_{split}.tsv").write_text("\n".join(rows) + "\n")
+    assert zoo.datamodule("soft-rocket:ecg5000", root=place / "ecg").hparams["resplit"] == 0.5, "the recipe's own data"
+
+
+def test_a_format_of_the_recipe_keeps_its_counts(place: Path) -> None:
+    root = place / "cifar"
+    zoo.datamodule("rslad:cifar10-resnet10w16", root=root, format="cifar-10").fake(root)
+    assert zoo.datamodule("rslad:cifar10-resnet10w16", root=root).hparams["val_size"] == 1000
+
+
+def test_fewer_epochs_than_the_interval_of_validation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = place / "recipes" / "toy-net" / "ten-n.yaml"
+    recipe.write_text(recipe.read_text().replace("max_epochs: 2", "max_epochs: 10, check_val_every_n_epoch: 5"))
+    done: Any = training.run(["fit", "--zoo", "toy-net", "--trainer.max_epochs", "2"])
+    assert "check_val_every_n_epoch is 2, not 5" in capsys.readouterr().out
+    folder = done.saved.path.parent
+    assert [path for path in (folder / "checkpoints").iterdir() if not path.name.startswith("last")]
+    with (folder / "metrics.csv").open() as file:
+        assert any(row.get("val/loss") for row in csv.DictReader(file))
+    assert "check_val_every_n_epoch: 2" in done.saved.path.read_text()
