@@ -197,6 +197,10 @@ class ZooDataModule(DataContract):
     whole_folders: ClassVar[bool] = False
     """Whether a folder is one input of `predict`, not its files."""
 
+    describes_data: ClassVar[tuple[str, ...]] = ("format", "train_size", "val_size", "test_size")
+    """Arguments that say what certain data are like or how many of them to use, not how to train: those of a recipe
+    do not hold for a user's own folder."""
+
     def __init__(self, root: str | None = None, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

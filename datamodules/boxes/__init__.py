@@ -16,7 +16,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datamodules.base import ZooDataModule, data_cache
 from datamodules.boxes.augment import Augment, make_augment
@@ -98,6 +98,16 @@ class BoxesDataModule(ZooDataModule):
         cache: "ram" keeps letterboxed images in memory, "none" decodes each time, "auto" keeps up to 1 GB.
         predict_root: folder of images for `predict`; None: the test split.
     """
+
+    describes_data: ClassVar[tuple[str, ...]] = (
+        *ZooDataModule.describes_data,
+        "classes",
+        "train_split",
+        "val_split",
+        "test_split",
+        "voc_one_based",
+        "voc_difficult",
+    )
 
     def __init__(
         self,

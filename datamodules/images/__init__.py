@@ -21,7 +21,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import default_collate
@@ -89,6 +89,8 @@ class ImagesDataModule(ZooDataModule):
 
     classes_are_whole = True
     """Whether folders inside of class folders mean nothing."""
+
+    describes_data: ClassVar[tuple[str, ...]] = (*ZooDataModule.describes_data, "attribute", "split_seed")
 
     def __init__(
         self,

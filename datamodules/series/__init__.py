@@ -88,6 +88,14 @@ class SeriesDataModule(ZooDataModule):
 
     input_suffixes: ClassVar[tuple[str, ...]] = (".ts", ".tsv", ".txt", *tables.SUFFIXES)
 
+    describes_data: ClassVar[tuple[str, ...]] = (
+        *ZooDataModule.describes_data,
+        "name",
+        "resplit",
+        "split_seed",
+        "length",
+    )
+
     def __init__(
         self,
         root: str | None = None,

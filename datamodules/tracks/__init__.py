@@ -70,6 +70,8 @@ class TracksDataModule(ZooDataModule):
 
     whole_folders: ClassVar[bool] = True
 
+    describes_data: ClassVar[tuple[str, ...]] = (*ZooDataModule.describes_data, "columns", "files", "limit", "origin")
+
     def __init__(
         self,
         root: str | None = None,

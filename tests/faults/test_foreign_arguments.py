@@ -23,12 +23,12 @@ from toys import hub as toys
 
 import zoo
 from zoo import errors, index, training
+from zoo.base.arguments import parameters_of
 from zoo.base.image_classifier import ImageClassifier
 from zoo.base.other_network import OtherNetworks
 from zoo.index import Entry, entries
 from zoo.nn.classifiers import create_classifier
 from zoo.nn.timm_models import create_timm
-from zoo.store.config import parameters_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and limits of memory")
 

@@ -19,13 +19,15 @@ from zoo.errors import InvalidConfig
 
 __all__ = [
     "check_resumed",
+    "check_size",
     "class_order",
     "facts_of",
     "fit_to",
     "meet",
+    "meet_checkpoint",
+    "reading",
     "relabelled",
     "size_problem",
-    "take_over",
 ]
 
 
@@ -90,6 +92,16 @@ def size_problem(model: Mapping[str, Any], facts: Mapping[str, Any]) -> str | No
     return None
 
 
+def check_size(model: Mapping[str, Any], data: Any) -> None:
+    """Compare sizes and channels of pictures.
+
+    Raises:
+        InvalidConfig: if the data give others than the model takes.
+    """
+    if problem := size_problem(model, facts_of(data)):
+        raise InvalidConfig(problem)
+
+
 def reading(model: Mapping[str, Any], facts: Mapping[str, Any], accepted: Container[str]) -> dict[str, int]:
     """The arguments of a data module with which it reads pictures as a model takes them; empty if it does already.
 
@@ -108,8 +120,7 @@ def meet(module: Any, data: Any) -> list[int] | None:
     Raises:
         InvalidConfig: if they do not belong together.
     """
-    if problem := size_problem(module.hparams, facts_of(data)):
-        raise InvalidConfig(problem)
+    check_size(module.hparams, data)
     order = class_order(module.hparams, data)
     if order is not None:
         rank_zero_info("The classes of the data are the model's in another order: their labels are reordered.")
@@ -220,8 +231,16 @@ def check_resumed(saved: Mapping[str, Any], facts: Mapping[str, Any], what: str 
             )
 
 
-def take_over(module: Any, saved: Mapping[str, Any]) -> None:
-    """Give a module that is to be scored the names and size of the checkpoint whose weights it gets."""
+def meet_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Compare a checkpoint that a Trainer reads with the data, or give the module its names and size for scoring.
+
+    Raises:
+        InvalidConfig: if training would go on with other classes or another size.
+    """
+    saved = checkpoint.get("hyper_parameters") or {}
+    if module.trainer.state.fn == "fit":
+        check_resumed(saved, facts_of(getattr(module.trainer, "datamodule", None)))
+        return
     for key in ("class_names", "img_size"):
         if key in module.hparams and saved.get(key) is not None:
             module.hparams[key] = _plain(saved[key])

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from zoo.base.format import FORMAT
-from zoo.base.meeting import check_resumed, facts_of, fit_to, meet, relabelled, size_problem, take_over
+from zoo.base.meeting import check_size, fit_to, meet, meet_checkpoint, relabelled
 from zoo.base.modes import train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.base.options import check_options, documented
@@ -372,13 +372,8 @@ class ZooModule(LightningModule):
         self._resume = ranks[rank] if rank < len(ranks) else {}
         if self._resume:
             self.load_collected_state(self._resume["collected"])
-        if self._trainer is None:
-            return
-        arguments = checkpoint.get("hyper_parameters") or {}
-        if self.trainer.state.fn == "fit":
-            check_resumed(arguments, facts_of(getattr(self.trainer, "datamodule", None)))
-        else:
-            take_over(self, arguments)
+        if self._trainer is not None:
+            meet_checkpoint(self, checkpoint)
 
     def on_train_start(self) -> None:
         """Restore the loader's position and the random state of the checkpoint."""
@@ -413,8 +408,7 @@ class ZooModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Compare with the data; a subclass that overrides this calls it."""
-        if problem := size_problem(self.hparams, facts_of(getattr(self.trainer, "datamodule", None))):
-            raise InvalidConfig(problem)
+        check_size(self.hparams, getattr(self.trainer, "datamodule", None))
 
     def _meet_data(self) -> None:
         """Compare with the data to be scored on, by the arguments of a checkpoint that was read meanwhile."""

@@ -16,6 +16,7 @@ from zoo.index.recipes import read_recipe, section_of
 from zoo.store.build import assemble, fill_from, notice_of
 from zoo.store.config import check_arguments, check_classes
 from zoo.store.hub import Hub
+from zoo.store.recipe_data import bound_to_data
 from zoo.store.reference import Reference, reference_of, references_of
 from zoo.store.sources import MODEL, Row, find, pull_path
 from zoo.store.tensors import check_sha256, read_state
@@ -217,7 +218,7 @@ def datamodule(name: str, root: str | Path | None = None, **init: Any) -> DataCo
     Args:
         name: `id` or `id:tag`.
         root: your data; None is the embedded default. The other settings are those of the tag's recipe (input size,
-            augmentation, ...), except for the format of its data.
+            augmentation, ...), except for what describes its data (format, sizes, splits) where yours are others.
         init: further arguments of the data module.
 
     Raises:
@@ -229,8 +230,8 @@ def datamodule(name: str, root: str | Path | None = None, **init: Any) -> DataCo
     given = section_of(read_recipe(entry, tag), "data", cls)
     check_arguments(cls, given, where=f"the recipe of {name}: data", error=BadInput)
     if root is not None:
-        given.pop("format", None)  # that of the recipe's own data
-        given["root"] = str(root)
+        bound = bound_to_data(entry, tag, cls, given, root)
+        given = {**{k: v for k, v in given.items() if k not in bound}, "root": str(root)}
     built: DataContract = cls(**{**given, **init})
     return built
 

@@ -25,6 +25,7 @@ from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
+from zoo.store.recipe_data import bound_to_data
 from zoo.text import printable
 from zoo.training import arguments as weights
 from zoo.training import run_folder as runs
@@ -122,16 +123,27 @@ class ZooCLI(LightningCLI):
         except argparse.ArgumentError as error:
             raise explain(str(error), self._flags(), self.prog, self.request) from error
         self._own = self.config[self.request.command]
-        if "root" in self.request.explicit_data and "format" not in self.request.explicit_data:
-            # the recipe's format is that of its own data
-            default = self._subcommand_parsers[self.request.command].get_defaults().data
-            if "format" in default:
-                self._own.data["format"] = default["format"]
+        self._leave_out_the_recipes_data()
         if self.request.command != "fit":
             # scoring is about the published or given weights, not about those that training would start from
             for key in ("weights", "ckpt_path"):
                 value = getattr(self.request, key)
                 self._own[key] = None if value == "null" else value
+
+    def _leave_out_the_recipes_data(self) -> None:
+        """What the recipe says about its own data does not hold for the user's."""
+        data, chosen = self._own.data, self.request.explicit_data
+        if "root" not in chosen or data.get("root") is None or self.request.saved_facts:
+            return
+        cls = self.entry.data_class()
+        section = section_of(self.recipe, "data", cls)
+        bound = bound_to_data(self.entry, self.tag, cls, section, data["root"])
+        defaults = self._subcommand_parsers[self.request.command].get_defaults().data
+        left = [key for key in bound if key in data and key not in chosen and data[key] != defaults.get(key)]
+        for key in left:
+            data[key] = defaults.get(key)
+        if said := [f"{key}={section[key]}" for key in left if key != "format"]:
+            _say(f"{', '.join(said)} of the recipe {'is' if len(said) == 1 else 'are'} for its own data, not for yours")
 
     def _flags(self) -> list[str]:
         parser = self._subcommand_parsers[self.request.command]
@@ -323,6 +335,7 @@ class ZooCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add run folder, loggers, checkpoints and the saved config where recipe and flags leave them open."""
+        self._validate_at_least_once(config)
         given = config.get("callbacks") or []
         given = [*(given if isinstance(given, list) else [given]), *callbacks]
         if config.get("enable_progress_bar") is None:
@@ -349,6 +362,13 @@ class ZooCLI(LightningCLI):
         trainer = self.trainer_class(**{**config, "callbacks": given})
         use_whole_files(trainer)
         return trainer
+
+    def _validate_at_least_once(self, config: dict[str, Any]) -> None:
+        """Validate in the last epoch at the latest: else there is no best checkpoint, and maybe no metrics at all."""
+        epochs, every = config.get("max_epochs"), config.get("check_val_every_n_epoch")
+        if self.subcommand == "fit" and epochs is not None and every is not None and 0 < epochs < every:
+            config["check_val_every_n_epoch"] = self._own.trainer.check_val_every_n_epoch = epochs
+            _say(f"check_val_every_n_epoch is {epochs}, not {every}: the training has no more epochs")
 
     def _prepare_folder(self, config: dict[str, Any]) -> None:
         root = self._run_root()
