@@ -83,4 +83,4 @@ def markdown(text: str) -> str:
     Args:
         text: anything.
     """
-    return _MARKUP.sub(lambda found: "".join(f"&#{ord(c)};" for c in found.group()), printable(text))
+    return _MARKUP.sub(lambda match: "".join(f"&#{ord(c)};" for c in match.group()), printable(text))

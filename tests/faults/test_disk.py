@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fault_tools import OWNER, REPO, Scene, small_disk
 from hub_server import LoopbackHub
+from toys import hub as toys
 
 import zoo
 from zoo import errors
@@ -167,3 +168,20 @@ def test_no_home_in_a_process_of_its_own(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
+def test_saved_folders_have_the_users_permissions(tmp_path: Path, mask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's own mask is not touched: another thread may be writing a file that must stay private."""
+    before = os.umask(mask)
+    change = os.umask
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the mask was changed"))
+    try:
+        zoo.register(toys.entry(), replace=True)
+        folder = zoo.save(toys.trained(), tmp_path / "saved")
+    finally:
+        change(before)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (folder / "config.json").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert [p.name for p in tmp_path.iterdir()] == ["saved"]

@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 class Bounded(io.RawIOBase):
-    """A file of which nobody reads very much at once.
+    """A file that is read in pieces of bounded size.
 
     Args:
         raw: open for reading.

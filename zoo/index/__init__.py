@@ -198,10 +198,10 @@ def id_of(cls: type) -> str | None:
         by_class.setdefault(entry.model, []).append(entry)
     for c in cls.__mro__:
         for path in _paths_of(c):
-            if found := by_class.get(path):
-                home = [entry for entry in found if _is_home(entry, c)]
-                own = [entry for entry in found if entry.id in _registered]
-                return (home[0] if home else own[-1] if own else found[0]).id
+            if named := by_class.get(path):
+                home = [entry for entry in named if _is_home(entry, c)]
+                own = [entry for entry in named if entry.id in _registered]
+                return (home[0] if home else own[-1] if own else named[0]).id
     return None
 
 

@@ -40,8 +40,8 @@ def notice(name: str, licence: str | None, data: str | None = None) -> None:
     _told.add(name)
     stated = f"have the licence {licence}" if licence else "come without a licence"
     also = f" (trained on data under {data})" if data else ""
-    told = printable(f"The weights of {name} {stated}{also}: check that it allows what you do with them.")
-    _log.warning("%s", told)
+    message = printable(f"The weights of {name} {stated}{also}: check that it allows what you do with them.")
+    _log.warning("%s", message)
 
 
 def forget() -> None:

@@ -123,10 +123,10 @@ def _check_types(config: dict[str, Any], where: object) -> None:
     for key, expected, accepts in _INNER:
         value = config.get(key)
         if value is not None and not accepts(value):
-            raise InvalidConfig(f"{where}: {key}: expected {expected}, found {shown(value)}.")
+            raise InvalidConfig(f"{where}: {key}: expected {expected}, got {shown(value)}.")
     names = config["init"].get("class_names")
     if names is not None and not _are_texts(names):
-        raise InvalidConfig(f"{where}: init.class_names: expected a list of text, found {shown(names)}.")
+        raise InvalidConfig(f"{where}: init.class_names: expected a list of text, got {shown(names)}.")
 
 
 def check_id(name: str, where: object) -> None:

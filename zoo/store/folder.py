@@ -47,7 +47,9 @@ def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True
     entry = entry_of(type(module))
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = place / "new"  # with the user's own permissions; what mkdtemp makes is for its owner only
+        temporary.mkdir()
         try:
             config = _write_weights(module, entry, temporary, half=half)
             again = assemble(find(reference_of(temporary), Hub(offline=True)), {})
@@ -59,7 +61,7 @@ def save(module: ZooModule | str | Path, folder: Path, *, with_card: bool = True
             _sync(temporary)
             _replace(temporary, folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
     return folder
 
 
@@ -135,7 +137,6 @@ def _sync(folder: Path) -> None:
 
 
 def _replace(temporary: Path, folder: Path) -> None:
-    os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes it readable by its owner only
     if not folder.exists():
         os.rename(temporary, folder)
         return
@@ -149,12 +150,6 @@ def _replace(temporary: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # Golden outputs ---------------------------------------------------------------------------------------------------

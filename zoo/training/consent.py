@@ -61,7 +61,7 @@ def ask(request: Request, entry: Entry) -> None:
             return
     place, path = next(iter(named.items()))
     raise InvalidConfig(
-        f"{place}: expected classes of the zoo, Lightning and torch, found {shown(path)}, which "
+        f"{place}: expected classes of the zoo, Lightning and torch, got {shown(path)}, which "
         "was not imported. If the file is yours, or you have read it, add --trust."
     )
 
@@ -82,14 +82,14 @@ def foreign_classes(file: str, entry: Entry) -> list[tuple[str, str]]:
 
 def _in_flags(flags: Sequence[str], entry: Entry) -> list[tuple[str, str]]:
     """Those in files that a flag such as `--trainer FILE` names; classes in the flag itself are the user's words."""
-    found: list[tuple[str, str]] = []
+    named: list[tuple[str, str]] = []
     for flag, following in zip(flags, [*flags, ""][1:], strict=True):
         name, equals, value = flag.partition("=")
         if name.startswith("--"):
             reader = _Reader(entry)
             kind = replace(reader.kind(name[2:], _Kind(classes=False)), classes=False)
-            found += reader.value(value if equals else following, name[2:], Path(), kind)
-    return [(place, path) for place, path in found if not _is_own(path)]
+            named += reader.value(value if equals else following, name[2:], Path(), kind)
+    return [(place, path) for place, path in named if not _is_own(path)]
 
 
 @dataclass
@@ -105,7 +105,7 @@ class _Reader:
             return
         self.seen.add(path.resolve())
         if len(self.seen) > _MAX_FILES:
-            raise InvalidConfig(f"{path}: expected one config file, found more than {_MAX_FILES} that name each other.")
+            raise InvalidConfig(f"{path}: expected one config file, got more than {_MAX_FILES} that name each other.")
         try:
             content = load_yaml(path)
         except ZooError as error:
