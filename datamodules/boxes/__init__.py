@@ -6,7 +6,10 @@ Layouts, below `root`:
            and {train,valid,test}/_annotations.coco.json beside the images
     voc    VOCdevkit/VOC{2007,2012}/{JPEGImages,Annotations,ImageSets/Main}, or one such set directly in `root`
     yolo   {images,labels}/{train,val}/* with data.yaml or classes.txt; also {train,val}/{images,labels}
+    cvat   annotations.xml with images/
 
+Sets without splits are divided by `val_share`: one COCO file, Annotations/ without lists, XML or text files beside the
+images (LabelImg; YOLO with classes.txt), images/ with labels/, a task of CVAT (see `datamodules.boxes.whole`).
 `BoxesDataModule.fake(folder)` writes a miniature of each to look at.
 """
 
@@ -18,15 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from datamodules.base import ZooDataModule, data_cache
 from datamodules.boxes.augment import Augment, make_augment
 from datamodules.boxes.coco import find_coco, read_coco, read_coco_categories
+from datamodules.boxes.cvat import cvat_class_names, read_cvat
 from datamodules.boxes.dataset import BoxesDataset, FileSource, SceneSource, collate_boxes
 from datamodules.boxes.fake import write_fake
 from datamodules.boxes.labels import draw_subset, parse_noise
 from datamodules.boxes.records import POLICIES, Checker, Record, Records, choose_classes
 from datamodules.boxes.scenes import load_scenes
 from datamodules.boxes.voc import find_voc, read_voc, voc_class_names
+from datamodules.boxes.whole import find_whole, share_of
 from datamodules.boxes.yolo import find_yolo, read_yolo, yolo_class_names
 from datamodules.worlds.digit_scenes import SceneConfig
 from zoo import checks
@@ -35,8 +42,9 @@ from zoo.inputs.geometry import check_size
 
 __all__ = ["FORMATS", "BoxesDataModule"]
 
-FORMATS = ("auto", "coco", "voc", "yolo", "digit-scenes")
+FORMATS = ("auto", "coco", "voc", "yolo", "cvat", "digit-scenes")
 _RAM_LIMIT = 1_000_000_000  # bytes of letterboxed images that cache="auto" keeps in memory
+_FEW_PIXELS = 8  # sides of objects below this are hardly seen
 _HEADER_LIMIT = 20_000  # images whose headers check_images=None reads at the start
 
 _log = logging.getLogger(__name__)
@@ -53,7 +61,7 @@ class BoxesDataModule(ZooDataModule):
 
     Args:
         root: folder of the data; None for the embedded DigitScenes.
-        format: coco, voc, yolo, digit-scenes, or auto to find out.
+        format: coco, voc, yolo, cvat, digit-scenes, or auto to find out.
         img_size: side of the square input, a multiple of 32; images are letterboxed on grey.
         batch_size: images per batch and process.
         num_workers: loader processes.
@@ -86,6 +94,7 @@ class BoxesDataModule(ZooDataModule):
             "2007/trainval+2012/trainval". None: the usual names.
         val_split: name of the split for validation, written as for training. None: the usual names.
         test_split: name of the split for the test, written as for training. None: the usual names.
+        val_share: share of the images for validation and test, where the data have no splits.
         voc_one_based: VOC coordinates count from 1 and include the last pixel (the official sets do).
         voc_difficult: objects flagged difficult count. Otherwise they are not trained on, and neither right nor wrong
             to detect, like crowd regions of COCO.
@@ -141,6 +150,7 @@ class BoxesDataModule(ZooDataModule):
         train_split: str | None = None,
         val_split: str | None = None,
         test_split: str | None = None,
+        val_share: float = 0.2,
         voc_one_based: bool = True,
         voc_difficult: bool = False,
         on_error: str = "raise",
@@ -167,12 +177,15 @@ class BoxesDataModule(ZooDataModule):
         if given["format"] != "auto" and (given["format"] == "digit-scenes") != (self.root is None):
             arguments = f"format={given['format']!r} and root={given['root']!r}"
             raise BadInput(
-                f"coco, voc and yolo need root (the folder of the data), digit-scenes takes none; got {arguments}."
+                "coco, voc, yolo and cvat need root (the folder of the data), digit-scenes takes none; got "
+                f"{arguments}."
             )
         for key, least in (("train_size", 1), ("val_size", 1), ("test_size", 1), ("multi_scale", 0), ("min_side", 0)):
             if given[key] < least:
                 raise BadInput(f"{key}: expected at least {least}, got {given[key]}.")
         draw_subset(10, given["subset"], self.seed)
+        if not 0 < given["val_share"] < 1:
+            raise BadInput(f"val_share: expected a share in (0, 1), got {given['val_share']}.")
 
     def _augmentation(self, root: str | None, preset: str) -> Augment:
         keys = ("flip", "flip_vertical", "hsv", "degrees", "translate", "scale", "shear", "mosaic", "mixup")
@@ -202,22 +215,34 @@ class BoxesDataModule(ZooDataModule):
         for name in ("coco", "voc", "yolo"):
             if any(self._find(name, root, split) is not None for split in ("train", "val", "test")):
                 return name
+        for name in ("coco", "voc", "cvat", "yolo"):
+            if find_whole(name, root) is not None:
+                return name
         seen = ", ".join(sorted(path.name for path in root.iterdir())[:12]) or "nothing"
         raise BadData(
             f"{root}: no data format recognised. Looked for COCO (annotations/instances_train2017.json or "
             "train/_annotations.coco.json), VOC (VOCdevkit/VOC2007/ or ImageSets/Main/ beside Annotations/) and YOLO "
-            f"(images/train/ with labels/train/, or train/images/). There is: {seen}. "
+            "(images/train/ with labels/train/, or train/images/), and for sets without splits: one COCO file, XML or "
+            f"text files beside the images, annotations.xml of CVAT. There is: {seen}. "
             "Pass format= and train_split= if the names differ; fake(folder) writes an example of each layout."
         )
 
     def _find(self, kind: str, root: Path, split: str) -> Any:
         name = self.hparams[f"{split}_split"]
-        return {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}[kind](root, split, name)
+        finders: dict[str, Any] = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
+        return finders[kind](root, split, name) if kind in finders else None
+
+    def _whole(self) -> Any:
+        """The files of a set without splits; None if it has some, or they were named."""
+        root, splits = self._folder(), ("train", "val", "test")
+        if any(self.hparams[f"{s}_split"] or self._find(self.format, root, s) is not None for s in splits):
+            return None
+        return find_whole(self.format, root)
 
     def _split_files(self, split: str) -> Any:
         """Where a split is; a missing test split is replaced by val, which is said once."""
         root = self._folder()
-        files = self._find(self.format, root, split)
+        files = self._find(self.format, root, split) or self._whole()
         if files is None and split == "test":
             warnings.warn(f"{root} has no test split with annotations: testing on the val split", stacklevel=3)
             return self._split_files("val")
@@ -257,7 +282,12 @@ class BoxesDataModule(ZooDataModule):
             elif self.format == "coco":
                 self._names = read_coco_categories(self._any_split()[0])
             else:
-                names = voc_class_names(self._any_split()) if self.format == "voc" else yolo_class_names(self._folder())
+                if self.format == "yolo":
+                    names = yolo_class_names(self._folder())
+                elif self.format == "cvat":
+                    names = cvat_class_names(self._any_split()[0])
+                else:
+                    names = voc_class_names(self._any_split())
                 self._names = names, list(range(len(names)))
             if not self._names[0]:
                 raise BadData(f"{self.root}: expected at least one class, got no objects in the training annotations")
@@ -305,23 +335,52 @@ class BoxesDataModule(ZooDataModule):
         given = self.hparams
         root, files = self._folder(), self._split_files(split)
         checker = Checker(root, given["on_error"], given["min_side"], follow_symlinks=given["follow_symlinks"])
-        names, ids = self._class_names()
-        if self.format == "coco":
-            records = read_coco(files[0], files[1], checker)
-            if (records.class_names, records.category_ids) != (names, ids):
-                expected = f"those of the first split, {names[:20]}"
-                checker.problems.add(checker.name(files[0]), "categories", expected, records.class_names[:20])
-        elif self.format == "voc":
-            records = read_voc(files, names, checker, given["voc_one_based"], given["voc_difficult"])
-        else:
-            records = read_yolo(files, names, checker)
+        records = self._read(files, checker)
+        if len(records.items) > 1 and self._whole() is not None:
+            records.items = [records.items[i] for i in share_of(len(records.items), split, given["val_share"])]
         check = given["check_images"]
         if self.format != "yolo" and (check or (check is None and len(records.items) <= _HEADER_LIMIT)):
             records.items = [item for item in records.items if checker.header(item)]
         if not records.items:
             checker.problems.add(split, "split", "at least one usable image", "none")
+        elif split == "train" and not any(len(item.boxes) for item in records.items):
+            checker.problems.add(split, "annotations", "at least one box to train on", checker.none_because())
         checker.finish(split)
         return choose_classes(records, self.classes)
+
+    def _read(self, files: Any, checker: Checker) -> Records:
+        names, ids = self._class_names()
+        if self.format == "voc":
+            return read_voc(files, names, checker, self.hparams["voc_one_based"], self.hparams["voc_difficult"])
+        if self.format == "yolo":
+            return read_yolo(files, names, checker)
+        if self.format == "cvat":
+            return read_cvat(files, names, checker)
+        records = read_coco(files[0], files[1], checker)
+        if (records.class_names, records.category_ids) != (names, ids):
+            expected = f"those of the first split, {names[:20]}"
+            checker.problems.add(checker.name(files[0]), "categories", expected, records.class_names[:20])
+        return records
+
+    def summary(self, split: str) -> list[str]:
+        """Boxes of each class, and how large they are when the network sees them."""
+        source: Any = self.split(split)
+        objects = [source.targets(i) for i in range(len(source))]
+        names = self.facts()["class_names"]
+        counts = np.bincount(np.concatenate([labels for _, labels in objects]), minlength=len(names))
+        lines = ["boxes: " + ", ".join(f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True))]
+        if isinstance(source.source, FileSource) and counts.sum():
+            lines.append(self._size_line(source.source.records))
+        return lines
+
+    def _size_line(self, records: Sequence[Record]) -> str:
+        """The median side of the boxes in the letterboxed input, and what helps if that is little."""
+        known = [r for r in records if r.size is not None and len(r.boxes)]
+        scales = [self.img_size / max(r.size or (1, 1)) for r in known]
+        sides = [s * np.sqrt(np.prod(r.boxes[:, 2:] - r.boxes[:, :2], 1)) for r, s in zip(known, scales, strict=True)]
+        median = float(np.median(np.concatenate(sides))) if sides else 0.0
+        line = f"median side of a box: {median:.0f} of {self.img_size} input pixels"
+        return line + (": few. A larger img_size shows more of them" if 0 < median < _FEW_PIXELS else "")
 
     def dataset(self, split: str) -> BoxesDataset:
         """Build one split."""

@@ -120,6 +120,7 @@ def read_coco(file: Path, folders: list[Path], checker: Checker) -> Records:
     seen: set[Any] = set()
     for number, entry in enumerate(content["annotations"]):
         _read_annotation(file, f"annotations[{number}]", entry, known, seen, label_of, records, objects, checker)
+    checker.looks_like_corners(file)
     for key, record in records.items():
         record.hold(objects[key])
     return Records(list(records.values()), names, ids)
@@ -193,6 +194,8 @@ def _read_annotation(
         return
     x, y, width, height = bbox
     box = checker.box(file, f"{where}.bbox", (x, y, x + width, y + height), record.size)
+    if box is None and record.size is not None and min(bbox[2:]) > 0:
+        checker.outside.append((bbox, record.size))
     if box is not None:
         stated = float(area) if isinstance(area, (int, float)) and 0 < area < math.inf else 0.0
         objects[key].append((box, label_of[category], stated, crowd or checker.is_tiny(box)))

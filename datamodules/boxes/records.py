@@ -152,6 +152,8 @@ class Checker:
         self.problems = Problems(root)  # always raised
         self.flaws = Problems(root)  # raised or left out
         self.tiny = 0
+        self.fractions = 0  # of the tiny ones, those that lie within the first pixel
+        self.outside: list[tuple[Sequence[float], tuple[int, int]]] = []
 
     def name(self, file: Path) -> str:
         """The file as the user knows it, relative to the root."""
@@ -185,7 +187,24 @@ class Checker:
         """Whether a box is too small to be learnt, which is counted."""
         tiny = min(box[2] - box[0], box[3] - box[1]) < self.min_side
         self.tiny += tiny
+        self.fractions += max(box) <= 1.0
         return tiny
+
+    def none_because(self) -> str:
+        """Why a split has no box, for a message."""
+        if self.fractions and self.fractions == self.tiny:
+            return f"{self.tiny}, all within the first pixel: are these fractions of the image instead of pixels?"
+        if self.tiny:
+            return f"{self.tiny} with a side under {self.min_side:g} px (min_side)"
+        return "none"
+
+    def looks_like_corners(self, file: Path) -> None:
+        """Note it if all boxes that are outside of their image would be inside as x1 y1 x2 y2."""
+        if len(self.outside) < 2:
+            return
+        if all(b[0] < b[2] <= w + self.tolerance and b[1] < b[3] <= h + self.tolerance for b, (h, w) in self.outside):
+            got = f"{len(self.outside)} boxes outside of their image, which all fit as corners x1, y1, x2, y2"
+            self.flaws.add(self.name(file), "annotations", "boxes as x, y, width, height", got)
 
     def image(self, annotation: Path, where: str, path: Path) -> bool:
         """Whether an image file exists and lies below the root; otherwise note it."""

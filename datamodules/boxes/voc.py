@@ -7,7 +7,7 @@ xmax, ymax) as a half-open box.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -115,16 +115,24 @@ def _name(entry: Element) -> str:
 
 
 def _annotations(place: Path) -> dict[str, Path]:
-    """Stem -> annotation file of a year."""
-    folder = place / "Annotations"
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".xml"} if folder.is_dir() else {}
+    """Stem -> annotation file of a year, or of a folder of images with their annotations."""
+    folder = _folder(place, "Annotations")
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml"}
 
 
-def _stems(file: Path, known: Container[str]) -> list[str]:
+def _folder(place: Path, *names: str) -> Path:
+    """The first of these folders that a place has; the place itself if it has none."""
+    return next((place / name for name in names if (place / name).is_dir()), place)
+
+
+def _stems(file: Path, known: Collection[str]) -> list[str]:
     """Names of the images of a list, as the annotation files have them where there is one of that name.
 
-    A name may hold spaces or the ending of the image; lists of one class have a second column (-1, 0, 1).
+    A folder of annotations is the list of what is in it. A name may hold spaces or the ending of the image; lists of
+    one class have a second column (-1, 0, 1).
     """
+    if file.is_dir():
+        return list(known)
     try:
         lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except UnreadableError as error:
@@ -164,13 +172,14 @@ def read_voc(
         if not stems:
             checker.problems.add(checker.name(file), "list", "at least one image name", "an empty file")
         seen: set[str] = set()
-        suffixes = _suffixes(checker, place / "JPEGImages")
+        pictures = _folder(place, "JPEGImages", "images")
+        suffixes = _suffixes(checker, pictures)
         for stem in stems:
             if stem in seen:
                 checker.flaws.add(checker.name(file), "list", "names that occur once", f"{stem} again")
                 continue
             seen.add(stem)
-            record = _read_xml(place, file, stem, files, suffixes, label_of, checker, one_based, keep_difficult)
+            record = _read_xml(pictures, file, stem, files, suffixes, label_of, checker, one_based, keep_difficult)
             if record is not None:
                 items.append(record)
     return Records(items, list(names), list(range(len(names))))
@@ -182,7 +191,7 @@ def _suffixes(checker: Checker, folder: Path) -> dict[str, str]:
 
 
 def _read_xml(
-    place: Path,
+    pictures: Path,
     list_file: Path,
     stem: str,
     files: Mapping[str, Path],
@@ -192,8 +201,8 @@ def _read_xml(
     one_based: bool,
     keep_difficult: bool,
 ) -> Record | None:
-    file = files.get(stem, place / "Annotations" / f"{stem}.xml")
-    path = place / "JPEGImages" / images.get(stem, f"{stem}.jpg")
+    file = files.get(stem, pictures.parent / "Annotations" / f"{stem}.xml")
+    path = pictures / images.get(stem, f"{stem}.jpg")
     if not checker.image(list_file, stem, path):
         return None
     if stem not in files:

@@ -100,7 +100,7 @@ def read_yolo(folders: tuple[Path, Path], names: list[str], checker: Checker) ->
         checker.problems.add(checker.name(images), "folder", "at least one image", "none")
     elif not texts:
         checker.problems.add(checker.name(labels), "folder", "a text file for at least one image", "none")
-    for stem, file in texts.items():
+    for stem, file in texts.items() if labels != images else ():  # beside the images there may be notes
         if stem not in pictures:
             checker.flaws.add(checker.name(file), "image", "an image of this name", f"none in {checker.name(images)}")
     items: list[Record] = []

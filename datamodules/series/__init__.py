@@ -152,6 +152,10 @@ class SeriesDataModule(ZooDataModule):
         Raises:
             BadInput: for other shapes.
         """
+        for part, where in ((train, "train"), (test, "test")):
+            if part is not None and not (isinstance(part, (tuple, list)) and len(part) == 2):
+                got = type(part).__name__
+                raise BadInput(f"{where}: expected a pair of series and targets, as in from_arrays((X, y)), got {got}.")
         made = cls(**{"resplit": 2 / 3 if test is None else None, **options})
         made.embedded = False
         files = [check_arrays(*part, where) for part, where in ((train, "train"), (test, "test")) if part is not None]

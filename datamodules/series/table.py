@@ -14,7 +14,7 @@ from datamodules.base import Problems
 from datamodules.series.files import Series
 from zoo.errors import BadData, BadInput
 from zoo.inputs import swollen
-from zoo.inputs.frames import frame_numbers, is_frame, numbers_of
+from zoo.inputs.frames import frame_numbers, frames_of, is_frame, numbers_of
 from zoo.inputs.series import kept_digits, series_dtype
 
 __all__ = ["Table", "check_arrays", "make_table", "share_out"]
@@ -43,8 +43,9 @@ def check_arrays(x: Any, y: Any, where: str) -> Series:
     """Arrays of a user as if they had come from a file.
 
     Args:
-        x: array (series, channels, points) or (series, points), table with a series per row, or list of series: arrays
-            (channels, points) or (points,), tables with a row per point and a column per channel.
+        x: array (series, channels, points) or (series, points), table with a series per row, with an index of two
+            levels (series, time) or long (see `frames_of`), or list of series: arrays (channels, points) or (points,),
+            tables with a row per point and a column per channel.
         y: target of each series.
         where: how messages call them.
 
@@ -52,7 +53,8 @@ def check_arrays(x: Any, y: Any, where: str) -> Series:
         BadInput: for other shapes or types.
     """
     if is_frame(x):
-        x = frame_numbers(x, where)
+        frames = frames_of(x)
+        x = frame_numbers(x, where) if frames is None else frames
     rows = [_series(row, f"{where}: series {number}") for number, row in enumerate(x)]
     if not rows or any(row.ndim != 2 or row.shape[1] == 0 for row in rows):
         raise BadInput(f"{where}: expected series (series, channels, points), (series, points) or a list of (C, L).")

@@ -263,3 +263,49 @@ def test_links_inside_the_folder_are_fine(tmp_path: Path) -> None:
     (root / "kept.jpg").rename(tmp_path / "kept.jpg")
     path.symlink_to(tmp_path / "kept.jpg")
     assert len(module(root, follow_symlinks=True).split("train")) == 6
+
+
+def boxes_of(change: Callable[[list[float], int, int], list[float] | None]) -> Callable[[dict[str, Any]], None]:
+    """Every box is another one, by the box and the width and height of its image."""
+
+    def edit(content: dict[str, Any]) -> None:
+        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+        kept = []
+        for one in content["annotations"]:
+            bbox = change(one["bbox"], *sizes[one["image_id"]])
+            kept += [one | {"bbox": bbox}] if bbox else []
+        content["annotations"] = kept
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda b, w, h: [b[0] / w, b[1] / h, b[2] / w, b[3] / h], "all within the first pixel: are these fractions"),
+        (lambda b, w, h: None, "annotations: expected at least one box to train on, got none"),
+        (lambda b, w, h: [b[0], b[1], 1.0, 1.5], r"at least one box to train on, got \d+ with a side under 2 px"),
+        (
+            lambda b, w, h: [w * 0.6, h * 0.6, w * 0.9, h * 0.9],
+            r"boxes as x, y, width, height, got \d+ boxes outside of their image, which all fit as corners",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:train. left out")
+def test_no_box_to_train_on_is_a_problem(tmp_path: Path, change: Any, told: str) -> None:
+    root = fake(tmp_path / "data", "coco")
+    change_json(boxes_of(change))(root)
+    found = problems(root)
+    assert any(re.search(told, problem) for problem in found), found
+
+
+def test_boxes_of_each_class_are_told(tmp_path: Path) -> None:
+    root = fake(tmp_path / "data", "coco")
+    data = module(root)
+    boxes, sides = data.summary("train")
+    counts = [int(part.split()[-1]) for part in boxes.removeprefix("boxes: ").split(", ")]
+    assert sum(counts) == sum(len(item.boxes) for item in data.records("train").items) > 0
+    assert len(counts) == data.facts()["num_classes"]
+    assert re.fullmatch(r"median side of a box: \d+ of 64 input pixels.*", sides)
+    change_json(boxes_of(lambda b, w, h: [b[0], b[1], 4.0, 4.0]))(root)
+    assert "A larger img_size" in module(root).summary("train")[1]

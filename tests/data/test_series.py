@@ -14,6 +14,7 @@ from datamodules.series import SeriesDataModule
 from datamodules.series.files import read_series
 from datamodules.worlds.cylinder_bell_funnel import CLASS_NAMES, cylinder_bell_funnel
 from zoo.errors import BadData, BadInput, RepositoryNotFound
+from zoo.methods.soft_rocket.module import SoftRocket
 from zoo.nn.rocket import standardise_series
 
 TS = Path(__file__).parent / "ts"
@@ -270,3 +271,46 @@ def test_no_unit_loses_what_varies(unit: str, format: str, tmp_path: Path) -> No
     assert series.dtype == (torch.float32 if unit in ("usual", "tesla") else torch.float64)
     expected = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     assert np.abs(standardise_series(series)[:, 0].numpy() - expected).max() < 1e-4
+
+
+def stacked(x: np.ndarray) -> pd.DataFrame:
+    """Series (M, C, L) one below the other, as sktime has them."""
+    index = pd.MultiIndex.from_product([range(len(x)), range(x.shape[2])], names=["case", "time"])
+    return pd.DataFrame(x.transpose(0, 2, 1).reshape(-1, x.shape[1]), index=index, columns=["a", "b"][: x.shape[1]])
+
+
+def long(x: np.ndarray, *names: str) -> pd.DataFrame:
+    """A row for each value."""
+    case, channel, time = (axis.reshape(-1) for axis in np.indices(x.shape))
+    return pd.DataFrame(dict(zip(names, (case, channel, time, x.reshape(-1)), strict=True)))
+
+
+LONG = [("case_id", "dim_id", "reading_id", "value"), ("index", "column", "time_index", "value")]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_frames_of_several_series(channels: int) -> None:
+    x = np.random.default_rng(0).normal(size=(6, channels, 20))
+    y = ["a", "b"] * 3
+    expected = tensors(SeriesDataModule.from_arrays((x, y), (x, y), val_share=0))["series"]
+    model = SoftRocket(num_classes=2, num_kernels=8, length=20, channels=channels)
+    probs = [found["probs"] for found in model.predict(list(x))]
+    for frame in (stacked(x), *(long(x, *names).sample(frac=1, random_state=0) for names in LONG)):
+        data = SeriesDataModule.from_arrays((frame, y), (frame, y), val_share=0)
+        assert torch.equal(tensors(data)["series"], expected)
+        results = model.predict(frame)
+        assert len(results) == 6
+        assert torch.equal(torch.stack([r["probs"] for r in results]), torch.stack(probs))
+
+
+def test_frames_that_are_none() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 1, 20))
+    model = SoftRocket(num_classes=2, num_kernels=8, length=20)
+    three = pd.concat({"site": stacked(x)})
+    with pytest.raises(BadInput, match="two levels, series and time, got 3"):
+        model.predict(three)
+    twice = pd.concat([long(x, *LONG[0])] * 2)
+    with pytest.raises(BadInput, match="one value for each case_id, dim_id and reading_id"):
+        model.predict(twice)
+    with pytest.raises(BadInput, match=r"train: expected a pair .* from_arrays\(\(X, y\)\), got ndarray"):
+        SeriesDataModule.from_arrays(x, [0, 1, 0, 1])  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+import zoo
 from datamodules.tracks import TracksDataModule
+from zoo import cli
 from zoo.errors import BadData, BadInput, ZooError
 
 HEADER = "h\n" * 6
@@ -188,3 +190,58 @@ def test_hostile_files_are_named(case: str, on_error: str, tmp_path: Path) -> No
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ZooError, match=rf"{name}|no track has two points"):
         module(tmp_path, on_error=on_error).tracks()
+
+
+OTHERS = "wer,wann,laenge,breite\n" + "".join(f"a,2024-05-01T10:0{i}:00Z,4.{i},52.0\n" for i in range(4))
+COLUMNS = {"id": "wer", "t": "wann", "lon": "laenge", "lat": "breite"}
+
+
+def test_the_command_checks_one_file_with_columns_of_other_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "walks.csv"
+    path.write_text(OTHERS + "a,soon,4,52\n")
+    shares = ["--data.val_share", "0", "--data.test_share=0"]
+    assert cli.main(["data", "check", "sts-join", str(path), *shares]) == 1
+    assert "no column for x, y, t" in capsys.readouterr().out
+    given = ["--data.columns", json.dumps(COLUMNS), *shares]
+    assert cli.main(["data", "check", "sts-join", str(path), *given]) == 1
+    assert "row 4: expected a time" in capsys.readouterr().out
+    assert cli.main(["data", "check", "sts-join", str(path), *given, "--data.on_error", "skip"]) == 0
+    assert "1 samples" in capsys.readouterr().out
+    for words, told in (
+        (["--data.colums", "{}"], "columns"),
+        (["--columns", "x"], "--columns"),
+        (["--data.every"], "value"),
+    ):
+        assert cli.main(["data", "check", "sts-join", str(path), *words]) == 2
+        assert told in capsys.readouterr().err
+    assert cli.main(["data", "check", "sts-join", str(tmp_path / "none.csv")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_columns_of_other_names_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "walks.csv"
+    path.write_text(OTHERS)
+    model = zoo.load("sts-join").index(str(path), reading={"columns": COLUMNS})
+    results = model.predict(str(path), columns=COLUMNS, eps=10.0, delta=5.0)
+    assert len(results.pairs) == 1
+    assert model.show(str(path), results[0]).size
+    table = {name: [row.split(",")[i] for row in OTHERS.split()[1:]] for i, name in enumerate(COLUMNS.values())}
+    assert len(model.predict(table, columns=COLUMNS, eps=10.0, delta=5.0).pairs) == 1
+    with pytest.raises(BadInput, match="columns"):
+        model.predict(table)
+    zoo.save(model, tmp_path / "index")
+    words = ["predict", str(tmp_path / "index"), str(path), "--eps", "10", "--json"]
+    assert cli.main([*words, "--columns", json.dumps(COLUMNS)]) == 0
+    assert '"pairs"' in capsys.readouterr().out
+    assert cli.main(words) != 0
+
+
+def test_broken_rows_of_what_is_joined(tmp_path: Path) -> None:
+    path = tmp_path / "walks.csv"
+    path.write_text("x,y,t\n0,0,0\n1,oops,5\n2,0,9\n")
+    model = zoo.load("sts-join")
+    with pytest.raises(ZooError, match="oops"):
+        model.predict(str(path))
+    assert len(model.predict(str(path), on_error="skip")) == 1

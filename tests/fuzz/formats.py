@@ -95,6 +95,23 @@ def _make_classes(root: Path) -> None:
 FORMATS["yolo classes"] = Format(_make_classes, "classes.txt", _read)
 
 
+def _make_cvat(root: Path) -> None:
+    BoxesDataModule().fake(root, "coco", images=4)
+    items = BoxesDataModule(str(root), img_size=32).records("train").items
+    images = [
+        f'<image name="train2017/{item.path.name}" width="{width}" height="{height}">'
+        + "".join(f'<box label="a" xtl="{b[0]}" ytl="{b[1]}" xbr="{b[2]}" ybr="{b[3]}"/>' for b in item.boxes.tolist())
+        + "</image>"
+        for item in items
+        for height, width in [item.size or (0, 0)]
+    ]
+    text = f"<annotations><label><name>a</name></label>{''.join(images)}</annotations>"
+    (root / "annotations.xml").write_text(text)
+
+
+FORMATS["cvat"] = Format(_make_cvat, "annotations.xml", _boxes("cvat")[1], (b"<polygon>", b"<image ", b"<box "))
+
+
 # Pictures ---------------------------------------------------------------------------------------------------------
 
 

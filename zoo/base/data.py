@@ -21,3 +21,7 @@ class DataContract(LightningDataModule):
     @abstractmethod
     def fake(self, folder: str | Path) -> Path:
         """Write a miniature of the real on-disk layout into `folder` and return it."""
+
+    def summary(self, split: str) -> list[str]:
+        """Lines that say more about a split than its number of samples, such as objects per class."""
+        return []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.fetch import add_fetch, run_data_fetch, run_data_list
-from zoo.errors import BadData, BadInput, ZooError
+from zoo.errors import BadData, BadInput, UnknownName, ZooError
 
 if TYPE_CHECKING:
     from datamodules.base import ZooDataModule
@@ -24,15 +25,24 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="write a miniature, check a folder, show facts; list or fetch real data sets",
     )
     parser.add_argument("name", nargs="?", help="NAME[:TAG], whose data module it is about; list, fetch: a data set")
-    parser.add_argument("folder", nargs="?", help="folder to write or to read; facts without one: the embedded data")
+    parser.add_argument(
+        "folder", nargs="?", help="folder to write, folder or file to read; facts without one: the embedded data"
+    )
     parser.add_argument("--format", help="for data modules with several layouts, such as coco, voc, yolo")
+    parser.add_argument(
+        "--data.KEY", dest="example", metavar="VALUE", help="an argument of the data module, as for zoo train"
+    )
     parser.add_argument("--quick", action="store_true", help="check: read the annotations, not every file")
     add_fetch(parser)
+    parser.set_defaults(pass_through=True)
 
 
 def run_data(options: argparse.Namespace) -> int:
     """Carry out one action."""
+    options.data = _data_arguments(options.rest)
     if options.action in ("list", "fetch"):
+        if options.data:
+            raise BadInput(f"zoo data {options.action} takes no --data.{next(iter(options.data))}.")
         return {"list": run_data_list, "fetch": run_data_fetch}[options.action](options)
     if options.name is None:
         raise BadInput(f"Which method? As in: zoo data {options.action} NAME DIR")
@@ -41,14 +51,31 @@ def run_data(options: argparse.Namespace) -> int:
     return {"fake": _fake, "check": _check, "facts": _facts}[options.action](options)
 
 
+def _data_arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a data module among words: `--data.columns '{t: when}'`, or with `=`."""
+    from zoo.safe_yaml import load_yaml
+
+    found: dict[str, Any] = {}
+    left = list(words)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if not name.startswith("--data.") or not (equals or left):
+            raise UnknownName(f"Unknown flag {name}, or its value is missing. Help: zoo data --help")
+        value = value if equals else left.pop(0)
+        found[name.removeprefix("--data.")] = load_yaml(value, where=name, error=BadInput)
+    return found
+
+
 def _build(options: argparse.Namespace, root: str | None) -> ZooDataModule:
     from zoo import index
     from zoo.base.arguments import parameters_of
     from zoo.store import datamodule
 
     given = {} if options.format is None else {"format": options.format}
+    given |= options.data
     cls = index.info(options.name).data_class()
-    if given and "format" not in parameters_of(cls):
+    known = parameters_of(cls)
+    if "format" in given and "format" not in known:
         raise BadInput(f"{cls.__name__} reads one layout only: leave --format out.")
     built: Any = datamodule(options.name, root, **given)
     return built  # type: ignore[no-any-return]
@@ -77,8 +104,8 @@ def _facts(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     folder = Path(options.folder).expanduser()
-    if not folder.is_dir():
-        raise BadInput(f"There is no folder {folder}.")
+    if not folder.exists():
+        raise BadInput(f"There is no folder {folder}, and no file. Check the path.")
     data = _build(options, str(folder))
     problems: list[str] = []
     facts = _collect(problems, data.facts)
@@ -106,11 +133,15 @@ def _collect(problems: list[str], call: Any, *args: Any) -> Any:
     return None
 
 
+def _more(lines: Sequence[str]) -> str:
+    return "".join(f"\n       {line}" for line in lines)
+
+
 def _check_split(data: ZooDataModule, split: str, problems: list[str], *, quick: bool) -> None:
     dataset: Any = _collect(problems, data.samples, split)
     if dataset is None:
         return
-    print(f"{split:<5}  {len(dataset)} samples")
+    print(f"{split:<5}  {len(dataset)} samples{_more(data.summary(split))}")
     if not quick:
         for i in range(len(dataset)):
             _collect(problems, dataset.__getitem__, i)

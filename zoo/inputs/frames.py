@@ -8,7 +8,10 @@ import numpy as np
 
 from zoo.errors import BadInput
 
-__all__ = ["frame_numbers", "is_frame", "is_number", "numbers_of"]
+__all__ = ["frame_numbers", "frames_of", "is_frame", "is_number", "numbers_of"]
+
+
+_LONG = (("case_id", "dim_id", "reading_id", "value"), ("index", "column", "time_index", "value"))
 
 
 def is_frame(item: Any) -> bool:
@@ -28,6 +31,34 @@ def frame_numbers(frame: Any, where: str) -> np.ndarray:
     """
     columns = [_column(frame, number, str(name), where) for number, name in enumerate(frame.columns)]
     return np.stack(columns, 1) if columns else np.zeros((len(frame), 0))
+
+
+def frames_of(frame: Any) -> list[Any] | None:
+    """The series of a table that holds several one below the other; None for a table of one series.
+
+    That is an index of two levels, series and time, or a long table: a row for each value, with the columns that sktime
+    and aeon give it.
+
+    Args:
+        frame: a DataFrame.
+
+    Raises:
+        BadInput: for an index of more levels, or a long table in which a value occurs twice.
+    """
+    names = next((names for names in _LONG if set(names) <= set(frame.columns)), None)
+    if names is not None and hasattr(frame, "pivot"):
+        case, channel, time, value = names
+        try:
+            frame = frame.pivot(index=[case, time], columns=channel, values=value)
+        except ValueError as error:
+            raise BadInput(f"Expected one {value} for each {case}, {channel} and {time}, got {error}.") from None
+    levels = getattr(getattr(frame, "index", None), "nlevels", 1)
+    if levels == 1:
+        return None
+    if levels > 2:
+        names_of = ", ".join(map(str, frame.index.names))
+        raise BadInput(f"Expected an index of two levels, series and time, got {levels} ({names_of}).")
+    return [part.droplevel(0) for _, part in frame.groupby(level=0, sort=False)]
 
 
 def _column(frame: Any, number: int, name: str, where: str) -> np.ndarray:

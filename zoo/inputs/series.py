@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BadInput
-from zoo.inputs.frames import frame_numbers, is_frame, is_number, numbers_of
+from zoo.inputs.frames import frame_numbers, frames_of, is_frame, is_number, numbers_of
 
 __all__ = ["kept_digits", "make_series_batch", "refuse_constant", "series_dtype", "split_series"]
 
@@ -22,8 +22,11 @@ def split_series(inputs: Any, channels: int) -> list[Any]:
     """Series of an argument of `predict`.
 
     A list of numbers is one series, any other list holds series. An array or tensor of three axes is (series, channels,
-    points); of two axes it is one series (channels, points), or with one channel several (series, points).
+    points); of two axes it is one series (channels, points), or with one channel several (series, points). A table with
+    an index of two levels (series, time), or a long table, holds series.
     """
+    if is_frame(inputs) and (frames := frames_of(inputs)) is not None:
+        return frames
     if isinstance(inputs, (list, tuple)):
         points = [is_number(v) for v in inputs]
         if any(points) and not all(points):

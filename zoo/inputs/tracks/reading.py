@@ -112,23 +112,29 @@ def plane_of(tracks: Sequence[Track], origin: Sequence[float] | None, where: obj
     return plane
 
 
-def tracks_of(item: Any, name: str) -> list[Track]:
+def tracks_of(
+    item: Any, name: str, *, columns: Columns = None, format: str | None = None, on_error: str = "raise"
+) -> list[Track]:
     """The tracks of one input, as given.
 
     Args:
         item: array or tensor (L, 3) of x, y, t; a DataFrame or dict of columns; the path of a file or folder of tracks.
         name: of the input, for messages and for tracks without a name.
+        columns: meaning -> column of a table or CSV file, where common names do not tell.
+        format: of files, a key of `FORMATS`; recognised if None.
+        on_error: "raise" names broken rows and files, "skip" leaves them out.
 
     Raises:
         BadInput: naming the input and what is wrong with it.
         BadData: listing broken files.
     """
     if isinstance(item, (str, Path)):
-        tracks, _ = read_tracks(Path(item).expanduser())
+        tracks, _ = read_tracks(Path(item).expanduser(), format, columns, on_error=on_error)
         return [_renamed(track, label) for track, label in zip(tracks, names_of(tracks), strict=True)]
     if (hasattr(item, "columns") and hasattr(item, "to_dict")) or isinstance(item, dict):
         table = dict(item) if isinstance(item, dict) else {str(c): item[c].to_numpy() for c in item.columns}
-        tracks = from_columns(table, name)
+        checks.one_of("on_error", on_error, POLICIES)
+        tracks = from_columns(table, name, columns, Sieve(on_error))
         if not tracks:
             raise BadInput(f"{name}: the table has no rows. Give at least two positions.")
         return tracks if len(tracks) > 1 else [_renamed(track, name) for track in tracks]

@@ -86,7 +86,8 @@ def find_columns(given: Sequence[str], wanted: Mapping[str, str] | None, where: 
     if missing:
         raise BadInput(
             f"{where}: no column for {', '.join(missing)}; got {', '.join(map(str, given)) or 'none'}. Expected time "
-            "(t, time, timestamp) and lon and lat, or x and y; other names are given with columns."
+            "(t, time, timestamp) and lon and lat, or x and y; other names are given with columns, as in "
+            "{t: when, lon: x_deg, lat: y_deg}."
         )
     return {k: str(columns_by_key[k]) for k in ("id", *keep, "t") if k in columns_by_key}
 

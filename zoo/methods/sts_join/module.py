@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.base import RoundModule
 from zoo.errors import BadInput, InvalidConfig
-from zoo.inputs.tracks import Projection, origin_of, pad_tracks, tracks_of
+from zoo.inputs.tracks import Projection, Track, origin_of, pad_tracks, tracks_of
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
@@ -79,6 +79,7 @@ class STSJoin(RoundModule):
             if given is not None and not given > 0:
                 raise BadInput(f"{name} must be positive, got {given}.")
         self.table = STSIndex()
+        self.reading: dict[str, Any] = {}
         self.clients: Mapping[int, TrajectoryClient] = {}
         self.seen: list[tuple[Tensor, Tensor, Tensor, list[str]]] = []
         self.scores: list[tuple[int, int, int, float]] = []  # per batch: true, reported, common pairs, largest error
@@ -126,11 +127,12 @@ class STSJoin(RoundModule):
         options = {"reach": hp["delta"] + 2 * self.error, "error": self.error, "width": hp["width"], "cell": hp["cell"]}
         return make_table(motions, ids, [t[1] for t in tracks], **options)
 
-    def index(self, tracks: Any, **settings: Any) -> STSJoin:
+    def index(self, tracks: Any, *, reading: dict[str, Any] | None = None, **settings: Any) -> STSJoin:
         """A module with an index of other tracks: save it, push it, or join with it.
 
         Args:
             tracks: as for `predict`: arrays (L, 3), tables, files, or a list of them.
+            reading: `columns`, `format` and `on_error` of tables and files, as for `predict`.
             settings: constructor arguments that differ from this module's.
 
         Raises:
@@ -138,7 +140,7 @@ class STSJoin(RoundModule):
         """
         given = {**self.init_args, "width": None, "cell": None, **settings}
         inputs = {f"track {i}": item for i, item in enumerate(self.split_inputs(tracks))}
-        read = {name: tracks_of(item, name) for name, item in inputs.items()}
+        read = {name: tracks_of(item, name, **(reading or {})) for name, item in inputs.items()}
         if "origin" not in settings:  # files and tables bring their own plane
             given["origin"] = origin_of(read.values())
         named = [t for name, part in read.items() for t in in_plane(part, given["origin"], name)]
@@ -270,18 +272,37 @@ class STSJoin(RoundModule):
         """All tracks of the inputs, padded: arrays (L, 3) of x, y, t, tables, or files; see `tracks_of`."""
         origin = self.hparams["origin"]
         inputs = {f"input {i}": item for i, item in enumerate(items)}
-        named = [t for name, item in inputs.items() for t in in_plane(tracks_of(item, name), origin, name)]
+        named = [t for name, item in inputs.items() for t in in_plane(self._read(item, name), origin, name)]
         xyt, length = pad_tracks([xyt for _, xyt in named])
         number = torch.zeros(len(named), dtype=torch.int64)
         return {"index": torch.arange(len(named)), "traj_id": number, "xyt": xyt, "length": length,
                 "name": [name for name, _ in named]}  # fmt: skip
 
-    def predict(self, inputs: Any, *, batch_size: int = 256, **options: Any) -> JoinResults:
+    def check_options(self, options: dict[str, Any]) -> None:
+        """Refuse what is no option of a join; how tables and files are read is for their readers to check."""
+        super().check_options({k: v for k, v in options.items() if k not in ("columns", "format", "on_error")})
+
+    def _read(self, item: Any, name: str) -> list[Track]:
+        return tracks_of(item, name, **self.reading)
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 256,
+        columns: dict[str, str] | None = None,
+        format: str | None = None,
+        on_error: str = "raise",
+        **options: Any,
+    ) -> JoinResults:
         """Partners of one input or of a list, each an array (L, 3) of x, y, t, a table, or a file of tracks.
 
         Args:
             inputs: as above; tables and files may hold several tracks.
             batch_size: tracks joined at once.
+            columns: meaning (id, t, lon, lat, x, y) -> column of a table or CSV file, where common names do not tell.
+            format: of files; recognised if None. This and the other two hold for `show` until the next call.
+            on_error: "raise" names broken rows and files, "skip" leaves them out.
             options: `delta`, `eps`, `min_run`.
 
         Returns:
@@ -294,6 +315,7 @@ class STSJoin(RoundModule):
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         self.check_options(options)
+        self.reading = {"columns": columns, "format": format, "on_error": on_error}
         answers: list[dict[str, Any]] = []
         spans: list[tuple[float, float]] = []
         with self.inference():
@@ -405,7 +427,7 @@ class STSJoin(RoundModule):
 
     def show(self, inputs: Any, result: dict[str, Any]) -> Image.Image:
         """Draw the tracks of an input, their partners, and the pieces on which they were together."""
-        named = in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input")
+        named = in_plane(self._read(inputs, "input"), self.hparams["origin"], "input")
         return draw_join([xyt for _, xyt in named], result, self.table)
 
     def geo_features(self, inputs: Any, result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -414,5 +436,5 @@ class STSJoin(RoundModule):
         Raises:
             BadInput: for an index in metres, which is nowhere on the earth.
         """
-        return features_of(in_plane(tracks_of(inputs, "input"), self.hparams["origin"], "input"), result,
+        return features_of(in_plane(self._read(inputs, "input"), self.hparams["origin"], "input"), result,
                            Projection.of(self.hparams["origin"]))  # fmt: skip
