@@ -218,3 +218,15 @@ def test_the_changelog_repeats_no_list_of_the_index() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.split(r"^## ", text, flags=re.MULTILINE)[0]
     assert not [entry.id for entry in entries().values() if f"`{entry.id}" in newest]
+
+
+def test_each_promise_of_security_names_the_tests_that_hold_it() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    promises = text.partition("## What is promised")[2].partition("## What is not promised")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| for |")]
+    assert len(rows) >= 15
+    for row in rows:
+        named = re.findall(r"\[(test_\w+)\]\(([\w/.]+)\)", row)
+        assert named, row[:80]
+        for test, file in named:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (test, file)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from hub_server import LoopbackHub
 from huggingface_hub import constants
 from memory import grown
 from toys import hub as toys
@@ -160,6 +161,15 @@ def test_a_checkpoint_cannot_either(tmp_path: Path, flag: str, monkeypatch: pyte
     words = ["fit", "--zoo", "toy-student", flag, str(handed), "--trainer.fast_dev_run", "true"]
     assert grown(says(lambda: training.run(words), errors.UnsafeFile, "far more than its weights")) < 700 * MEGABYTE
     assert grown(says(lambda: zoo.load(handed), errors.UnsafeFile, "far more than its weights")) < 700 * MEGABYTE
+
+
+def test_a_repository_cannot_either(student: Path, hub: LoopbackHub) -> None:
+    changed(student, network="resnet10-w3000", teacher="hf://attacker/x")
+    hub.add("owner/greedy", {path.name: path.read_bytes() for path in student.iterdir()})
+    for weights in (True, False):
+        with pytest.raises(errors.UnsafeFile, match="far more than its weights explain"):
+            zoo.load("hf://owner/greedy", endpoint=hub.url, weights=weights)
+    assert not [request for request in hub.requests if "attacker" in str(request)]
 
 
 def test_what_the_user_asks_for_has_no_bound(student: Path) -> None:
