@@ -376,7 +376,7 @@ def test_signals_are_passed_on_to_a_stage(place: Path, number: int, code: int) -
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_whole_command_in_a_stage(place: Path, number: int) -> None:
     """The command line from outside: signals end trainer and stage; the stage's checkpoint is whole."""
-    from zoo.training.run_folder import last_checkpoint
+    from zoo.training.resuming import last_checkpoint
 
     recipe = place / "toy_index" / "recipes" / "toy-net"
     script = f"""

@@ -13,7 +13,7 @@ from toys import cli as cli_toys
 
 from zoo import training
 from zoo.training.checkpoints import best_of, last_of
-from zoo.training.run_folder import last_checkpoint
+from zoo.training.resuming import last_checkpoint
 from zoo.training.stages import stage_result
 
 FLAT = ("--model.lr", 0)  # nothing is learned, so the monitor never improves

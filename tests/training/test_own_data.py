@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from toys import cli as cli_toys
 
 import zoo
 from zoo import training
@@ -68,3 +72,69 @@ def test_fewer_epochs_than_the_interval_of_validation(place: Path, capsys: pytes
     with (folder / "metrics.csv").open() as file:
         assert any(row.get("val/loss") for row in csv.DictReader(file))
     assert "check_val_every_n_epoch: 2" in done.saved.path.read_text()
+
+
+# Lines that a run prints ------------------------------------------------------------------------------------------
+
+
+def printed(out: str, start: str) -> list[str]:
+    """The words of the command that a line of the output shows, without the program's."""
+    (line,) = [line for line in out.splitlines() if line.startswith(start)]
+    words = shlex.split(line[line.index("zoo train") :].removesuffix(")"))
+    assert words[:2] == ["zoo", "train"]
+    return words[1:]
+
+
+def test_printed_lines_go_on_with_the_users_data_and_settings(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = cli_toys.ToyData().fake(place / "my data")
+    (root / "classes.json").write_text('["cat", "dog", "owl", "fox"]')
+    folder = ["--trainer.default_root_dir", str(place / "my runs")]
+    own = ["--data.root", str(root), "--data.batch_size", "6", "--data.length", "21", "--trainer.max_epochs", "3"]
+    monkeypatch.setattr(sys, "argv", ["zoo"])
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_toys.ToyNet, "on_train_epoch_end", stop_after(1), raising=False)
+        assert main(["train", "--zoo", "toy-net", *own, *folder, "--seed_everything", "7"]) == 0
+    out = capsys.readouterr().out
+    assert main(printed(out, "last ")) == 0
+    again = capsys.readouterr().out
+    config = yaml.safe_load((place / "my runs" / "toy-net-ten-n" / "version_1" / "config.yaml").read_text())
+    assert {key: config["data"][key] for key in ("root", "batch_size", "length")} == {
+        "root": str(root),
+        "batch_size": 6,
+        "length": 21,
+    }
+    assert config["trainer"]["max_epochs"] == 3
+    assert config["seed_everything"] == 7
+    assert "epoch 3/3" in again
+    assert "epoch 1/3" not in again
+    for start in ("score it", "config "):
+        assert main(printed(again, start)) == 0
+    assert main(["train", "--zoo", "toy-net", *folder, "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0
+    assert "epoch 4/4" in capsys.readouterr().out
+    newest = yaml.safe_load((place / "my runs" / "toy-net-ten-n" / "version_4" / "config.yaml").read_text())
+    assert (newest["data"]["root"], newest["trainer"]["max_epochs"]) == (str(root), 4)
+
+
+def stop_after(epoch: int) -> Any:
+    """Ends the training as a stop from outside does."""
+
+    def end(self: Any) -> None:
+        self.trainer.should_stop = self.trainer.current_epoch + 1 >= epoch
+
+    return end
+
+
+def test_other_classes_are_not_resumed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = cli_toys.ToyData().fake(place / "own")
+    first = training.run(["fit", "--zoo", "toy-net", "--data.root", str(root), "--trainer.max_epochs", "1"])
+    path = first.trainer.checkpoint_callback.dirpath + "/last.ckpt"
+    (root / "classes.json").write_text('["dog", "cat", "owl"]')
+    assert main(["train", "--zoo", "toy-net", "--ckpt_path", path]) == 2
+    assert "resume with the same data" in capsys.readouterr().err
+
+
+def test_a_folder_with_spaces_is_quoted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "fake", "toy-net", str(place / "my data")]) == 0
+    assert f"--data.root '{place / 'my data'}'" in capsys.readouterr().out

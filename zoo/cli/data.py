@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,8 @@ def _fake(options: argparse.Namespace) -> int:
     if len(files) > 20:
         print(f"... and {len(files) - 20} more")
     chosen = f" --data.format {options.format}" if options.format else ""
-    print(f"\n{len(files)} files in {folder}. Train on it: zoo train {options.name} --data.root {folder}{chosen}")
+    command = f"zoo train {options.name} --data.root {shlex.quote(str(folder))}{chosen}"
+    print(f"\n{len(files)} files in {folder}. Train on it: {command}")
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.errors import InvalidConfig, ZooError
 from zoo.index.recipes import read_recipe, stages_of
 from zoo.text import plain_warnings, printable
-from zoo.training import consent, stages
+from zoo.training import consent, resuming, stages
 from zoo.training.request import HELP, Request, read_request
 from zoo.training.signals import code_of, handlers_kept
 
@@ -84,6 +84,7 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
 
     entry, tag = index.resolve(request.zoo)
     request = _replace(request, zoo=f"{entry.id}:{tag}" if tag else entry.id)
+    request = resuming.with_own_settings(request, entry, tag)
     consent.ask(request, entry.tag(tag) if tag else entry)
     recipe = read_recipe(entry, tag)
     if request.command == "fit" and stages_of(recipe) and not request.help:

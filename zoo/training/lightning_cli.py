@@ -28,6 +28,7 @@ from zoo.store.checkpoint import arguments_of, read_checkpoint
 from zoo.store.recipe_data import bound_to_data
 from zoo.text import printable
 from zoo.training import arguments as weights
+from zoo.training import consent, resuming
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.checkpoints import last_of
@@ -178,7 +179,7 @@ class ZooCLI(LightningCLI):
             config["weights_only"] = True
         path = config.get("ckpt_path")
         if path == "last":
-            last = runs.last_checkpoint(self._run_root())
+            last = resuming.last_checkpoint(self._run_root())
             if last is not None:
                 path = config["ckpt_path"] = str(last)
                 _say(f"ckpt_path last is {last}")
@@ -202,7 +203,7 @@ class ZooCLI(LightningCLI):
             _say(f"note: --ckpt_path overrides {flag}; to start a new training from these weights use --weights")
 
     def _run_root(self) -> Path:
-        folder = self._own.trainer.default_root_dir or runs.RUNS
+        folder = self._own.trainer.default_root_dir or resuming.RUNS
         return Path(folder) / (f"{self.entry.id}-{self.tag}" if self.tag else self.entry.id)
 
     def _set_model(self, model: dict[str, Any]) -> None:
@@ -409,15 +410,24 @@ class ZooCLI(LightningCLI):
             raise Stopped(number) from error
         if self.trainer.is_global_zero:
             runs.write_result(subcommand, self.trainer, self.folder, chosen_on_validation=self._selects())
-            words = runs.last_words(subcommand, self.trainer, self.request.zoo or self.entry.id, self.saved, self.prog)
+            name = self.request.zoo or self.entry.id
+            words = runs.last_words(subcommand, self.trainer, name, self.saved, self.prog, trust=self._names_foreign())
             print("\n".join(["", *words]), flush=True)
 
     def _say_what_is_kept(self) -> None:
         kept = last_of(self.trainer)
         if kept is not None and kept.last_model_path:
-            _say(f"stopped; {kept.last_model_path} is the last state: resume with --ckpt_path {kept.last_model_path}")
+            config = self.saved.path if self.saved is not None else None
+            place, name = kept.last_model_path, self.request.zoo or self.entry.id
+            line = resuming.next_line(self.prog, "fit", config, name, place, trust=self._names_foreign())
+            _say(f"stopped; {place} is the last state: resume with {line}")
         else:
             _say("stopped; no state has been saved yet")
+
+    def _names_foreign(self) -> bool:
+        """Whether the saved config names classes of other packages."""
+        path = self.saved.path if self.saved is not None else None
+        return path is not None and bool(consent.foreign_classes(str(path), self.entry))
 
     def _selects(self) -> bool:
         """Whether the recipe chooses its checkpoint on validation data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from zoo.files import write_whole
 from zoo.training.checkpoints import BestCheckpoint, LastCheckpoint, best_of, describe, last_of, take_over_last
 from zoo.training.display import Bar, Summary
+from zoo.training.resuming import next_line
 from zoo.training.stages import RESULT, number_of, run_folders
 from zoo.training.stopping import StopOnSignal
 
@@ -30,12 +32,9 @@ __all__ = [
     "default_callbacks",
     "default_loggers",
     "give_back",
-    "last_checkpoint",
     "last_words",
     "write_result",
 ]
-
-RUNS = "runs"
 
 
 def claim_folder(root: Path) -> Path:
@@ -61,14 +60,6 @@ def give_back(folder: Path) -> None:
     for place in (folder, folder.parent):
         with suppress(OSError):
             place.rmdir()
-
-
-def last_checkpoint(root: Path) -> Path | None:
-    """The `last.ckpt` of the newest run in `root` that has one; numbers count, as clocks may have been set back."""
-    for run in reversed(run_folders(root)):
-        if kept := sorted(p for p in (run / "checkpoints").glob("last*.ckpt") if p.is_file()):
-            return kept[-1]
-    return None
 
 
 def default_loggers(folder: Path) -> list[Logger]:
@@ -200,13 +191,25 @@ class PredictionFiles(BasePredictionWriter):
         write_whole(self.folder / f"{trainer.global_rank:03d}-{batch_idx:06d}.pt", lambda file: torch.save(held, file))
 
 
-def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | None, prog: str) -> list[str]:
-    """Lines that say where the results are and how to go on."""
+def last_words(
+    command: str, trainer: Trainer, name: str, saved: SaveConfig | None, prog: str, *, trust: bool = False
+) -> list[str]:
+    """Lines that say where the results are and how to go on; each command can be pasted.
+
+    Args:
+        command: the subcommand.
+        trainer: which has ended.
+        name: `id:tag`.
+        saved: which wrote the config of the run.
+        prog: how the program is called.
+        trust: whether the config names classes of other packages.
+    """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return ["fast_dev_run: every stage ran, nothing was saved."]
     lines = []
-    if saved is not None and saved.path is not None:
-        lines.append(f"config       {saved.path}   (run again: {prog} {command} --config {saved.path})")
+    config = saved.path if saved is not None else None
+    if config is not None:
+        lines.append(f"config       {config}   (run again: {next_line(prog, command, config, name, trust=trust)})")
     if command == "predict" and trainer.log_dir:
         lines.append(f"predictions  {Path(trainer.log_dir) / 'predictions'}   (torch.load each file)")
     if command != "fit" or (newest := last_of(trainer)) is None:
@@ -215,7 +218,8 @@ def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | No
     best = callback.best_model_path if callback is not None else ""
     chosen = best or last
     if last:
-        lines.append(f"last         {last}   (resume: {prog} fit --zoo {name} --ckpt_path {last})")
+        resume = next_line(prog, "fit", config, name, last, trust=trust)
+        lines.append(f"last         {last}   (resume: {resume})")
     if best and callback is not None:
         score = (
             f"{callback.monitor} {float(callback.best_model_score):.4g}"
@@ -224,10 +228,12 @@ def last_words(command: str, trainer: Trainer, name: str, saved: SaveConfig | No
         )
         lines.append(f"best         {best}   {score}".rstrip())
     if chosen:
+        quoted = shlex.quote(chosen)
         lines += [
-            f'load it      model = zoo.load("{chosen}")',
-            f"predict      zoo predict {chosen} INPUT --out results",
-            f"share it     zoo push {chosen} OWNER/NAME",
+            f"score it     {next_line(prog, 'test', config, name, chosen, trust=trust)}",
+            f"load it      model = zoo.load({json.dumps(chosen, ensure_ascii=False)})",
+            f"predict      zoo predict {quoted} INPUT --out results",
+            f"share it     zoo push {quoted} OWNER/NAME",
         ]
     return lines
 
