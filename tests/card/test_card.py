@@ -223,6 +223,17 @@ def test_what_else_belongs_to_a_verdict_is_shown(entry: index.Entry) -> None:
     assert "1 premise not met" in methods
 
 
+def test_a_card_says_which_code_made_its_runs(entry: index.Entry) -> None:
+    runs: dict[str, Any] = {str(i): {"commit": "aaa" if i < 2 else "bbb"} for i in range(5)}
+    runs["0"]["confirmed"] = {"commit": "ccc"}
+    (line, _) = _card_text._made_by(entry, {"runs": runs})
+    assert line.startswith(
+        "5 runs, by the code of bbb (3), aaa (2); 1 of them confirmed digit by digit by that of ccc."
+    )
+    assert f"zoo reproduce {entry.id} --recheck --dry-run" in line
+    assert _card_text._made_by(entry, {"runs": {}}) == []
+
+
 def test_where_the_rule_of_verdicts_stands(entry: index.Entry) -> None:
     text = card.render(entry)
     assert "](../../docs/claims.md)" in text

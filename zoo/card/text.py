@@ -195,11 +195,36 @@ def _claims(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], fold
         for c in claims
     ]
     lines = [_WHERE, "", *table(("promise", "the paper", "wanted", "measured", "verdict", "after Holm"), rows)]
+    lines += _made_by(entry, results)
     lines += ["```bash", f"zoo reproduce {entry.id} --dry-run          # the plan and its cost"]
     lines += [f"zoo reproduce {entry.id} --claim CLAIM --fresh  # your own runs beside the published ones", "```", ""]
     for claim in claims:
         lines += _detail(claim, outcomes.get(claim.id), folder)
     return lines
+
+
+def _made_by(entry: Entry, results: dict[str, Any]) -> list[str]:
+    """Which states of the code made the runs, and which confirmed them; nothing where there are no runs."""
+    made: dict[str, int] = {}
+    confirmed: dict[str, int] = {}
+    for run in results.get("runs", {}).values():
+        commit = str(run.get("commit") or "an unknown commit")
+        made[commit] = made.get(commit, 0) + 1
+        if "confirmed" in run:
+            commit = str(run["confirmed"].get("commit") or "an unknown commit")
+            confirmed[commit] = confirmed.get(commit, 0) + 1
+    if not made:
+        return []
+    count = sum(made.values())
+    text = f"{count} {'runs' if count > 1 else 'run'}, by the code of {_commits(made)}"
+    if confirmed:
+        text += f"; {sum(confirmed.values())} of them confirmed digit by digit by that of {_commits(confirmed)}"
+    return [f"{text}. `zoo reproduce {entry.id} --recheck --dry-run` lists those of earlier code than yours.", ""]
+
+
+def _commits(counts: dict[str, int]) -> str:
+    most = sorted(counts, key=lambda commit: (-counts[commit], commit))
+    return ", ".join(f"{commit} ({counts[commit]})" if len(counts) > 1 else commit for commit in most)
 
 
 def _wanted(claim: Claim) -> str:
