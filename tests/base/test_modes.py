@@ -1,75 +1,84 @@
-"""Training and evaluation mode: what a loaded module trains in, what stays frozen."""
+"""Modes of modules, default precision, and names of tensors in compiled parts."""
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
-from conformance.support import data_of, different, model_of, state_of, trainer_of, variants
-from lightning import Callback, seed_everything
-from toys import register_toys
+import torch
 
 import zoo
-from zoo.base import ZooModule
-from zoo.index import Entry
+from zoo.base.compiled import own_names, plain_names
+from zoo.base.modes import evaluating
 
 
-@pytest.fixture(autouse=True, scope="module")
-def toys() -> None:
-    register_toys()
+@pytest.fixture
+def model() -> Any:
+    return zoo.load("rslad")
 
 
-def student() -> Entry:
-    """With batch normalisation and dropout, so that the mode matters."""
-    return dict(variants())["toy-student"]
+def same(one: Any, two: Any) -> bool:
+    first, second = one.state_dict(), two.state_dict()
+    return list(first) == list(second) and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def loaded(folder: Path) -> ZooModule:
-    return zoo.load(zoo.save(model_of(student(), teacher=0), folder / "saved"))
-
-
-class Modes(Callback):
-    """Names of the modules in evaluation mode when each training step begins."""
-
-    def __init__(self) -> None:
-        self.resting: list[set[str]] = []
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.resting.append({name for name, part in pl_module.named_modules() if not part.training})
-
-
-def fit(model: ZooModule, folder: Path) -> list[set[str]]:
-    modes = Modes()
-    seed_everything(1, verbose=False)
-    trainer_of(folder, modes, limit_train_batches=2).fit(model, data_of(student()))
-    return modes.resting
-
-
-def test_loaded_weights_train_as_those_of_the_class_do(tmp_path: Path) -> None:
-    """Batch statistics move, and they move as they would without the detour over a file."""
-    model, direct = loaded(tmp_path), model_of(student(), teacher=0)
-    before = state_of(model)["norm.running_mean"]
-    assert fit(model, tmp_path) == [set(), set()]
-    assert different(before, state_of(model)["norm.running_mean"])
-    fit(direct, tmp_path)
-    assert not different(state_of(model), state_of(direct))
-
-
-def test_frozen_parts_rest_while_the_others_train(tmp_path: Path) -> None:
-    model = loaded(tmp_path)
-    model.freeze("norm")
-    assert fit(model, tmp_path) == [{"norm"}, {"norm"}]
-
-
-def test_parts_put_into_evaluation_mode_by_hand_stay_so(tmp_path: Path) -> None:
-    model = loaded(tmp_path)
+def test_predicting_from_threads_leaves_a_training_module_as_it_was(model: Any) -> None:
+    x = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0))
+    expected = model.predict(x)[0]["probs"]
+    before = copy.deepcopy(model)
     model.train()
-    model.dropout.eval()  # type: ignore[operator, union-attr]
-    assert fit(model, tmp_path) == [{"dropout"}, {"dropout"}]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda item: model.predict(item)[0]["probs"], [x] * 100))
+    assert all(torch.equal(answer, expected) for answer in answers)
+    assert same(model, before)
+    assert all(part.training for part in model.modules())
 
 
-def test_evaluating_does_not_change_the_mode(tmp_path: Path) -> None:
-    model = loaded(tmp_path)
-    trainer_of(tmp_path).validate(model, data_of(student()), verbose=False)
-    assert not any(part.training for part in model.modules())
+def test_modes_return_when_the_last_user_has_left(model: Any) -> None:
+    model.train()
+    model.network.eval()
+    with evaluating(model):
+        with evaluating(model):
+            assert not model.training
+        assert not model.training
+    assert model.training
+    assert not model.network.training
+    with pytest.raises(ValueError, match="x"), evaluating(model):
+        raise ValueError("x")
+    assert model.training
+
+
+def test_loading_under_another_default_precision(model: Any) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = zoo.load("rslad")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(loaded, model)
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_a_compiled_part_is_saved_and_loaded_by_its_plain_names(model: Any, tmp_path: Path) -> None:
+    wrapped = copy.deepcopy(model)
+    wrapped.network = torch.compile(wrapped.network, backend="eager")
+    assert any("_orig_mod" in key for key in wrapped.state_dict())
+    assert [k for k in model.state_dict() if model.role_of(k) == "head"] == [
+        k for k in plain_names(wrapped.state_dict()) if wrapped.role_of(k) == "head"
+    ]
+    assert same(zoo.load(zoo.save(wrapped, tmp_path / "saved")), model)
+    trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, max_epochs=0)
+    trainer.strategy.connect(wrapped)
+    trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert same(zoo.load(tmp_path / "last.ckpt"), model)
+    for one, other in ((model, wrapped), (wrapped, model)):
+        target = copy.deepcopy(other)
+        for parameter in target.parameters():
+            parameter.data.zero_()
+        target.load_state_dict(one.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), target.parameters(), strict=True))
+    assert own_names({"a": 1}, torch.nn.Linear(1, 1)) == {"a": 1}

@@ -386,3 +386,26 @@ def test_two_processes_at_once(hub: LoopbackHub, folder: Path, tmp_path: Path) -
     for child in children:
         child.join(30)
     assert sums == [float(toys.trained().state_dict()["body.weight"].sum())] * 2
+
+
+def test_a_cache_without_symbolic_links(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, on a stick, or in an image: copies stand where links to blobs named by their hash would."""
+    from huggingface_hub import constants
+
+    hub.add(REPO, contents(folder))
+    zoo.load(f"hf://{REPO}", endpoint=hub.url)
+    snapshots = [p for p in Path(constants.HF_HUB_CACHE).rglob("*") if p.is_symlink()]
+    assert snapshots
+    for path in snapshots:
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+    for _ in range(2):
+        assert same(zoo.load(f"hf://{REPO}", endpoint=hub.url), toys.trained())
+    assert same(zoo.load(f"hf://{REPO}", endpoint=hub.url, offline=True), toys.trained())
+    (model,) = [path for path in snapshots if path.name == "model.safetensors"]
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    with pytest.raises(errors.CorruptFile, match="was changed or damaged"):
+        zoo.load(f"hf://{REPO}", endpoint=hub.url, offline=True)

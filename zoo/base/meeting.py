@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from zoo.base.arguments import without_downloads
+from zoo.base.modes import single_precision
 from zoo.errors import InvalidConfig
 
 __all__ = [
@@ -212,7 +213,7 @@ def _renew_head(module: Any) -> int:
 def _another(module: Any, **changes: Any) -> Any:
     """A new module with the same arguments; the random state stays."""
     given = {**module.init_args, **changes}
-    with isolate_rng():
+    with isolate_rng(), single_precision():
         return type(module)(**{**given, **without_downloads(type(module), given)})
 
 

@@ -1,10 +1,17 @@
-"""Training and evaluation mode of a module: which parts stay frozen, and how training starts."""
+"""Training and evaluation mode of a module: which parts stay frozen, how training starts, who predicts meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+import torch
 from torch import nn
 
-__all__ = ["train_as_a_whole"]
+__all__ = ["evaluating", "single_precision", "train_as_a_whole"]
 
 
 def train_as_a_whole(module: nn.Module) -> None:
@@ -15,3 +22,45 @@ def train_as_a_whole(module: nn.Module) -> None:
     """
     if not module.training:
         module.train()
+
+
+@dataclass
+class _Use:
+    modes: dict[str, bool]
+    users: int = 0
+
+
+_lock = Lock()
+_in_use: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
+"""Not an attribute of the module, which is copied, pickled and sent to processes."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and the former mode back when the last of several threads has left."""
+    with _lock:
+        use = _in_use.get(module)
+        if use is None:
+            use = _in_use[module] = _Use({name: part.training for name, part in module.named_modules()})
+            module.eval()
+        use.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            use.users -= 1
+            if not use.users:
+                del _in_use[module]
+                for name, part in module.named_modules():
+                    part.training = use.modes.get(name, False)
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """What is built inside has float32 parameters, whatever the user's default is: that is what files hold."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

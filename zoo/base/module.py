@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import Metric
 
+from zoo.base.compiled import own_names, plain_name, plain_names
 from zoo.base.format import FORMAT
 from zoo.base.meeting import check_size, fit_to, meet, meet_checkpoint, relabelled
-from zoo.base.modes import train_as_a_whole
+from zoo.base.modes import evaluating, train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.base.options import check_options, documented
 from zoo.base.ranks import gather, sum_over_ranks, world_size
@@ -258,14 +259,8 @@ class ZooModule(LightningModule):
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode without gradients, and the former mode back afterwards."""
-        modes = {name: module.training for name, module in self.named_modules()}
-        self.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            for name, module in self.named_modules():
-                module.training = modes.get(name, False)
+        with evaluating(self), torch.inference_mode():
+            yield
 
     def freeze(self, *prefixes: str) -> ZooModule:
         """Stop training the parameters under these prefixes (all, if none is given), and their batch statistics.
@@ -307,13 +302,18 @@ class ZooModule(LightningModule):
 
     def role_of(self, key: str) -> str | None:
         """The declared role of a state-dict key, by its longest matching prefix."""
-        roles = self.roles()
+        roles, key = self.roles(), plain_name(key)
         prefixes = [prefix for prefix in roles if _is_under(key, prefix)]
         return roles[max(prefixes, key=len)] if prefixes else None
 
     def published_state(self) -> dict[str, Tensor]:
         """The state dict without what only training needs: what safetensors files hold."""
-        return {k: v for k, v in self.state_dict().items() if self.role_of(k) not in ("training", "private")}
+        state = plain_names(self.state_dict())
+        return {k: v for k, v in state.items() if self.role_of(k) not in ("training", "private")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As `nn.Module` does; names with and without what `torch.compile` adds stand for the same."""
+        return super().load_state_dict(own_names(state_dict, self), *args, **kwargs)
 
     def export_program(self, path: str | Path) -> Path:
         """Write `forward` as a `torch.export` program with a dynamic batch size; values are scaled inside it."""
@@ -355,6 +355,7 @@ class ZooModule(LightningModule):
 
         reopen_validation(checkpoint, self._trainer is not None and validation_follows(self.trainer))
         reopen_epoch(checkpoint)
+        checkpoint["state_dict"] = plain_names(checkpoint.get("state_dict", {}))
         mine = {"rng": random_state(), "collected": self.collected_state()}
         checkpoint["zoo"] = {
             "format": FORMAT,

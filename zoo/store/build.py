@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from zoo.base.arguments import without_downloads
+from zoo.base.modes import single_precision
 from zoo.base.report import LoadReport
 from zoo.errors import BadInput, InvalidConfig, UnsafeFile, ZooError
 from zoo.index.licences import notice
@@ -27,6 +28,7 @@ _MAX_EXAMPLE = 1 << 28
 _log = logging.getLogger("zoo")
 
 
+@single_precision()
 def assemble(
     checkpoint: Checkpoint,
     init: dict[str, Any],

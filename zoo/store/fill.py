@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.base.compiled import plain_name, plain_names
 from zoo.base.report import LoadReport
 from zoo.errors import KeyMismatch, ShapeMismatch
 
@@ -30,8 +31,8 @@ def fill(module: ZooModule, state: Mapping[str, Tensor], report: LoadReport, *, 
         KeyMismatch: if keys are missing or unexpected, or a dtype differs.
         ShapeMismatch: if only shapes differ.
     """
-    own = {k: v for k, v in module.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    own = {k: v for k, v in plain_names(module.state_dict(keep_vars=True)).items() if isinstance(v, Tensor)}
+    parameters = {plain_name(name) for name, _ in module.named_parameters(remove_duplicate=False)}
     accepted: dict[str, Tensor] = {}
     keys: list[str] = []
     shapes: list[str] = []

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.base import is_plain
 from zoo.base.arguments import without_downloads
+from zoo.base.compiled import plain_name
 from zoo.base.format import FORMAT
 from zoo.errors import BadInput, PrivateWeights
 from zoo.files import versions, writing
@@ -89,7 +90,7 @@ def _write_weights(module: ZooModule, entry: Entry, folder: Path, *, half: bool)
     state = {k: v for k, v in module.published_state().items() if isinstance(v, Tensor)}
     # a module trained in a lower precision is stored, and comes back, as float32
     state = {k: v.float() if v.is_floating_point() and v.dtype != torch.float64 else v for k, v in state.items()}
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    parameters = {plain_name(name) for name, _ in module.named_parameters(remove_duplicate=False)}
     low = frozenset(k for k in state if half and k in parameters and state[k].dtype == torch.float32)
     sha256 = write_state(state, folder / MODEL, half=low)
     init = {**module.init_args, **without_downloads(type(module), module.init_args)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo.errors import (
     Unauthorized,
     ZooError,
 )
-from zoo.files import disk_error
+from zoo.files import disk_error, write_whole
 
 __all__ = ["Hub", "as_commit", "check_listed", "parse_address"]
 
@@ -121,10 +122,32 @@ class Hub:
                 repo, revision=revision, cache_dir=self.cache, local_files_only=self.is_offline
             )
             commit = as_commit(answer.resolved, repo)
-            if self.is_offline or all(self.cached(repo, file, commit) for file in files):
-                return commit, {}
+            paths = [self.cached(repo, file, commit) for file in files]
+            noted = self._noted(commit, paths)
+            known = [path is not None and (path.is_symlink() or path.name in noted) for path in paths]
+            if self.is_offline or all(known):
+                return commit, noted
             about = api.get_paths_info(repo, list(files), revision=commit)
         return commit, {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in about}
+
+    def _noted(self, commit: str, paths: Sequence[Path | None]) -> dict[str, str]:
+        """The hashes that `note` kept."""
+        for path in paths:
+            if path is not None and (note := _note_of(path, commit)).is_file():
+                with suppress(ValueError):
+                    content = json.loads(note.read_bytes()[:_MAX_NOTE])
+                    return {str(k): str(v) for k, v in content.items()} if isinstance(content, dict) else {}
+        return {}
+
+    def note(self, path: Path, commit: str, listed: dict[str, str]) -> None:
+        """Keep the hashes that the Hub lists beside a cache without symbolic links.
+
+        Elsewhere the link to the blob, which is named by its hash, tells it.
+        """
+        if listed and not path.is_symlink() and not self.is_offline:
+            place = _note_of(path, commit)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, json.dumps(listed))
 
     @contextmanager
     def explained(self, repo: str, revision: str | None, place: object, hint: str = "") -> Iterator[None]:
@@ -190,6 +213,14 @@ class Hub:
         from huggingface_hub import constants
 
         return f"{(self.endpoint or constants.ENDPOINT).rstrip('/')}/{repo}"
+
+
+_MAX_NOTE = 1 << 16
+
+
+def _note_of(path: Path, commit: str) -> Path:
+    """Where the hashes of a commit are kept, for a file `REPOSITORY/snapshots/COMMIT/FILE`."""
+    return path.parents[2] / "zoo-hashes" / f"{commit}.json"
 
 
 def as_commit(name: Any, repo: str) -> str:

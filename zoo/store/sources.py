@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.base.compiled import plain_names
 from zoo.base.format import check_format
 from zoo.errors import (
     BadInput,
@@ -229,6 +230,7 @@ def _remote_files(repo: str, revision: str | None, hub: Hub) -> tuple[dict[str, 
             if hub.is_offline:
                 raise
             paths.append(fetch(file, True))
+    hub.note(paths[1], commit, listed)
     config, _ = read_config(paths[0])
     return config, paths[1], commit, listed.get(MODEL)
 
@@ -308,7 +310,7 @@ def _find_checkpoint(path: Path, *, weights: bool) -> Checkpoint:
     if weights:
         import torch
 
-        state = {k: v for k, v in content["state_dict"].items() if isinstance(v, torch.Tensor)}
+        state = {k: v for k, v in plain_names(content["state_dict"]).items() if isinstance(v, torch.Tensor)}
         if bad := not_finite(state):
             raise UnsafeFile(
                 f"{path}: {bad!r} holds NaN or infinity: the training diverged. Use an earlier checkpoint."
