@@ -18,8 +18,10 @@ __all__ = [
     "MissingClient",
     "MissingExtra",
     "NetworkUnavailable",
+    "NotFinite",
     "NotOnHub",
     "NotWritable",
+    "OutOfMemory",
     "PrivateWeights",
     "RepositoryChanged",
     "RepositoryNotFound",
@@ -55,6 +57,19 @@ class InvalidConfig(ZooError):
 
 class BadInput(ZooError, ValueError):
     """An argument of a public function is unusable."""
+
+
+class NotFinite(BadInput):
+    """A loss, weights or a client's update hold NaN or infinity.
+
+    Args:
+        message: what it is, where, and what to do.
+        of_all_ranks: whether every rank of the run raises it in the same step.
+    """
+
+    def __init__(self, message: str, *, of_all_ranks: bool = False) -> None:
+        super().__init__(message)
+        self.of_all_ranks = of_all_ranks
 
 
 class BadData(ZooError):
@@ -137,6 +152,10 @@ class DiskFull(ZooError, OSError):
 
 class NotWritable(ZooError, PermissionError):
     """The cache or the output folder is read-only for this user."""
+
+
+class OutOfMemory(ZooError, MemoryError):
+    """The memory of the machine or of its device does not suffice."""
 
 
 class FormatTooNew(ZooError):

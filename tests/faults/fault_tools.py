@@ -110,14 +110,14 @@ def kill_at_random(run: Callable[[], Any], hub: LoopbackHub, rng: random.Random,
     """Kill a child after a random number of requests and a random moment more; False if it was done by then."""
     before, wanted = len(hub.requests), rng.randrange(requests + 1)
     process = in_child(run)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while process.is_alive() and len(hub.requests) - before < wanted and time.monotonic() < end:
         time.sleep(0.0005)
     time.sleep(rng.random() * 0.03)
     killed = process.is_alive()
     if killed:
         os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(120)
     return killed
 
 

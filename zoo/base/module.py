@@ -27,7 +27,7 @@ from zoo.base.resume import random_state, reopen_epoch, reopen_validation, set_r
 from zoo.base.rounds import AssignOptimizer
 from zoo.base.scores import RootMean, Scores
 from zoo.base.strategy import RoundStrategy, broadcast_only
-from zoo.errors import BadInput, InvalidConfig, UnknownName, nearest
+from zoo.errors import BadInput, InvalidConfig, NotFinite, UnknownName, nearest
 from zoo.index.rules import is_plain
 from zoo.index.tasks import RESULTS
 
@@ -470,11 +470,24 @@ class RoundModule(ZooModule):
         with torch.no_grad():
             self.collect(batch, batch_idx)
             if self.trainer.is_last_batch:
-                values = self.update()
+                values = self._updated()
                 own: Any = self.optimizers()
                 optimizer = own[0] if isinstance(own, list) else own  # others belong to phases that follow gradients
                 optimizer.optimizer.assign(values)
                 optimizer.step()
+
+    def _updated(self) -> dict[str, Tensor]:
+        """The new values; callbacks with `on_step_refused` hear of it if a rule refuses to compute them.
+
+        (Lightning's `on_exception` is not called in forked ranks.)
+        """
+        try:
+            return self.update()
+        except NotFinite as error:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if hasattr(callback, "on_step_refused"):
+                    callback.on_step_refused(self.trainer, self, error)
+            raise
 
     def configure_optimizers(self) -> AssignOptimizer:
         """Copy computed values instead of following gradients."""

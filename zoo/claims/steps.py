@@ -129,7 +129,8 @@ class Step:
             f"--seed_everything={job.seed}",
         ]
         if self.name == "fit":
-            words += self._start()
+            # that a run diverges is a result, too
+            words += ["--terminate_on_nan=false", *self._start()]
         else:
             words += ["--ckpt_path", str(self._checkpoint(job.key))]
         settings = {"data.seed": job.seed, **job.spec["set"], **(QUICK if job.quick else {})}

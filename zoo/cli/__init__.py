@@ -56,6 +56,11 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "train": Command("zoo.cli.use", "train or fine-tune, with any LightningCLI flag (`zoo train --help`)", ()),
+    "replay": Command(
+        "zoo.cli.use",
+        "do a training step again whose loss was not finite, from the file that the run has kept",
+        ("zoo replay runs/NAME-TAG/version_0/nonfinite-epoch003-batch000017.ckpt", "zoo replay FILE --data.root DIR"),
+    ),
     "evaluate": Command(
         "zoo.cli.evaluate",
         "how robust a classifier is: attacks, the worst case, signs of masked gradients",
@@ -243,6 +248,8 @@ def _dispatch(name: str, words: list[str]) -> int:
         raise UnknownName(f"There is no command {name!r}.{nearest(name, COMMANDS)} Help: zoo --help")
     if name == "train":
         return _train(words)
+    if name == "replay":
+        return _replay(words)
     options = _parse(name, [word for word in words if word != "--debug"])
     run: Callable[[argparse.Namespace], int] = getattr(import_module(COMMANDS[name].module), f"run_{name}")
     return run(options)
@@ -258,3 +265,17 @@ def _train(words: list[str]) -> int:
     elif words and words[0] not in ("-h", "--help", *_training_args.COMMANDS):
         words = ["fit", *words]
     return training.main(words, prog="zoo train")
+
+
+def _replay(words: list[str]) -> int:
+    """Its flags are those of training."""
+    from zoo import training
+
+    if not words or words[0] in ("-h", "--help"):
+        print(
+            "\n".join(
+                [f"{COMMANDS['replay'].summary}.\n", "examples:", *map("  {}".format, COMMANDS["replay"].examples)]
+            )
+        )
+        return 0 if words else 2
+    return training.main(["replay", *words], prog="zoo replay")

@@ -18,6 +18,7 @@ from zoo.errors import InvalidConfig, ZooError
 from zoo.index.recipes import read_recipe, stages_of
 from zoo.text import plain_warnings, printable
 from zoo.training import consent, resuming, stages
+from zoo.training.failures import named
 from zoo.training.request import HELP, Request, read_request
 from zoo.training.signals import code_of, handlers_kept
 
@@ -50,18 +51,38 @@ def main(args: Sequence[str] | None = None, *, prog: str | None = None) -> int:
         print(HELP.format(prog=name), end="")
         return 0 if words else 2
     try:
-        run(words, prog=name)
-    except ZooError as error:
-        if "--debug" in words:
-            raise
-        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
-        return 2
+        if words[0] == "replay":
+            _replay(words[1:], name)
+        else:
+            run(words, prog=name)
     except BaseException as end:  # --print_config, signals, and errors
         code = code_of(end)
+        error = named(end) if code is None else None
+        if error is not None and "--debug" not in words:
+            return _say(error)
         if code is None:
             raise
         return code
     return 0
+
+
+def _say(error: ZooError) -> int:
+    """Print an error and return its exit code; that a step was the same is none."""
+    kind = type(error).__name__
+    if kind == "Replayed":
+        print(error)
+        return 0
+    print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
+    return 1 if kind == "Differs" else 2
+
+
+def _replay(words: Sequence[str], prog: str) -> None:
+    if not words or words[0].startswith("-"):
+        raise InvalidConfig(f"Which step? Give the file that the run has named, as in {prog} FILE.ckpt.")
+    from zoo.training.replay import replay
+
+    with _quiet(), handlers_kept():
+        replay(words[0], [word for word in words[1:] if word != "--debug"], prog=prog)
 
 
 def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:

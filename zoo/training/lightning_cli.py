@@ -32,6 +32,7 @@ from zoo.training import consent, resuming
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.checkpoints import last_of
+from zoo.training.nonfinite import CAPSULE, StopOnNonFinite
 from zoo.training.request import HEADER, Request, explain
 from zoo.training.signals import Stopped
 from zoo.training.stopping import requested
@@ -59,6 +60,9 @@ class ZooCLI(LightningCLI):
         tag: whose recipe is the config; None without a recipe.
         prog: how help and errors call the program.
     """
+
+    repeats_steps = False
+    """Whether it takes the state before a step that went wrong."""
 
     def __init__(self, request: Request, entry: Entry, tag: str | None, prog: str) -> None:
         self.request, self.entry, self.tag, self.prog = request, entry, tag, prog
@@ -114,6 +118,8 @@ class ZooCLI(LightningCLI):
             parser.add_argument(f"--{key}", type=kind, default=None, help=shown.get(key, argparse.SUPPRESS))
         often = "save last.ckpt after so many steps, too, not only after each epoch"
         parser.add_argument("--checkpoint_every_n_steps", type=PositiveInt | None, default=None, help=often)
+        ends = "stop after a step whose loss or weights are not finite, and keep the step (default: true)"
+        parser.add_argument("--terminate_on_nan", type=bool | None, default=None, help=ends)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake becomes one line with the nearest flag."""
@@ -165,7 +171,9 @@ class ZooCLI(LightningCLI):
         names = [f for f in self._flags() if f.startswith("--trainer.") and not f.endswith(".help")]
         print("\nthe Trainer (as in Lightning's documentation):")
         print(textwrap.fill(", ".join(names), 110, initial_indent="  ", subsequent_indent="  "))
-        print("\nfurther: --seed_everything, --checkpoint_every_n_steps, --optimizer, --lr_scheduler.")
+        print(
+            "\nfurther: --seed_everything, --checkpoint_every_n_steps, --terminate_on_nan, --optimizer, --lr_scheduler."
+        )
         print(f"{prog} --help explains --weights, --ckpt_path and --config.")
         print(f"every flag in full: {prog} {command} --zoo {zoo} --help-all")
         raise SystemExit(0)
@@ -190,6 +198,11 @@ class ZooCLI(LightningCLI):
 
     def _read_ckpt(self, path: str) -> None:
         checkpoint = read_checkpoint(path, tensors=False)
+        if CAPSULE in checkpoint and self.request.command == "fit" and not self.repeats_steps:
+            raise InvalidConfig(
+                f"{path} holds a step that went wrong, no state to resume: `zoo replay {path}` does it again. "
+                "Resume last.ckpt of that run, or start from these weights with --weights."
+            )
         remove_partial(Path(path).parent)
         self.resumed = True
         saved = checkpoint.get("zoo") or {}
@@ -360,6 +373,8 @@ class ZooCLI(LightningCLI):
             every_n_steps=self._own.get("checkpoint_every_n_steps"),
             summary=config.get("enable_model_summary") is not False,
         )
+        if self.subcommand == "fit" and self._own.get("terminate_on_nan") is not False:
+            given.insert(0, StopOnNonFinite(self.dump))  # before weights are averaged
         trainer = self.trainer_class(**{**config, "callbacks": given})
         use_whole_files(trainer)
         return trainer

@@ -40,6 +40,7 @@ What is decided where, later wins: the recipe, your own --config FILE, then flag
   --ckpt_path PATH   resume a .ckpt exactly, or `last`; its own hyper-parameters win over flags
   --print_config     show the resolved settings and stop
   --checkpoint_every_n_steps N   save last.ckpt after so many steps, too; it is written after each epoch anyway
+  --terminate_on_nan false       go on after a loss that is not finite; otherwise the run ends and keeps that step
   --trust            import the classes of other packages that --config FILE names, without asking
   --debug            show the traceback of an error
   --model.X, --data.X, --trainer.X, --optimizer X: everything the model, the data module and the Trainer take

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, M
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from zoo.files import write_whole
+from zoo.files import write_whole, writing
 from zoo.training.checkpoints import BestCheckpoint, LastCheckpoint, best_of, describe, last_of, take_over_last
 from zoo.training.display import Bar, Summary
 from zoo.training.resuming import next_line
@@ -48,11 +48,10 @@ def claim_folder(root: Path) -> Path:
     number = number_of(earlier[-1]) + 1 if earlier else 0
     while True:
         folder = root / f"version_{number}"
-        try:
+        with writing(folder), suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
-        except FileExistsError:
-            number += 1
+        number += 1
 
 
 def give_back(folder: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.checks import repeated
-from zoo.errors import BadInput, KeyMismatch, ShapeMismatch, ZooError
+from zoo.errors import BadInput, KeyMismatch, NotFinite, ShapeMismatch, ZooError
 from zoo.federated.rules.updates import ClientUpdate, Comm
 
 __all__ = ["Block", "Chunk", "Cohort"]
@@ -116,9 +116,10 @@ class Cohort:
             raise BadInput(f"Client {twice[0]} sent more than one update in this round; clients are numbered uniquely.")
         bad = [slip for slip, _ in slips_of_ranks if slip.not_finite]
         if bad and not drop:
-            raise BadInput(
+            raise NotFinite(
                 f"The update of client {bad[0].header.client_id} is not finite: {bad[0].not_finite!r} holds NaN or "
-                "infinity. Lower its learning rate or clip its gradients; non_finite='drop' goes on without it."
+                "infinity. Lower its learning rate or clip its gradients; non_finite='drop' goes on without it.",
+                of_all_ranks=True,
             )
         kept = [(slip, rank) for slip, rank in slips_of_ranks if not slip.not_finite]
         mine = {update.client_id: update for update in updates}
