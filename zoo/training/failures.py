@@ -8,15 +8,19 @@ from importlib import import_module
 from zoo.errors import OutOfMemory, ZooError
 from zoo.files import disk_error
 
-__all__ = ["named"]
+__all__ = ["RankDied", "named"]
 
-_OURS = re.compile(r"^(zoo\.(?:errors|training\.replay|federated\.processes))\.(\w+): (.*)\Z", re.MULTILINE | re.DOTALL)
-_SYSTEM = re.compile(r"^\w*Error: \[Errno (\d+)\] ([^\n]*?)(?:: '([^'\n]*)')?\Z", re.MULTILINE)
-_LAST = re.compile(r"^([\w.]*(?:Error|Exception)): (.*)\Z", re.MULTILINE | re.DOTALL)
+_MODULES = ("zoo.errors", "zoo.training.replay", "zoo.training.failures", "zoo.federated.processes")
+_FIRST = re.compile(r"^([\w.]+): (.*)", re.DOTALL)
+_SYSTEM = re.compile(r"\[Errno (\d+)\] ([^\n]*?)(?:: '([^'\n]*)')?\Z")
 _MEMORY = re.compile(
     r"can't allocate memory|out of memory|Unable to allocate|Cannot allocate memory|not enough memory", re.IGNORECASE
 )
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal|exited unexpectedly)[^\n]*")
+
+
+class RankDied(ZooError, RuntimeError):
+    """A rank of a run was killed; the others were ended."""
 
 
 def named(error: BaseException) -> ZooError | None:
@@ -35,6 +39,11 @@ def named(error: BaseException) -> ZooError | None:
     text = str(error).strip()
     if type(error).__name__ == "ProcessRaisedException":
         return _of_rank(text)
+    if type(error).__name__ == "ProcessExitedException" and int(getattr(error, "exit_code", 1)) < 0:
+        return RankDied(
+            f"Rank {getattr(error, 'error_index', '?')} of this run was killed (signal {-error.exit_code}; 9 often "  # type: ignore[attr-defined]
+            "means that memory ran out), and the other ranks were ended. Go on with --ckpt_path last."
+        )
     if isinstance(error, OSError):
         return disk_error(error, error.filename if error.filename is not None else "the files of this run")
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -57,13 +66,17 @@ def _of_memory(text: str, *, memory: bool) -> ZooError | None:
 
 
 def _of_rank(text: str) -> ZooError | None:
-    if match := _OURS.search(text):
-        kind = getattr(import_module(match.group(1)), match.group(2), None)
-        if isinstance(kind, type) and issubclass(kind, ZooError):
-            return kind(match.group(3))
-    if match := _SYSTEM.search(text):
-        return named(OSError(int(match.group(1)), match.group(2), match.group(3) or "the files of this run"))
-    if match := _LAST.search(text):
-        kind_name = match.group(1).rpartition(".")[2]
-        return _of_memory(match.group(2), memory=kind_name in ("MemoryError", "OutOfMemoryError"))
-    return None
+    """Read the last error of a traceback: its class and its message, which may have several lines."""
+    lines = re.split(r"^Traceback \(most recent call last\):$", text, flags=re.MULTILINE)[-1].strip("\n").splitlines()
+    start = next((number for number, line in enumerate(lines) if line and not line[0].isspace()), len(lines))
+    if not (match := _FIRST.match("\n".join(lines[start:]))):
+        return None
+    place, _, name = match.group(1).rpartition(".")
+    message = match.group(2)
+    if place in _MODULES:
+        kind = getattr(import_module(place), name, None)
+        return kind(message) if isinstance(kind, type) and issubclass(kind, ZooError) else None
+    if system := _SYSTEM.match(message):
+        number, what, where = system.groups()
+        return named(OSError(int(number), what, where or "the files of this run"))
+    return _of_memory(message, memory=name in ("MemoryError", "OutOfMemoryError"))

@@ -121,7 +121,7 @@ class StopOnNonFinite(Callback):
                 dist.all_reduce(bad, dist.ReduceOp.MAX)
         ready = None
         if device.type == "cuda":
-            bad = bad.to(torch.empty(0, pin_memory=True).device, non_blocking=True)
+            bad = bad.to("cpu", non_blocking=True)  # into pinned memory
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         return _Look(self._slots[-1], loss, bad, ready)
