@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from toys import cli as cli_toys
 from toys.learners import ToyLearner
 from toys.ridge import ToyRidge
@@ -263,3 +264,20 @@ def test_federated(where: str, ranks: Any, monkeypatch: pytest.MonkeyPatch, capf
     assert ("The update of client 0 is not finite" if where == "client" else "hold NaN or infinity") in said
     assert f"zoo replay {only('toy-learner')}" in said
     assert training.main(["replay", only("toy-learner")]) == 0, capfd.readouterr().err
+
+
+def test_classes_of_others_are_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The config in a stranger's file imports nothing by itself."""
+    with monkeypatch.context() as patch:
+        spoil(patch, 3, "loss")
+        assert fit("--trainer.max_epochs", 1) == 2
+    held = torch.load(capsule(), weights_only=True)
+    config = yaml.safe_load(held["capsule"]["config"])
+    config["trainer"]["callbacks"] = [{"class_path": "evilmod.Evil"}]
+    held["capsule"]["config"] = yaml.safe_dump(config)
+    torch.save(held, capsule())
+    Path("evilmod.py").write_text("open('executed', 'w').close()")
+    monkeypatch.syspath_prepend(".")
+    assert replay() == 2
+    assert "evilmod.Evil" in capsys.readouterr().err
+    assert not Path("executed").exists()
