@@ -261,6 +261,14 @@ class ZooDataModule(DataContract):
             self._facts = self.read_facts()
         return dict(self._facts)
 
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """Settings that fit the user's data better than a recipe's: `data.NAME` or `trainer.NAME` -> value.
+
+        Args:
+            epochs: as many as the recipe trains.
+        """
+        return {}
+
     @property
     def has_class_names(self) -> bool:
         """Whether the data say what their classes are called; where they do not, the names in `facts` are numbers."""

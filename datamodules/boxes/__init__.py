@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from datamodules.base import ZooDataModule, data_cache
+from datamodules.boxes.advice import doubts, fitting, median_side
 from datamodules.boxes.augment import Augment, make_augment
 from datamodules.boxes.coco import find_coco, read_coco, read_coco_categories
 from datamodules.boxes.cvat import cvat_class_names, read_cvat
@@ -371,14 +372,19 @@ class BoxesDataModule(ZooDataModule):
         lines = ["boxes: " + ", ".join(f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True))]
         if isinstance(source.source, FileSource) and counts.sum():
             lines.append(self._size_line(source.source.records))
-        return lines
+        return lines + (doubts(names, counts.tolist()) if split == "train" else [])
+
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """Picture size, batch, augmentation and epochs that fit the user's pictures; see `advice.fitting`."""
+        source = self._source("train")
+        if not isinstance(source, FileSource):
+            return {}
+        now: dict[str, Any] = {key: self.hparams[key] for key in ("batch_size", "augment")}
+        return fitting(source.records, img_size=self.img_size, epochs=epochs, **now)
 
     def _size_line(self, records: Sequence[Record]) -> str:
         """The median side of the boxes in the letterboxed input, and what helps if that is little."""
-        known = [r for r in records if r.size is not None and len(r.boxes)]
-        scales = [self.img_size / max(r.size or (1, 1)) for r in known]
-        sides = [s * np.sqrt(np.prod(r.boxes[:, 2:] - r.boxes[:, :2], 1)) for r, s in zip(known, scales, strict=True)]
-        median = float(np.median(np.concatenate(sides))) if sides else 0.0
+        median = self.img_size * median_side(records)
         line = f"median side of a box: {median:.0f} of {self.img_size} input pixels"
         return line + (": few. A larger img_size shows more of them" if 0 < median < _FEW_PIXELS else "")
 

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.index import Entry
 
-__all__ = ["bound_to_data"]
+__all__ = ["are_the_recipes", "bound_to_data"]
 
 
 def bound_to_data(
@@ -24,18 +24,26 @@ def bound_to_data(
         section: the recipe's arguments of it.
         root: the user's data; if they are those that the recipe is for, nothing is left out.
     """
-    bound = {key: section[key] for key in getattr(cls, "describes_data", ("format",)) if key in section}
-    if not bound or _are_the_recipes(
-        entry, tag, cls, {k: v for k, v in section.items() if k not in bound}, bound, root
-    ):
-        return {}
-    return bound
+    bound = _bound(cls, section)
+    return {} if bound and are_the_recipes(entry, tag, cls, section, root) else bound
 
 
-def _are_the_recipes(
-    entry: Entry, tag: str | None, cls: Any, others: dict[str, Any], bound: dict[str, Any], root: str | Path
-) -> bool:
-    """Whether data have the format that the recipe names and the classes that its weights were made for."""
+def _bound(cls: Any, section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: section[key] for key in getattr(cls, "describes_data", ("format",)) if key in section}
+
+
+def are_the_recipes(entry: Entry, tag: str | None, cls: Any, section: Mapping[str, Any], root: str | Path) -> bool:
+    """Whether data have the format that the recipe names and the classes that its weights were made for.
+
+    Args:
+        entry: of the method.
+        tag: of the recipe.
+        cls: the data module.
+        section: the recipe's arguments of it.
+        root: the user's data.
+    """
+    bound = _bound(cls, section)
+    others = {key: value for key, value in section.items() if key not in bound}
     if tag is None or bound.get("format") is None:
         return False  # a recipe for embedded data
     try:

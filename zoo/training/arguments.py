@@ -24,6 +24,7 @@ __all__ = [
     "apply_facts",
     "apply_source",
     "describe_source",
+    "drop_other_channels",
     "resumable",
     "shapes_differ",
 ]
@@ -167,6 +168,17 @@ def apply_facts(
         model[key] = value
         filled[key] = value
     return filled
+
+
+def drop_other_channels(model: dict[str, Any], *, explicit: Iterable[str]) -> list[str]:
+    """Leave out means and deviations that are not one for each channel of the data, in place; return their names."""
+    dropped = []
+    for key in ("mean", "std"):
+        values = model.get(key)
+        if isinstance(values, (list, tuple)) and len(values) != model.get("channels") and key not in set(explicit):
+            model[key] = None
+            dropped.append(key)
+    return dropped
 
 
 def shapes_differ(model_class: Callable[..., Any], model: Mapping[str, Any], key: str, value: Any) -> bool:

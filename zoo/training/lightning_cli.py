@@ -25,7 +25,7 @@ from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
-from zoo.store.recipe_data import bound_to_data
+from zoo.store.recipe_data import are_the_recipes, bound_to_data
 from zoo.text import printable
 from zoo.training import arguments as weights
 from zoo.training import consent, resuming
@@ -229,6 +229,7 @@ class ZooCLI(LightningCLI):
         """Data first: they say how many classes the model has."""
         config = self._own
         self.datamodule = self._datamodule_class(**config.data.as_dict())
+        self._fit_settings_to_data()
         self._complete_model()
         arguments = config.model.as_dict()
         if self.source is not None or self.resumed:
@@ -247,6 +248,24 @@ class ZooCLI(LightningCLI):
             if self.folder is not None:
                 runs.give_back(self.folder)
             raise self._explained(error) from error
+
+    def _fit_settings_to_data(self) -> None:
+        """Replace what a recipe sets for its own data by what fits the user's, where the user did not choose."""
+        own, request = self._own, self.request
+        if request.command != "fit" or self.resumed or request.saved_facts or "root" not in request.explicit_data:
+            return
+        cls = self.entry.data_class()
+        section = section_of(self.recipe, "data", cls)
+        suggest = getattr(self.datamodule, "fitting", None)
+        if suggest is None or are_the_recipes(self.entry, self.tag, cls, section, own.data["root"]):
+            return
+        fits = {k: v for k, v in suggest(own.trainer.max_epochs or 1).items() if not request.chose(k)}
+        for key, value in fits.items():
+            place, name = key.split(".")
+            own[place][name] = value
+        if fits:
+            _say(f"set for your data: {', '.join(f'--{k} {v}' for k, v in fits.items())} (your own flags win)")
+            self.datamodule = self._datamodule_class(**own.data.as_dict())
 
     def _build_model(self, arguments: dict[str, Any]) -> LightningModule:
         try:
@@ -290,6 +309,8 @@ class ZooCLI(LightningCLI):
             meeting.check_resumed(model, facts, what)
         else:
             self.facts = weights.apply_facts(model, facts, explicit=request.explicit, saved_facts=request.saved_facts)
+            for key in weights.drop_other_channels(model, explicit=request.explicit):
+                _say(f"{key} of the recipe is for other colour channels than your data have: left out")
         self._set_model(model)
 
     def _fit_data_to(self, model: dict[str, Any]) -> None:

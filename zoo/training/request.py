@@ -85,6 +85,15 @@ class Request:
     trust: bool = False
     help: str = ""
 
+    def chose(self, setting: str) -> bool:
+        """Whether the user chose a setting such as `trainer.max_epochs`, by flag or in a hand-written config file."""
+        section, _, name = setting.partition(".")
+        if name in {"model": self.explicit, "data": self.explicit_data}.get(section, ()):
+            return True
+        if name in _flag_arguments(self.flags, section):
+            return True
+        return any(name in (read_config(file).get(section) or {}) for file in self.configs)
+
 
 def read_request(args: Sequence[str]) -> Request:
     """Split a command line (without the program's name).
