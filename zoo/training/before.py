@@ -86,9 +86,9 @@ class Before:
         if last or _bytes(collected) <= _MOST:
             self.collected = _copied(collected)
         if last:  # the round ends in this step, and what clients and rules remember changes
-            self.own = {}
-            module.on_save_checkpoint(self.own)
-            self.own = _copied(self.own)
+            held: dict[str, Any] = {"state_dict": {}}
+            module.on_save_checkpoint(held)
+            self.own = _copied({key: value for key, value in held.items() if key not in ("state_dict", "zoo")})
 
     @property
     def weights(self) -> dict[str, Tensor]:

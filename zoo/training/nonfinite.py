@@ -171,7 +171,7 @@ class StopOnNonFinite(Callback):
         finally:
             self._filling = None
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        checkpoint |= {key: value for key, value in before.own.items() if key != "zoo"}
+        checkpoint |= before.own
         checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)  # it is one batch ahead
         checkpoint["zoo"]["ranks"] = [{"rng": r["rng"], "collected": r["collected"] or {}} for r in ranks]
         checkpoint[CAPSULE] = {
