@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo import checks
+from zoo.base.modes import in_type_of
 from zoo.base.module import Scores, ZooModule, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.errors import BadInput
 from zoo.inputs.geometry import STRIDE, check_size, letterbox, to_original
@@ -99,7 +100,7 @@ class Detector(ZooModule):
             boxes (B, A, 4) xyxy in input pixels, scores (B, A, K) in [0, 1].
         """
         check_images(images)
-        predictions = self.raw(images)
+        predictions = self.raw(in_type_of(self, images))
         return predictions["boxes"], predictions["logits"].float().sigmoid()
 
     def example_input(self) -> tuple[Tensor, ...]:

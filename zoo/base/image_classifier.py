@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from zoo import checks
+from zoo.base.modes import in_type_of
 from zoo.base.module import Scores, ZooModule
 from zoo.errors import BadInput
 from zoo.inputs.images import fit_square, to_pixels
@@ -81,7 +82,7 @@ class ImageClassifier(ZooModule):
 
     def logits_of(self, network: nn.Module, image: Tensor) -> Tensor:
         """Logits (N, K) of a network of this kind, whichever its weights, on images (N, C, H, W) in [0, 1]."""
-        return network(self.prepared(image))  # type: ignore[no-any-return]
+        return network(in_type_of(network, self.prepared(image)))  # type: ignore[no-any-return]
 
     def prepared(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] as the network takes them: in its memory layout, normalised."""

@@ -1,4 +1,4 @@
-"""Training and evaluation mode of a module: which parts stay frozen, how training starts, who predicts meanwhile."""
+"""How a module stands: training or evaluation mode, who predicts meanwhile, and the type of its numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["evaluating", "single_precision", "train_as_a_whole"]
+__all__ = ["evaluating", "in_type_of", "single_precision", "train_as_a_whole"]
 
 
 def train_as_a_whole(module: nn.Module) -> None:
@@ -64,3 +64,12 @@ def single_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def in_type_of(network: nn.Module, x: Tensor) -> Tensor:
+    """Inputs in the type of a network's parameters, which `.half()` or a precision of the Trainer may have changed.
+
+    Under autocast they stay as they are.
+    """
+    kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), x.dtype)
+    return x if kind == x.dtype or torch.is_autocast_enabled(x.device.type) else x.to(kind)

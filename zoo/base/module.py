@@ -235,8 +235,8 @@ class ZooModule(LightningModule):
         Raises:
             BadInput: if an input or an option cannot be used.
         """
-        if batch_size < 1:
-            raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
+        if type(batch_size) is not int or batch_size < 1:
+            raise BadInput(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
         self.check_options(options)
         items = self.split_inputs(inputs)
         results: list[dict[str, Any]] = []

@@ -38,6 +38,15 @@ __all__ = [
 ]
 
 
+def _check_precision(batch: dict[str, Any]) -> None:
+    """Lightning rounds batches to its precision before any step sees them."""
+    if batch["xyt"].dtype != torch.float64:
+        raise InvalidConfig(_PRECISION)
+
+
+_PRECISION = "The join needs float64: leave trainer.precision at 32-true, 64-true or bf16-mixed."
+
+
 class STSJoin(RoundModule):
     """The join with an index of the tracks it was fitted to.
 
@@ -89,6 +98,7 @@ class STSJoin(RoundModule):
 
     def collect(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep the batch's tracks; an error names what is no motion."""
+        _check_precision(batch)
         motions_of(batch["xyt"], batch["length"], self.hparams["gap"], batch["name"])
         self.seen.append((batch["traj_id"].cpu(), batch["xyt"].cpu(), batch["length"].cpu(), list(batch["name"])))
 
@@ -162,7 +172,7 @@ class STSJoin(RoundModule):
         """Take the plane of the data over when fitting; refuse data in another plane otherwise, and low precision."""
         super().setup(stage)
         if self.table.segments.dtype != torch.float64:
-            raise InvalidConfig("The join needs float64: leave trainer.precision at 32-true, 64-true or bf16-mixed.")
+            raise InvalidConfig(_PRECISION)
         data: Any = getattr(self.trainer, "datamodule", None)
         theirs = data.facts().get("origin") if hasattr(data, "facts") else self.hparams["origin"]
         if stage == "fit":
@@ -312,8 +322,8 @@ class STSJoin(RoundModule):
         Raises:
             BadInput: if an input or an option cannot be used.
         """
-        if batch_size < 1:
-            raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
+        if type(batch_size) is not int or batch_size < 1:
+            raise BadInput(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
         self.check_options(options)
         self.reading = {"columns": columns, "format": format, "on_error": on_error}
         answers: list[dict[str, Any]] = []
@@ -385,6 +395,7 @@ class STSJoin(RoundModule):
 
     def _compare(self, batch: dict[str, Any]) -> None:
         """Pairs of the batch against those of the training tracks, by brute force over the raw motions."""
+        _check_precision(batch)
         ids, xyt, length = self._truth_tracks()
         hp = self.hparams
         with torch.inference_mode():
