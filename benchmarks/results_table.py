@@ -174,6 +174,14 @@ def read_join(content: Content) -> Iterator[Row]:
             yield Row(f"{found['pairs']:,} pairs of {found['points']:,} points: {name}", seconds(value))
 
 
+def read_scores(content: Content) -> Iterator[Row]:
+    """Scores of two ways to train, in the mean over seeds, and the ratio of their errors."""
+    for row in content["rows"]:
+        ours, theirs = (f"{sum(row[side]) / len(row[side]):.3f}" for side in ("python", "command"))
+        what = f"{row['what']}: {row['metric']} after {row['epochs']} epochs"
+        yield Row(what, ours, "zoo train", theirs, row["ratio"], kind="own", note="ratio of errors: 1 - score")
+
+
 Reader = Callable[[Content], Iterator[Row]]
 
 
@@ -188,6 +196,7 @@ def _has(*keys: str) -> Callable[[Content], bool]:
 
 READERS: list[tuple[Callable[[Content], bool], Reader]] = [
     (_has("cases"), read_cases),
+    (_rows_have("metric", "python", "command"), read_scores),
     (_rows_have("what", "ours_ms"), read_pairs),
     (_rows_have("shape", "against"), read_shapes),
     (_has("parts"), read_parts),
