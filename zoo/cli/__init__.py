@@ -95,7 +95,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "bundle": Command(
         "zoo.cli.bundle",
-        "put a trained checkpoint into the package (from a checkout) and print the lines that pin it",
+        "put a trained checkpoint into the package and pin it in the index (from a checkout or a package of your own)",
         ("zoo bundle runs/NAME-TAG/version_0/checkpoints/last.ckpt NAME:TAG",),
     ),
     "verify": Command("zoo.cli.use", "check the hash of every checkpoint", ("zoo verify", "zoo verify NAME --remote")),
@@ -128,7 +128,11 @@ COMMANDS: dict[str, Command] = {
     "new": Command(
         "zoo.cli.new",
         "write the skeleton of a new method",
-        ("zoo new image-classification my-method", "zoo new tabular-regression my-method --dir ../my-package"),
+        (
+            "zoo new image-classification my-method",
+            "zoo new image-classification my-method --base federated_classifier",
+            "zoo new tabular-regression my-method --dir ../my_methods",
+        ),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""`zoo bundle`: a trained checkpoint becomes a verified tag of the index (from a checkout)."""
+"""`zoo bundle`: a trained checkpoint becomes a verified tag of the index, in a checkout or a package of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import argparse
 import dataclasses
 import inspect
 import json
-import shutil
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from zoo.cli.place import index_of, project_of, say_where
 from zoo.errors import BadInput
-from zoo.index.editing import set_keys
+from zoo.files import write_whole
+from zoo.index.editing import with_keys
 
 __all__ = ["add_bundle", "run_bundle"]
 
@@ -24,6 +28,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a Lightning .ckpt, or a folder written by zoo.save")
     parser.add_argument("name", help="ID:TAG; the tag is in the index, with a recipe")
     parser.add_argument("--float32", action="store_true", help="keep full precision (the default stores float16)")
+    parser.add_argument("--dir", metavar="DIR", help="root of the checkout or package, to write there from elsewhere")
     parser.add_argument("--replace", action="store_true", help="replace a bundled file that was never published")
 
 
@@ -37,8 +42,11 @@ def run_bundle(options: argparse.Namespace) -> int:
         raise BadInput(f"Expected ID:TAG of the index, got {options.name!r}: add the tag with its recipe first.")
     if about.hub.repo is not None:
         raise BadInput(f"{options.name} is published, and a published tag never moves. Add a new tag.")
-    source = _own_index(entry)
+    if project_of(entry) is None:
+        raise BadInput(f"{entry.id} is named in {index_of(entry)}, which is no checkout and no package's sources.")
+    root, source = say_where(entry, options.dir, "name it with --dir"), index_of(entry)
     target = index.bundled_path(dataclasses.replace(about, file=f"{entry.id}-{tag}.safetensors"), entry)
+    golden = index.golden_path(target.name, entry)
     if target.exists() and not options.replace:
         raise BadInput(f"{target} exists. If it was never published: --replace.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,39 +58,30 @@ def run_bundle(options: argparse.Namespace) -> int:
         size = weights.stat().st_size
         if size > _LIMIT:
             raise BadInput(f"{size:,} bytes are too many for the package (at most {_LIMIT:,}): publish it on the Hub.")
-        params = sum(p.numel() for p in store.load(folder).parameters())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, target)
-        golden = index.golden_path(target.name, entry)
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / "golden.safetensors", golden)
         pinned = {
-            "init": json.dumps(_changed(entry, config["init"])),
+            "init": _changed(entry, config["init"]),
             "file": target.name,
-            "sha256": f'"{config["sha256"]["model.safetensors"]}"',
-            "bytes": str(size),
-            "params": str(params),
+            "sha256": config["sha256"]["model.safetensors"],
+            "bytes": size,
+            "params": sum(p.numel() for p in store.load(folder).parameters()),
         }
-    set_keys(source, entry.id, about.tag, {key: value for key, value in pinned.items() if value != "{}"})
-    print(f"wrote {target}\nwrote {golden}\npinned {options.name} in {source}")
+        # what was true of other weights
+        pinned |= {"metrics": {}} if about.metrics else {}
+        lines = {key: _in_one_line(value) for key, value in pinned.items()} | {"sha256": f'"{pinned["sha256"]}"'}
+        text = with_keys(source, entry.id, about.tag, lines)
+        for path, content in ((target, weights), (golden, folder / "golden.safetensors")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content.read_bytes())
+        write_whole(source, text)  # last: until then the index says what it said
+    for path in (target, golden, source):
+        print(f"  {path.relative_to(root)}")
     print(f"Then measure what was shipped: zoo train test --zoo {options.name}, and add its headline metrics.")
     return 0
 
 
-def _own_index(entry: Any) -> Path:
-    """The index file that names a method, if the current folder belongs to it; prints it.
-
-    Raises:
-        BadInput: outside of the checkout or the package's project, into which nothing is written from elsewhere.
-    """
-    from zoo import index
-
-    source = Path(entry.source) if Path(entry.source).is_absolute() else index.index_path()
-    root = source.parent if source == index.index_path() else source.parent.parent
-    if not source.is_file() or root.resolve() not in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
-        raise BadInput(f"{entry.id} is named in {source}: go into {root} to write there.")
-    print(f"into {root}", flush=True)
-    return source
+def _in_one_line(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False).removesuffix("...\n").strip()
 
 
 def _changed(entry: Any, init: dict[str, Any]) -> dict[str, Any]:

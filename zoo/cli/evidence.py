@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.claims.compare import side_by_side
 from zoo.claims.results import after_holm
 from zoo.claims.stats import coverage_of
+from zoo.cli.place import checkout, project_of, say_where
 from zoo.errors import BadInput
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def _positive(text: str) -> int:
 
 def run_reproduce(options: argparse.Namespace) -> int:
     """Show the plan, carry it out, and print this machine's verdicts beside the published ones; 1 if a run failed."""
-    from zoo import claims
+    from zoo import claims, index
 
+    entry = index.resolve(options.name)[0]
+    if not (options.quick or options.fresh or options.out or options.dry_run or claims.is_installed(entry)):
+        say_where(entry, None, "keep your own results apart with --out DIR")
     roots = dict(_root(text) for text in options.root)
     kind = {"quick": options.quick, "missing": options.missing, "looks": options.looks}
     plan = claims.make_plan(options.name, options.claim, options.seeds, roots, **kind)
@@ -214,6 +218,7 @@ def add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="id of a method")
     parser.add_argument("--all", action="store_true", help="every method, and the table in README.md")
     parser.add_argument("--check", action="store_true", help="write nothing; say what is out of date")
+    parser.add_argument("--dir", metavar="DIR", help="root of the checkout or package, to write there from elsewhere")
     parser.add_argument("--images", action="store_true", help="also redraw the pictures and curves")
 
 
@@ -227,6 +232,11 @@ def run_card(options: argparse.Namespace) -> int:
         raise BadInput("--images draws, --check writes nothing: give one of them.")
     known = index.entries()
     names = [n for n in known if card.has_card(known[n])] if options.all else [index.resolve(options.name)[0].id]
+    if not options.check:
+        if options.all:  # those of other packages are written from inside of these
+            names = [name for name in names if project_of(known[name]) == checkout()]
+        for name in names[:1]:
+            say_where(known[name], options.dir, "name it with --dir")
     if options.images:
         for name in names:
             for path in card.draw(known[name]):

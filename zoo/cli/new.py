@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import keyword
 import os
 import re
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from pathlib import Path
 from textwrap import indent
 
 from zoo import index
+from zoo.cli.place import checkout, is_inside
 from zoo.errors import BadInput, UnknownName, nearest
-from zoo.files import PACKAGE, write_whole
+from zoo.files import write_whole, writing
 from zoo.index.editing import insert_block
 
 __all__ = ["add_new", "base_of", "run_new", "values_of"]
@@ -21,6 +23,8 @@ __all__ = ["add_new", "base_of", "run_new", "values_of"]
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _MARK = re.compile(r"^( *)(.*?)  # zoo new: (\w+)$", re.MULTILINE)
 _HEADER = "# Methods of this package, in the format of the zoo's checkpoints.yaml.\n"
+_RESERVED = ("zoo", "datamodules", "tests", "test")
+_LONGEST = 40
 TEMPLATES = Path(__file__).parent / "templates"
 
 BASES: dict[str, tuple[str, ...]] = {
@@ -120,11 +124,7 @@ def run_new(options: argparse.Namespace) -> int:
     block = _filled((TEMPLATES / base / "index.yaml").read_text(encoding="utf-8"), values)
     text = insert_block(text, options.name, block)
     index.read_index(target.index_file, text=text)  # refused before anything is written
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
-    target.index_file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target.index_file, text)
+    _write({**files, target.index_file: text})
     for path in [*files, target.index_file]:
         print(f"  {path.relative_to(target.root)}")
     print(_next_steps(options.name, target))
@@ -156,6 +156,8 @@ def base_of(task: str, base: str | None = None) -> str:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is not kebab-case: lower-case words with hyphens, such as my-method.")
+    if keyword.iskeyword(name) or len(name) > _LONGEST:
+        raise BadInput(f"{name!r} cannot name a module: give at most {_LONGEST} letters and no keyword of Python.")
     taken = {alias: e.id for e in index.entries().values() for alias in (e.id, *e.aliases)}
     if name in taken:
         raise BadInput(f"{name!r} is taken by {taken[name]}: choose another name.")
@@ -168,18 +170,18 @@ def _target(folder: str | None) -> _Target:
         BadInput: if there is no checkout here and no folder was given, or the folder cannot become a package.
     """
     if folder is None:
-        root = index.index_path().parent
-        if (PACKAGE.parent == root or (root / "zoo").is_dir()) and (root / "pyproject.toml").is_file():
-            if root.resolve() in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
-                return _Target(root, None)
+        root = checkout()
+        if root is None:
+            raise BadInput("This zoo is installed, not a checkout: write a package of your own with --dir DIR.")
+        if not is_inside(root):
             raise BadInput(
                 f"The current folder is outside of the checkout {root}: go there to write into it, or write a package "
                 "of your own with --dir DIR."
             )
-        raise BadInput("This zoo is installed, not a checkout: write a package of your own with --dir DIR.")
+        return _Target(root, None)
     root = Path(folder).expanduser().resolve()
     package = re.sub(r"\W+", "_", root.name.lower()).strip("_")
-    if not package.isidentifier() or package in ("zoo", "datamodules", "tests", "test"):
+    if not package.isidentifier() or keyword.iskeyword(package) or package in _RESERVED:
         raise BadInput(f"--dir {folder}: its last part names the package; {package!r} cannot be one.")
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / package / "index.yaml").is_file()):
         raise BadInput(f"--dir {folder} exists and is no package written by `zoo new`: give a new folder.")
@@ -224,6 +226,42 @@ def _filled(text: str, values: Mapping[str, str], lines: Mapping[str, str] | Non
     return text
 
 
+def _sorted_imports(text: str, package: str | None) -> str:
+    """The imports of the zoo in the order of their new names.
+
+    An outside package comes last, in a block of its own, and the zoo is one of the libraries above it.
+    """
+    own = "|".join(("zoo", "datamodules", *([package] if package else [])))
+
+    def ordered(match: re.Match[str]) -> str:
+        lines = sorted(match[2].splitlines(keepends=True))
+        mine = [line for line in lines if package and line.startswith(f"from {package}.")]
+        others = [line for line in lines if line not in mine]
+        gap = match[1] if package is None or not others else match[1].removesuffix("\n")
+        return "".join([gap, *others, *(["\n"] if others and mine else []), *mine])
+
+    return re.sub(rf"(?<=\n)(\n)((?:from (?:{own})[. ].*\n)+)", ordered, text)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    """Write files in this order, all of them or none; the last may exist."""
+    made: list[Path] = []
+    try:
+        for path, text in files.items():
+            with writing(path):
+                for folder in reversed([p for p in path.parents if not p.exists()]):
+                    folder.mkdir()
+                    made.append(folder)
+            existed = path.exists()
+            write_whole(path, text)
+            if not existed:
+                made.append(path)
+    except BaseException:
+        for path in reversed(made):
+            path.rmdir() if path.is_dir() else path.unlink()
+        raise
+
+
 def _files(base: str, task: str, name: str, target: _Target) -> dict[Path, str]:
     """All files but the index: path -> content."""
     values, places = values_of(base, task, name, target.package), target.places(name)
@@ -233,7 +271,7 @@ def _files(base: str, task: str, name: str, target: _Target) -> dict[Path, str]:
     lines["results"] = "\n".join(f'"{key}": {_ANSWERS[key]},' for key in results if base == "plain")
 
     def read(path: Path) -> str:
-        return _filled(path.read_text(encoding="utf-8"), values, lines)
+        return _sorted_imports(_filled(path.read_text(encoding="utf-8"), values, lines), target.package)
 
     parts = ("__init__.py", "module.py", "network.py")
     files = {f"{places['code']}/{part}": read(TEMPLATES / base / part) for part in parts}

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.errors import InvalidIndex
-from zoo.files import write_whole
 from zoo.index import read_index
 
-__all__ = ["block_of", "insert_block", "set_keys"]
+__all__ = ["block_of", "insert_block", "with_keys"]
 
 
 def block_of(lines: list[str], start: int, end: int, key: str, indent: str | None = None) -> tuple[int, int]:
@@ -64,8 +63,8 @@ def insert_block(text: str, name: str, block: str) -> str:
     return "".join([*lines[:place], block, "\n", *lines[place:]])
 
 
-def set_keys(path: Path, name: str, tag: str, values: Mapping[str, str]) -> None:
-    """Set keys of a tag, each on a line of its own; those that are there keep their place.
+def with_keys(path: Path, name: str, tag: str, values: Mapping[str, str]) -> str:
+    """The text of an index with other keys of a tag, each on a line of its own; those that are there keep their place.
 
     Args:
         path: of the index file.
@@ -74,7 +73,7 @@ def set_keys(path: Path, name: str, tag: str, values: Mapping[str, str]) -> None
         values: key -> YAML on one line.
 
     Raises:
-        InvalidIndex: if the tag is not on lines of its own, or what comes out is no valid index; the file is unchanged.
+        InvalidIndex: if the tag is not on lines of its own, or what comes out is no valid index.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     start, end = block_of(lines, 0, len(lines), name, "")
@@ -89,13 +88,15 @@ def set_keys(path: Path, name: str, tag: str, values: Mapping[str, str]) -> None
                 end -= 1
             at, end = end, end + 1
             lines.insert(at, "")
+            comment = ""
         else:  # a value may go on below its key
             deeper = [i for i in range(at + 1, end) if lines[i].startswith(indent + " ")]
             while deeper and deeper[0] == at + 1:
                 del lines[deeper.pop(0)]
                 deeper = [i - 1 for i in deeper]
                 end -= 1
-        lines[at] = f"{indent}{key}: {value}\n"
+            comment = match[0] if (match := re.search(r"\s+#[^'\"{}\[\]]*$", lines[at].rstrip("\n"))) else ""
+        lines[at] = f"{indent}{key}: {value}{comment}\n"
     text = "".join(lines)
     read_index(path, text=text)
-    write_whole(path, text)
+    return text
