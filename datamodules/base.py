@@ -12,11 +12,19 @@ from typing import Any, ClassVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
+from zoo import checks
 from zoo.base.data import DataContract
 from zoo.errors import BadData, BadInput, TooFewSamples
 from zoo.text import printable
 
 __all__ = ["Problems", "ShardSampler", "TrainSampler", "ZooDataModule", "ZooLoader", "data_cache", "even_batches"]
+
+_RANGES: dict[str, checks.Range] = {
+    "batch_size": (1, 1 << 30),
+    "num_workers": (0, 1 << 16),
+    "seed": (0, (1 << 63) - 1),
+    "img_size": (1, 100_000),
+}
 
 SPLITS = ("train", "val", "test", "predict")
 
@@ -204,6 +212,7 @@ class ZooDataModule(DataContract):
     def __init__(self, root: str | None = None, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        checks.arguments(type(self).__init__, dict(self.hparams), _RANGES)
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         if num_workers < 0:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from zoo.errors import BadInput, UnsafeFile, nearest
 
 __all__ = [
+    "Range",
     "above",
+    "arguments",
     "at_least",
     "class_names",
     "limited_work",
@@ -19,11 +24,16 @@ __all__ = [
     "per_channel",
     "repeated",
     "share_of_one",
+    "typed",
     "unique_keys",
+    "within",
     "work",
 ]
 
 T = TypeVar("T", bound=Hashable)
+
+Range = tuple[float, float]
+"""Least and largest value of a number."""
 
 
 def repeated(values: Iterable[T]) -> list[T]:
@@ -159,3 +169,109 @@ def work(numbers: int, what: str) -> None:
         left[0] -= numbers
         if left[0] < 0:
             raise _TooMuch(f"{numbers:,} {what}")
+
+
+def typed(name: str, value: Any, hint: Any) -> None:
+    """Check a value against an annotation, as far as that is made of plain types.
+
+    A number of any kind is a float unless it is NaN, a list is a tuple and a tuple a list; other annotations allow all.
+
+    Args:
+        name: of the argument, as the user writes it.
+        value: what was given.
+        hint: the annotation, resolved.
+
+    Raises:
+        BadInput: naming the argument and what it may be.
+    """
+    if not _fits(value, hint):
+        shown = repr(value)
+        raise BadInput(f"{name}: expected {_told(hint)}, got {shown if len(shown) <= 60 else f'{shown[:57]}...'}.")
+
+
+def arguments(
+    function: Callable[..., Any], values: Mapping[str, Any], ranges: Mapping[str, Range] | None = None
+) -> None:
+    """Check values of a function's arguments against its annotations and the ranges of its numbers.
+
+    Args:
+        function: whose arguments they are.
+        values: by name; others than its arguments are left alone.
+        ranges: least and largest value of numbers, by name.
+
+    Raises:
+        BadInput: naming the argument.
+    """
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # a name that exists for type checkers only
+        hints = {}
+    for name, value in values.items():
+        if name in hints:
+            typed(name, value, hints[name])
+        within(name, value, (ranges or {}).get(name))
+
+
+def within(name: str, value: Any, bounds: Range | None) -> None:
+    """Check that a number lies between two bounds, and whole ones in 64 bits; what is no number is left alone.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
+        return
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise BadInput(f"{name}: expected a number of at most 64 bits, got one of {value.bit_length()}.")
+    if bounds is None:
+        return
+    low, high = bounds
+    if not low <= float(value) <= high:
+        allowed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise BadInput(f"{name}: expected a number {allowed}, got {value}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            return False
+        fixed = origin is tuple and Ellipsis not in inner
+        if fixed and len(value) != len(inner):
+            return False
+        return all(_fits(v, one) for v, one in (zip(value, inner, strict=True) if fixed else _each(value, inner)))
+    if origin in (dict, Mapping) or hint is dict:
+        return isinstance(value, Mapping)
+    if hint in (None, type(None)):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    return isinstance(value, str) if hint is str else True
+
+
+def _each(values: Sequence[Any], inner: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(v, inner[0]) for v in values] if inner else []
+
+
+def _told(hint: Any) -> str:
+    """An annotation in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        parts = [_told(one) for one in inner if one is not type(None)]
+        return " or ".join([*parts, *(["nothing"] if type(None) in inner else [])])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if hint in words:
+        return words[hint]
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        kinds = [one for one in inner if one is not Ellipsis]
+        return f"a list of {_told(kinds[0]).removeprefix('a ')}s" if len(set(kinds)) == 1 else "a list"
+    return "a mapping" if origin in (dict, Mapping) or hint is dict else str(hint)

@@ -121,7 +121,7 @@ class ImagesDataModule(ZooDataModule):
         if img_size is not None and img_size < 1:
             raise BadInput(f"img_size: expected at least 1, got {img_size}.")
         for key in ("val_size", "train_size", "test_size"):
-            if (value := self.hparams[key]) is not None and (value <= 0 or (value > 1 and value != int(value))):
+            if (value := self.hparams[key]) is not None and (value <= 0 or (value > 1 and value % 1 != 0)):
                 raise BadInput(f"{key}: expected a whole number of images or a share in (0, 1), got {value}.")
         if crop < 0 or not 0 <= flip <= 1:
             raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; got {crop} and {flip}.")

@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-__all__ = ["evaluating", "in_type_of", "single_precision", "train_as_a_whole"]
+from zoo.errors import UnknownName, nearest
+
+__all__ = ["evaluating", "in_type_of", "is_under", "parameters_under", "single_precision", "train_as_a_whole"]
 
 
 def train_as_a_whole(module: nn.Module) -> None:
@@ -73,3 +75,24 @@ def in_type_of(network: nn.Module, x: Tensor) -> Tensor:
     """
     kind = next((p.dtype for p in network.parameters() if p.is_floating_point()), x.dtype)
     return x if kind == x.dtype or torch.is_autocast_enabled(x.device.type) else x.to(kind)
+
+
+def is_under(key: str, prefix: str) -> bool:
+    """Whether a dotted name is a prefix, or below it; everything is below the empty one."""
+    return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")
+
+
+def parameters_under(module: nn.Module, prefix: str) -> list[nn.Parameter]:
+    """Parameters below a prefix.
+
+    Raises:
+        UnknownName: if there are none.
+    """
+    under = [p for name, p in module.named_parameters() if is_under(name, prefix)]
+    if not under:
+        known = {name.split(".")[0] for name, _ in module.named_parameters()}
+        raise UnknownName(
+            f"{type(module).__name__} has no parameters under {prefix!r}.{nearest(prefix, known)} "
+            f"Top-level parts: {', '.join(sorted(known))}."
+        )
+    return under

@@ -15,19 +15,20 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import Metric
 
+from zoo import checks
 from zoo.base.compiled import own_names, plain_name, plain_names
 from zoo.base.format import FORMAT
 from zoo.base.meeting import check_size, fit_to, meet, meet_checkpoint, relabelled
-from zoo.base.modes import evaluating, train_as_a_whole
+from zoo.base.modes import evaluating, is_under, parameters_under, train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
-from zoo.base.options import check_options, documented
+from zoo.base.options import RANGES, check_options, documented
 from zoo.base.ranks import gather, sum_over_ranks, world_size
-from zoo.base.report import LoadReport
+from zoo.base.report import LoadReport, html_line
 from zoo.base.resume import random_state, reopen_epoch, reopen_validation, set_random_state, validation_follows
 from zoo.base.rounds import AssignOptimizer
 from zoo.base.scores import RootMean, Scores
 from zoo.base.strategy import RoundStrategy, broadcast_only
-from zoo.errors import BadInput, InvalidConfig, NotFinite, UnknownName, nearest
+from zoo.errors import BadInput, InvalidConfig, NotFinite
 from zoo.index.rules import is_plain
 from zoo.index.tasks import RESULTS
 
@@ -86,6 +87,9 @@ class ZooModule(LightningModule):
     partial_backward: bool = False
     """Whether a backward pass may leave out trainable parameters (several optimisers, phases); DDP then allows it."""
 
+    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Least and largest value of constructor arguments that are numbers, beyond those of `RANGES`."""
+
     option_ranges: ClassVar[dict[str, tuple[float, float]]] = {}
     """Least and largest value of options of `predict_step` that are numbers."""
 
@@ -101,6 +105,7 @@ class ZooModule(LightningModule):
         super().__init__()
         self.save_hyperparameters(frame=inspect.currentframe())
         own = {k: v for k, v in self.hparams.items() if not k.startswith("_")}
+        checks.arguments(type(self).__init__, own, RANGES | self.argument_ranges)
         if bad := [k for k, v in own.items() if not is_plain(v)]:
             raise InvalidConfig(
                 f"{type(self).__name__}: the arguments {', '.join(bad)} are not plain JSON values; give names, "
@@ -140,12 +145,7 @@ class ZooModule(LightningModule):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: one line. `print(model)` lists all layers."""
-        from html import escape
-
-        name = self.report.name if self.report is not None else "untrained"
-        count = sum(p.numel() for p in self.parameters())
-        mode = "training" if self.training else "evaluation"
-        return escape(f"{type(self).__name__} ({name}): {self.task}, {count:,} parameters, {mode} mode")
+        return html_line(self)
 
     # What a subclass fills in -------------------------------------------------------------------------------------
 
@@ -269,14 +269,7 @@ class ZooModule(LightningModule):
             UnknownName: if a prefix matches no parameter.
         """
         for prefix in prefixes or ("",):
-            under = [p for name, p in self.named_parameters() if _is_under(name, prefix)]
-            if not under:
-                known = {name.split(".")[0] for name, _ in self.named_parameters()}
-                raise UnknownName(
-                    f"{type(self).__name__} has no parameters under {prefix!r}.{nearest(prefix, known)} "
-                    f"Top-level parts: {', '.join(sorted(known))}."
-                )
-            for parameter in under:
+            for parameter in parameters_under(self, prefix):
                 parameter.requires_grad_(False)
             self._frozen.append(prefix)
         return self.train(self.training)
@@ -292,7 +285,7 @@ class ZooModule(LightningModule):
         """Set the mode; frozen parts stay in evaluation mode, so that their batch statistics do not drift."""
         super().train(mode)
         for name, module in self.named_modules():
-            if any(_is_under(name, prefix) for prefix in getattr(self, "_frozen", ())):
+            if any(is_under(name, prefix) for prefix in getattr(self, "_frozen", ())):
                 module.training = False
         return self
 
@@ -303,7 +296,7 @@ class ZooModule(LightningModule):
     def role_of(self, key: str) -> str | None:
         """The declared role of a state-dict key, by its longest matching prefix."""
         roles, key = self.roles(), plain_name(key)
-        prefixes = [prefix for prefix in roles if _is_under(key, prefix)]
+        prefixes = [prefix for prefix in roles if is_under(key, prefix)]
         return roles[max(prefixes, key=len)] if prefixes else None
 
     def published_state(self) -> dict[str, Tensor]:
@@ -504,7 +497,3 @@ class RoundModule(ZooModule):
             return
         if stage == "fit" and isinstance(strategy, DDPStrategy):
             strategy.configure_ddp = partial(broadcast_only, strategy)  # type: ignore[method-assign]
-
-
-def _is_under(key: str, prefix: str) -> bool:
-    return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")

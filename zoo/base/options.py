@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import types
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
+from zoo import checks
 from zoo.errors import BadInput, nearest
 
-__all__ = ["check_options", "documented", "options_of"]
+__all__ = ["RANGES", "check_options", "documented", "options_of"]
+
+RANGES: dict[str, checks.Range] = {
+    "num_classes": (0, 1_000_000),
+    "channels": (1, 100_000),
+    "img_size": (1, 100_000),
+    "length": (1, 100_000_000),
+    "kernel_seed": (0, (1 << 63) - 1),
+    "num_kernels": (1, 10_000_000),
+    "lr": (0, float("inf")),
+    "weight_decay": (0, float("inf")),
+}
+"""Arguments of constructors that mean the same in all methods."""
 
 
 def options_of(step: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
@@ -84,32 +93,4 @@ def check_options(
             f"predict() of {name} has no option {unknown[0]!r}.{nearest(unknown[0], known)} "
             f"Options: {', '.join(['batch_size', *known])}."
         )
-    for key, value in options.items():
-        _check_type(key, value, known[key].annotation)
-        if key in ranges and value is not None:
-            low, high = ranges[key]
-            if not low <= value <= high:
-                allowed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-                raise BadInput(f"{key}: expected a number {allowed}, got {value}.")
-
-
-def _check_type(name: str, value: Any, annotation: Any) -> None:
-    kinds = [kind.strip() for kind in str(getattr(annotation, "__name__", annotation)).split("|")]
-    if any(kind not in _KINDS for kind in kinds):
-        return  # the method checks what is not plain
-    if not any(_KINDS[kind][1](value) for kind in kinds):
-        wanted = " or ".join(_KINDS[kind][0] for kind in kinds if kind != "None")
-        raise BadInput(f"{name}: expected {wanted}, got {value!r}.")
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, (bool, np.bool_))
-
-
-_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "bool": ("true or false", _is_bool),
-    "int": ("a whole number", lambda v: isinstance(v, Integral) and not _is_bool(v)),
-    "float": ("a number", lambda v: isinstance(v, Real) and not _is_bool(v) and math.isfinite(v)),
-    "str": ("a text", lambda v: isinstance(v, str)),
-    "None": ("nothing", lambda v: v is None),
-}
+    checks.arguments(step, options, ranges)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
+from typing import Any
 
 from zoo.text import aligned
 
-__all__ = ["LoadReport"]
+__all__ = ["LoadReport", "html_line"]
 
 
 @dataclass(repr=False)
@@ -56,3 +58,11 @@ class LoadReport:
             ("unexpected", keys(self.unexpected)),
         ]
         return "\n".join(aligned(rows))
+
+
+def html_line(module: Any) -> str:
+    """A module in one line: class, weights, task, size and mode."""
+    name = module.report.name if module.report is not None else "untrained"
+    count = sum(p.numel() for p in module.parameters())
+    mode = "training" if module.training else "evaluation"
+    return escape(f"{type(module).__name__} ({name}): {module.task}, {count:,} parameters, {mode} mode")

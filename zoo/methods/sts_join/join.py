@@ -293,7 +293,7 @@ def finish(parts: Iterable[PartialSums], plan: JoinPlan, tracks: int) -> JoinRes
     known &= pairs[number.clamp_max(max(len(pairs) - 1, 0))] == sums.run_key if len(pairs) else False
     run, start, end, length = merge_runs(number[known], sums.start[known], sums.end[known], sums.length[known])
     if plan.min_run > 0:
-        long = length >= round((plan.min_run - GUARD) * sums.rate)
+        long = length >= min(round((plan.min_run - GUARD) * sums.rate), 1 << 62)
         run, start, end, length = run[long], start[long], end[long], length[long]
         upper = torch.zeros_like(pairs).index_add_(0, run, length)
         lower = upper if plan.slack == 0 else torch.zeros_like(upper)

@@ -67,6 +67,8 @@ class STSJoin(RoundModule):
     logged = ("recall", "precision", "error", "pairs")
     parameter_roles: ClassVar[dict[str, str]] = {"table": "elastic"}
 
+    option_ranges: ClassVar[dict[str, tuple[float, float]]] = dict.fromkeys(("delta", "eps", "min_run"), (0, 1e12))
+
     def __init__(
         self,
         delta: float = 50.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,6 +84,8 @@ class UAVSwarm(FederatedClassifier):
         mean: of each channel, for a normalisation inside the network; None for none.
         std: standard deviation of each channel, for that normalisation.
     """
+
+    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {"projection": (1, 1_000_000)}
 
     def __init__(
         self,
