@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral, Real
+from os import PathLike
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -242,6 +243,8 @@ def _fits(value: Any, hint: Any) -> bool:
         fixed = origin is tuple and Ellipsis not in inner
         if fixed and len(value) != len(inner):
             return False
+        if inner and inner[0] is str:  # in a file, names such as 3 are written without quotes
+            return all(isinstance(v, (str, int, PathLike)) for v in value)
         return all(_fits(v, one) for v, one in (zip(value, inner, strict=True) if fixed else _each(value, inner)))
     if origin in (dict, Mapping) or hint is dict:
         return isinstance(value, Mapping)
@@ -253,7 +256,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, Real) and not isinstance(value, bool) and value == value
-    return isinstance(value, str) if hint is str else True
+    # paths stand where texts do: a data module takes its root as either
+    return isinstance(value, (str, PathLike)) if hint is str else True
 
 
 def _each(values: Sequence[Any], inner: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -88,9 +89,9 @@ def test_odd_options_of_predict_are_one_error(name: str) -> None:
         (float, [1, 2.5, math.inf, np.float32(1)], ["1", True, None, math.nan, [1.0]], "a number"),
         (int, [1, np.int64(3)], [1.0, "1", True, None], "a whole number"),
         (bool, [True, np.bool_(False)], [0, 1, "true"], "true or false"),
-        (str, ["", "a"], [1, None, b"a"], "a text"),
+        (str, ["", "a", Path("a")], [1, None, b"a"], "a text"),
         (int | None, [1, None], [1.5, "a"], "a whole number or nothing"),
-        (list[str], [[], ["a"], ("a",)], ["a", [1], {}], "a list of texts"),
+        (list[str], [[], ["a"], ("a",), [3]], ["a", [1.5], [None], {}], "a list of texts"),
         (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), [1, 2.5]], "a list of whole numbers"),
         (dict[str, Any], [{}, {"a": 1}], [[], "a"], "a mapping"),
         (Literal["a", "b"], ["a"], ["c", 1], "one of a, b"),
