@@ -210,7 +210,7 @@ def test_the_command_checks_one_file_with_columns_of_other_names(
     assert cli.main(["data", "check", "sts-join", str(path), *given, "--data.on_error", "skip"]) == 0
     assert "1 samples" in capsys.readouterr().out
     for words, told in (
-        (["--data.colums", "{}"], "columns"),
+        (["--data.columnz", "{}"], "columns"),
         (["--columns", "x"], "--columns"),
         (["--data.every"], "value"),
     ):

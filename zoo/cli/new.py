@@ -277,7 +277,7 @@ def _files(base: str, task: str, name: str, target: _Target) -> dict[Path, str]:
     files = {f"{places['code']}/{part}": read(TEMPLATES / base / part) for part in parts}
     files[places["recipe"]] = read(TEMPLATES / base / "example.yaml")
     files[places["test"]] = read(TEMPLATES / base / "test_module.py")
-    files[places["claims"]] = read(TEMPLATES / "claims.yaml")
+    files[places["claims"]] = read(TEMPLATES / "claims.yaml.txt")
     if target.package:
         start = f"{target.package}/__init__.py"
         once = {
