@@ -116,7 +116,9 @@ def test_signal_in_a_step(
         Signals(patch, "training_step", {step: [number]})
         assert fit("--trainer.max_epochs", 3) == code
     assert last(1)["global_step"] == step + 1
-    assert "resume with --ckpt_path runs" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fit --config runs" in out
+    assert "--ckpt_path runs" in out
     assert not Path("runs/toy-net-ten-n/version_1/result.json").exists()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
