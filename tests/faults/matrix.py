@@ -21,6 +21,8 @@ OUTCOMES = Path(__file__).with_name("reliability.json")
 D, U, S = "hub/test_download.py", "hub/test_upload.py", "hub/test_share.py"
 N, K, F, X = "faults/test_network.py", "faults/test_kill.py", "faults/test_disk.py", "faults/test_data_sources.py"
 C, M = "faults/test_closed_network.py", "faults/test_memory_and_warnings.py"
+R, T, P = "faults/test_training_ranks.py", "faults/test_training_disk.py", "faults/test_training_processes.py"
+V, L, W = "training/test_nonfinite.py", "training/test_checkpoints.py", "faults/test_kill_commands.py"
 
 COLUMNS = ("load", "load hf://", "pull", "push", "publish", "data fetch")
 
@@ -175,6 +177,88 @@ ROWS: dict[str, tuple[list[str] | str, ...]] = {
     ),
 }
 
+TRAINING_COLUMNS = ("one process", "two ranks", "rounds and clients")
+
+_LIKE_RANKS = "the ranks are those of the column before"
+_ONE = "there is one process only"
+_NO_RANK = "each rank writes nothing of its own"
+
+TRAINING: dict[str, tuple[list[str] | str, ...]] = {
+    "loss, gradients or weights are not finite": (
+        [f"{V}::test_step_is_kept_and_replayed", f"{V}::test_gradients_of_an_unfinished_step"],
+        [f"{V}::test_two_ranks"],
+        [f"{V}::test_federated", f"{V}::test_closed_form"],
+    ),
+    "samples that are not finite": (
+        [f"{V}::test_bad_sample_is_named"],
+        "as one process, and two ranks of the row before",
+        "clients' updates are looked at as a whole",
+    ),
+    "a rank without labels": (_ONE, [f"{R}::test_rank_without_labels"], "clients without data send nothing"),
+    "unequal batches": (
+        _ONE,
+        [f"{R}::test_unequal_batches"],
+        "rounds sum over samples, whatever the batches; compared in the row on other ranks",
+    ),
+    "a process raises": (
+        [f"{T}::test_mistakes_of_a_program_keep_their_traceback with 1"],
+        [f"{R}::test_rank_that_raises", f"{T}::test_errors_of_ranks_are_named with 2"],
+        [f"{P}::test_clients_that_ignore_sigterm_are_killed"],
+    ),
+    "a process is killed": (
+        [f"{W}::test_killed_train with 1 quick"],
+        [f"{R}::test_rank_that_is_killed", f"{W}::test_killed_train with 2 quick"],
+        [f"{P}::test_killed_client", f"{P}::test_killed_trainer_leaves_no_clients"],
+    ),
+    "Ctrl-C and SIGTERM": (
+        [f"{P}::test_signal_in_a_step", f"{P}::test_signal_in_a_validation", f"{P}::test_second_signal_stops_at_once"],
+        [f"{P}::test_signal_with_two_ranks"],
+        [f"{P}::test_signal_while_clients_train", f"{P}::test_signal_within_a_fork"],
+    ),
+    "spawn and forkserver": (
+        [f"{R}::test_readers_by_start_method"],
+        [f"{R}::test_spawned_ranks_give_what_forked_ones_give"],
+        "clients are forked: they inherit model and data; elsewhere they train in one process",
+    ),
+    "disk full": (
+        [f"{T}::test_disk_full", f"{T}::test_disk_that_fills_up_under_the_loggers"],
+        [f"{T}::test_errors_of_ranks_are_named with full 2"],
+        "checkpoints are written as in one process",
+    ),
+    "read-only folder": ([f"{T}::test_folder_that_cannot_be_written"], "the first rank makes it", "as one process"),
+    "TMPDIR on another device, or full": (
+        [f"{T}::test_disk_full with other-tmpdir", f"{T}::test_other_disk_for_temporary_files_is_full"],
+        _NO_RANK,
+        "as one process",
+    ),
+    "memory runs out": (
+        [f"{T}::test_no_memory with 1", f"{T}::test_killed_reader_is_named"],
+        [f"{T}::test_no_memory with 2"],
+        [f"{P}::test_killed_client"],
+    ),
+    "clock set back": ([f"{L}::test_clock_that_was_set_back"], "the same folders", "the same folders"),
+    "resumed with other ranks": (
+        [f"{R}::test_steps_go_on_with_other_ranks with 2-then-1"],
+        [f"{R}::test_steps_go_on_with_other_ranks with 1-then-2"],
+        [f"{R}::test_rounds_go_on_with_other_ranks"],
+    ),
+    "averaged weights, resumed": (
+        [f"{V}::test_averaged_weights_stay_finite"],
+        [f"{R}::test_averaged_weights_go_on_with_two_ranks"],
+        "rounds have no steps to average over",
+    ),
+    "looking for unused parameters": (
+        _ONE,
+        [f"{R}::test_looking_for_unused_parameters_changes_nothing"],
+        "no gradients are reduced",
+    ),
+    "sanity check as the best": (
+        [f"{R}::test_sanity_check_is_never_the_best with 1"],
+        [f"{R}::test_sanity_check_is_never_the_best with 2"],
+        _LIKE_RANKS,
+    ),
+}
+
 TEXT = """\
 # Reliability
 
@@ -194,6 +278,15 @@ fetch` is `zoo data fetch`.
 
 {notes}
 
+## Training
+
+A run ends in the right result, in a named error or with the exit code of a signal; `last.ckpt` is whole and finite,
+what was started ends with it, and `--ckpt_path last` goes on to what the run would have been. Tests compare weights.
+
+{training}
+
+{training_notes}
+
 ## Limits
 
 - `zoo.save` replaces an earlier folder by two renames. A power cut between them leaves the earlier one under a hidden
@@ -212,7 +305,8 @@ def tests_of(cell: list[str] | str) -> list[str]:
 
 def named_tests() -> list[str]:
     """Every test that the matrix names, once."""
-    return list(dict.fromkeys(t for cells in ROWS.values() for cell in cells for t in tests_of(cell)))
+    rows = [*ROWS.values(), *TRAINING.values()]
+    return list(dict.fromkeys(t for cells in rows for cell in cells for t in tests_of(cell)))
 
 
 def _split(test: str) -> tuple[str, list[str]]:
@@ -267,12 +361,16 @@ def run(wanted: list[str]) -> dict[str, str]:
     return outcomes
 
 
-def render(outcomes: dict[str, str]) -> str:
-    """The page."""
+MARKS = {"passed": "✓", "failed": "✗", "skipped": "skipped", "not found": "?"}
+
+
+def table(
+    rows: dict[str, tuple[list[str] | str, ...]], columns: tuple[str, ...], outcomes: dict[str, str]
+) -> tuple[str, str]:
+    """A table, and the reasons of its cells without tests."""
     reasons: list[str] = []
-    marks = {"passed": "✓", "failed": "✗", "skipped": "skipped", "not found": "?"}
-    lines = ["| fault | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for fault, cells in ROWS.items():
+    lines = ["| fault | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for fault, cells in rows.items():
         shown = []
         for cell in cells:
             if isinstance(cell, str):
@@ -281,12 +379,19 @@ def render(outcomes: dict[str, str]) -> str:
                 shown.append(f"[{reasons.index(cell) + 1}]")
             else:
                 found = {outcomes.get(test, "not found") for test in cell}
-                shown.append(marks[next(o for o in ("failed", "not found", "skipped", "passed") if o in found)])
+                shown.append(MARKS[next(o for o in ("failed", "not found", "skipped", "passed") if o in found)])
         lines.append(f"| {fault} | " + " | ".join(shown) + " |")
-    used = " ".join(lines)
-    extra = "".join(f", {mark} {name}" for name, mark in marks.items() if name != "passed" and f" {mark} " in used)
     notes = "Why a cell has no test:\n\n" + "\n".join(f"- [{i}] {reason}" for i, reason in enumerate(reasons, start=1))
-    return TEXT.format(marks=extra, table="\n".join(lines), notes=notes)
+    return "\n".join(lines), notes
+
+
+def render(outcomes: dict[str, str]) -> str:
+    """The page."""
+    hub, notes = table(ROWS, COLUMNS, outcomes)
+    training, training_notes = table(TRAINING, TRAINING_COLUMNS, outcomes)
+    used = f"{hub} {training}"
+    extra = "".join(f", {mark} {name}" for name, mark in MARKS.items() if name != "passed" and f" {mark} " in used)
+    return TEXT.format(marks=extra, table=hub, notes=notes, training=training, training_notes=training_notes)
 
 
 def main() -> int:

@@ -20,9 +20,10 @@ def test_outcomes_are_those_of_the_matrix() -> None:
 
 
 def test_every_cell_has_tests_or_a_reason() -> None:
-    for fault, cells in matrix.ROWS.items():
-        assert len(cells) == len(matrix.COLUMNS), fault
-        assert all(cells), fault
+    for rows, columns in ((matrix.ROWS, matrix.COLUMNS), (matrix.TRAINING, matrix.TRAINING_COLUMNS)):
+        for fault, cells in rows.items():
+            assert len(cells) == len(columns), fault
+            assert all(cells), fault
     assert matrix.missing_tests() == []
 
 
