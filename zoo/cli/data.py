@@ -87,6 +87,7 @@ def _fake(options: argparse.Namespace) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty: give a new folder.")
     # a data module with several layouts writes the one it was built for; root is where it would read
+    options.data = _sizes_of_weights(options.name) | options.data
     _build(options, str(folder)).fake(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for path in files[:20]:
@@ -97,6 +98,17 @@ def _fake(options: argparse.Namespace) -> int:
     command = f"zoo train {options.name} --data.root {shlex.quote(str(folder))}{chosen}"
     print(f"\n{len(files)} files in {folder}. Train on it: {command}")
     return 0
+
+
+def _sizes_of_weights(name: str) -> dict[str, Any]:
+    """Sizes that a method's weights were made for, so that they can be tried on its miniature."""
+    from zoo import index
+    from zoo.base.arguments import parameters_of
+
+    entry, tag = index.resolve(name)
+    init = entry.weights[tag].init if tag else {}
+    known = parameters_of(entry.tag(tag).data_class())
+    return {key: init[key] for key in ("length", "img_size", "channels") if key in init and key in known}
 
 
 def _facts(options: argparse.Namespace) -> int:

@@ -151,5 +151,5 @@ def _how_to(entry: Entry, tag: str | None) -> list[str]:
     else:
         lines.append(f'  build    model = zoo.load("{name}", weights=False)')
     lines.append(f"  train    zoo train {name} --data.root DIR" + (f" --weights {name}" if ready else ""))
-    lines.append(f"  data     zoo data fake {entry.id} DIR      a miniature of the folder it reads")
+    lines.append(f"  data     zoo data fake {entry.id} DIR      # a miniature of the folder it reads")
     return lines

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import InvalidConfig
+from zoo.errors import InvalidConfig, ZooError
 from zoo.files import tied_to_me
 from zoo.index.recipes import section_of, stages_of
+from zoo.safe_yaml import load_yaml
 from zoo.training.request import Request
 from zoo.training.signals import SIGNALS, Stopped, handlers_kept
 
@@ -26,7 +27,7 @@ RESULT = "result.json"
 """Written into the run's folder when `fit` has ended: a run that was killed has none."""
 
 _HOW = ("accelerator", "devices", "num_nodes", "strategy", "precision", "default_root_dir")
-_FORWARDED = (*(f"trainer.{name}" for name in _HOW), "data.root")  # how to train, and on what
+_FORWARDED = (*(f"trainer.{name}" for name in _HOW), "data.root", "data.format")  # how to train, and on what
 
 
 def number_of(folder: Path) -> int:
@@ -41,16 +42,29 @@ def run_folders(root: Path) -> list[Path]:
     return sorted(runs, key=number_of)
 
 
-def stage_result(root: Path) -> str | None:
-    """The checkpoint of the newest finished run in `root`; the number of its folder counts, not a clock."""
+def stage_result(root: Path, data: str | None = None) -> str | None:
+    """The checkpoint of the newest finished run in `root`; the number of its folder counts, not a clock.
+
+    Args:
+        root: folder of the runs of a recipe.
+        data: `data.root` that the run must have had.
+    """
     for run in reversed(run_folders(root)):
         file = run / RESULT
-        if not file.is_file():
+        if not file.is_file() or _data_of(run) != data:
             continue
         chosen = json.loads(file.read_text(encoding="utf-8")).get("checkpoint")
         if chosen and Path(chosen).is_file():
             return str(chosen)
     return None
+
+
+def _data_of(run: Path) -> str | None:
+    """`data.root` of a run."""
+    file = run / "config.yaml"
+    config = (load_yaml(file, where=str(file)) if file.is_file() else None) or {}
+    root = (config.get("data") or {}).get("root")
+    return None if root is None else str(root)
 
 
 def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str, str]:
@@ -64,13 +78,16 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
         name = f"{entry.id}:{tag}"
         if tag not in entry.weights:
             raise InvalidConfig(f"The recipe of {request.zoo} comes after {name}, which is not in the index.")
-        if entry.weights[tag].sha256 is not None or _replaced_by_user(request, recipe, name):
+        made = entry.weights[tag].sha256 is not None
+        other_classes = made and not _for_these_classes(entry, tag, request)
+        if (made and not other_classes) or _replaced_by_user(request, recipe, name):
             continue
         root = Path(_flag(request, "--trainer.default_root_dir") or "runs") / f"{entry.id}-{tag}"
-        checkpoint = stage_result(root)
+        data = _flag(request, "--data.root")
+        checkpoint = stage_result(root, data)
         if checkpoint is None:
-            _train(name, request)
-            checkpoint = stage_result(root)
+            _train(name, request, "; its weights are for other classes than yours" if other_classes else "")
+            checkpoint = stage_result(root, data)
         if checkpoint is None:
             raise InvalidConfig(f"Training {name} left no checkpoint in {root}: run it alone with zoo train {name}.")
         trained[name] = checkpoint
@@ -80,6 +97,21 @@ def prepare(request: Request, entry: Entry, recipe: dict[str, Any]) -> dict[str,
 def replaced(recipe: dict[str, Any], trained: dict[str, str]) -> list[str]:
     """Flags that point references of the recipe to the checkpoints of the stages."""
     return [f"--{section}.{key}={trained[name]}" for section, key, name in _references(recipe) if name in trained]
+
+
+def _for_these_classes(entry: Entry, tag: str, request: Request) -> bool:
+    """Whether published weights of a stage know the classes of the data; what is wrong with these is said later."""
+    from zoo.store import datamodule
+
+    root, format = _flag(request, "--data.root"), _flag(request, "--data.format")
+    if root is None:
+        return True
+    try:
+        facts = datamodule(f"{entry.id}:{tag}", root, **({"format": format} if format else {})).facts()
+    except (ZooError, OSError):
+        return True
+    made_for = {k: v for k, v in entry.weights[tag].init.items() if k in ("num_classes", "class_names")}
+    return all(facts[key] == value for key, value in made_for.items() if facts.get(key) is not None)
 
 
 def _references(recipe: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -101,11 +133,11 @@ def _flag(request: Request, name: str) -> str | None:
     return words[words.index(name) + 1] if name in words[:-1] else None
 
 
-def _train(name: str, request: Request) -> None:
+def _train(name: str, request: Request, why: str) -> None:
     """Run a stage in a process of its own: its DDP children are started with that process's words."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise InvalidConfig(f"{request.zoo} needs {name}, which is not trained yet. Train it first: zoo train {name}")
-    print(f"{request.zoo} comes after {name}: training that first", flush=True)
+    print(f"{request.zoo} comes after {name}: training that first{why}", flush=True)
     words = []
     for part in _FORWARDED:
         value = _flag(request, f"--{part}")
