@@ -166,7 +166,8 @@ def test_killed_evaluate(
             report.unlink(missing_ok=True)
         count += killed(evaluate, rng.random() * longest)
         if report.exists():
-            assert json.loads(report.read_text())["rows"] == right["rows"]
+            found = json.loads(report.read_text())
+            assert [row["accuracy"] for row in found["rows"]] == [row["accuracy"] for row in right["rows"]]
         else:
             assert number % 2
             seconds(evaluate)
