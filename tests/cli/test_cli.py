@@ -66,6 +66,19 @@ def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 # Overview and mistakes --------------------------------------------------------------------------------------------
 
 
+def test_an_error_without_a_name_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: Any) -> int:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert run("list") == 1
+    assert capsys.readouterr().err == "error: RuntimeError: two lines (not foreseen; --debug shows where)\n"
+    with pytest.raises(RuntimeError):
+        run("list", "--debug")
+
+
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = output(capsys, "--help")
     assert all(name in out for name in cli.COMMANDS)

@@ -227,6 +227,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:
         return int(stop.code) if isinstance(stop.code, int) else 0
+    except Exception as error:  # a mistake that has no name yet, or ours
+        if debug:
+            raise
+        about = printable(" ".join(str(error).split())[:300])
+        print(f"error: {type(error).__name__}: {about} (not foreseen; --debug shows where)", file=sys.stderr)
+        return 1
 
 
 def console() -> NoReturn:

@@ -61,9 +61,6 @@ def evaluate_robustness(
         device: where to compute; None: where the model's parameters are.
         progress: show it on the terminal; None: if there is one.
 
-    Returns:
-        The report.
-
     Raises:
         BadInput: probabilities instead of logits, inputs outside the bounds, eps outside the range, labels the model
             has no logit for, a model of another task, a surrogate of other classes.
@@ -71,8 +68,7 @@ def evaluate_robustness(
         UnknownName: if there is no such attack.
     """
     name, network, data = _resolve(model, data)
-    place = _place(network, device)
-    began = time.perf_counter()
+    place, began = _place(network, device), time.perf_counter()
     others = [_resolve(other, ())[1] for other in surrogates]
     order = meet(network, data) if isinstance(network, ZooModule) else None
     for other in others:
