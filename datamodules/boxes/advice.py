@@ -15,7 +15,7 @@ from datamodules.boxes.records import Record
 __all__ = ["doubts", "fitting", "median_side"]
 
 _SIZES = (160, 224, 320, 416, 512, 640)
-_CLEAR = 16  # input pixels of a median side with which objects are told apart well
+_CLEAR = 16  # input pixels of a median side from which classes are distinguished well
 _SMALL, _TINY = 1000, 400  # pictures
 _STEPS, _MOST_EPOCHS = 400, 50
 

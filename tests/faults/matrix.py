@@ -292,8 +292,8 @@ what was started ends with it, and `--ckpt_path last` goes on to what the run wo
 - `zoo.save` replaces an earlier folder by two renames. A power cut between them leaves the earlier one under a hidden
   name beside it.
 - A killed `push` or `publish` leaves its temporary folder to the operating system.
-- A repository outside the index has no pin: its files are compared with what the Hub lists for that commit, so whoever
-  owns the repository decides what they are. The load report says "unpinned".
+- A repository outside the index has no pin: its files are compared with what the Hub lists for that commit, so its
+  owner decides what they are. The load report says "unpinned".
 - The tests run against a Hub on the loopback interface with the real client, at both ends of its supported versions,
   and with the JavaScript client. Transfers through Xet are switched off in them: a plain server does not speak it.
 """

@@ -65,8 +65,8 @@ def documented(predict: Callable[..., Any], step: Callable[..., Any]) -> Callabl
 
 def _with_options(text: str, step: str, names: list[str]) -> str:
     """The text of `predict` with a line for each option, as the text of `predict_step` explains it."""
-    told = dict(re.findall(r"^ {12}(\w+): (.*(?:\n {16}.*)*)", step, re.MULTILINE))
-    lines = [f"            {name}: {told.get(name, 'see `predict_step`.')}" for name in names]
+    described = dict(re.findall(r"^ {12}(\w+): (.*(?:\n {16}.*)*)", step, re.MULTILINE))
+    lines = [f"            {name}: {described.get(name, 'see `predict_step`.')}" for name in names]
     return re.sub(
         r"^ {12}options: .*(?:\n {16}.*)*\n", "".join(f"{line}\n" for line in lines), text, flags=re.MULTILINE
     )

@@ -56,15 +56,15 @@ def _data_arguments(words: Sequence[str]) -> dict[str, Any]:
     """Arguments of a data module among words: `--data.columns '{t: when}'`, or with `=`."""
     from zoo.safe_yaml import load_yaml
 
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     left = list(words)
     while left:
         name, equals, value = left.pop(0).partition("=")
         if not name.startswith("--data.") or not (equals or left):
             raise UnknownName(f"Unknown flag {name}, or its value is missing. Help: zoo data --help")
         value = value if equals else left.pop(0)
-        found[name.removeprefix("--data.")] = load_yaml(value, where=name, error=BadInput)
-    return found
+        arguments[name.removeprefix("--data.")] = load_yaml(value, where=name, error=BadInput)
+    return arguments
 
 
 def _build(options: argparse.Namespace, root: str | None) -> ZooDataModule:

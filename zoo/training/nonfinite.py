@@ -150,8 +150,8 @@ class StopOnNonFinite(Callback):
         if not names and not losses:
             return  # large numbers, whose squares were too large
         held = {"loss": _number(look.loss), "after": fingerprints(after)}
-        told = self._write(trainer, module, look.before, held)
-        raise NotFinite(_message(trainer, look.before, names, losses, [t for p in problems for t in p[2]]) + told)
+        note = self._write(trainer, module, look.before, held)
+        raise NotFinite(_message(trainer, look.before, names, losses, [t for p in problems for t in p[2]]) + note)
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
@@ -183,17 +183,17 @@ class StopOnNonFinite(Callback):
             "ranks": [{key: value for key, value in r.items() if key != "collected"} for r in ranks],
         }
         self.path = folder / f"nonfinite-epoch{checkpoint['epoch']:03d}-batch{before.batch_idx:06d}.ckpt"
-        told = f" The step is kept in {self.path}: zoo replay {self.path} does it again and says where it begins."
+        note = f" The step is kept in {self.path}: zoo replay {self.path} does it again and says where it begins."
         if trainer.is_global_zero:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(self.path, lambda file: torch.save(checkpoint, file))
             except (ZooError, OSError) as error:
-                told = f" The step could not be kept: {error}"
+                note = f" The step could not be kept: {error}"
             if say:
-                print(told.strip(), flush=True)
+                print(note.strip(), flush=True)
         trainer.strategy.barrier()  # the first of several ranks that ends takes the others with it
-        return told
+        return note
 
 
 def loss_of(outputs: Any) -> Tensor | None:
@@ -204,13 +204,13 @@ def loss_of(outputs: Any) -> Tensor | None:
 
 def fingerprints(values: dict[str, Tensor]) -> dict[str, str]:
     """A hash of each tensor's bytes, where every NaN counts as the same one."""
-    found = {}
+    digests = {}
     for name, value in values.items():
         value = value.detach().cpu().contiguous().reshape(-1)
         if value.is_floating_point():
             value = torch.where(value.isnan(), torch.full_like(value, math.nan), value)
-        found[name] = sha256(value.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-    return found
+        digests[name] = sha256(value.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+    return digests
 
 
 def _values(module: LightningModule, *, gradients: bool = False, without: set[str] | None = None) -> dict[str, Tensor]:
@@ -242,15 +242,15 @@ def _batch_problems(batch: Any) -> list[str]:
     """Where a batch holds values that are not finite, as `'x' of sample 17`; for batches that are dicts."""
     if not isinstance(batch, dict):
         return []
-    found = []
+    places = []
     for key, value in batch.items():
         if not isinstance(value, Tensor) or not value.is_floating_point() or bool(value.isfinite().all()):
             continue
         rows = (~value.isfinite()).reshape(len(value), -1).any(1) if value.dim() else torch.ones(1, dtype=torch.bool)
         row, index = int(rows.nonzero()[0]), batch.get("index")
         known = value.dim() and isinstance(index, (Tensor, list)) and len(index) == len(value)
-        found.append(f"{key!r} of sample {int(index[row])}" if known and index is not None else repr(key))
-    return found
+        places.append(f"{key!r} of sample {int(index[row])}" if known and index is not None else repr(key))
+    return places
 
 
 def _message(trainer: Trainer, before: Before, names: list[str], losses: list[str], batch: list[str]) -> str:

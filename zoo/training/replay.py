@@ -196,10 +196,10 @@ class _Compare(Callback):
         loss = loss_of(outputs)
         number = float(loss.detach().double().sum()) if loss is not None else None
         state = {k: v for k, v in pl_module.state_dict().items() if isinstance(v, Tensor) and v.is_floating_point()}
-        found, before = fingerprints({k: v for k, v in state.items() if v.numel()}), mine.get("after")
+        digests, before = fingerprints({k: v for k, v in state.items() if v.numel()}), mine.get("after")
         if before is None:
             raise Differs(f"The run ended in this step with: {mine.get('error')} Now the step was finished.")
-        other = [name for name, value in before.items() if found.get(name) != value]
+        other = [name for name, value in before.items() if digests.get(name) != value]
         if repr(number) != repr(mine["loss"]) or other:
             raise Differs(
                 f"Another result: the loss is {number}, it was {mine['loss']}; {len(other)} of {len(before)} tensors "

@@ -58,11 +58,11 @@ def _root(request: Request) -> Path:
     words = [word for flag in request.flags for word in flag.split("=", 1)]
     if name in words[:-1]:
         return Path(words[len(words) - 1 - words[::-1].index(name) + 1])
-    found: Any = None
+    folder: Any = None
     for file in request.configs:
         trainer = read_config(file).get("trainer")
-        found = (trainer.get("default_root_dir") if isinstance(trainer, dict) else None) or found
-    return Path(str(found or RUNS))
+        folder = (trainer.get("default_root_dir") if isinstance(trainer, dict) else None) or folder
+    return Path(str(folder or RUNS))
 
 
 def next_line(prog: str, command: str, config: Path | None, name: str, ckpt: str | None = None, *, trust: bool) -> str:
