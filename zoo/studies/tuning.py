@@ -39,11 +39,13 @@ def tuning_run(who: str, knob: str, value: float, partition: str, validation: li
     return {**run, "last_five": last, "validation": [round(v, 4) for v in validation]}
 
 
-def best_values(runs: list[TuningRun]) -> dict[str, Any]:
+def best_values(runs: list[TuningRun], least: float = 0.0) -> dict[str, Any]:
     """The best value of each, with the scores of all values, averaged over the partitions.
 
     Args:
         runs: of a search.
+        least: a value of which a run stays below it is chosen only where all have such a run: networks that have
+            diverged on one partition say nothing about an algorithm, however good the mean.
     """
     scores: dict[str, dict[float, list[float]]] = {}
     for run in runs:
@@ -51,11 +53,14 @@ def best_values(runs: list[TuningRun]) -> dict[str, Any]:
     best = {}
     for who, values in scores.items():
         means = {value: statistics.fmean(single) for value, single in values.items()}
-        best[who] = {"best": max(means, key=lambda v: means[v]), "scores": {str(v): m for v, m in means.items()}}
+        alive = [value for value, single in values.items() if min(single) >= least] or list(means)
+        best[who] = {"best": max(alive, key=lambda v: means[v]), "scores": {str(v): m for v, m in means.items()}}
     return best
 
 
-def main(method: str, seed: int, runs: Callable[[], Iterator[TuningRun]], about: str | None) -> None:
+def main(
+    method: str, seed: int, runs: Callable[[], Iterator[TuningRun]], about: str | None, least: float = 0.0
+) -> None:
     """The command line of a method's search: run it on one thread and write `tuning.json` of its card.
 
     Args:
@@ -63,6 +68,7 @@ def main(method: str, seed: int, runs: Callable[[], Iterator[TuningRun]], about:
         seed: of the runs, for the file.
         runs: gives the runs one by one.
         about: help text.
+        least: see `best_values`.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     path = index_path().parent / "model_cards" / method / "tuning.json"
@@ -75,6 +81,6 @@ def main(method: str, seed: int, runs: Callable[[], Iterator[TuningRun]], about:
         done.append(run)
         name = f"{run['who']:14s} {run['knob']} {run['value']:<6g} {run['partition']:14s}"
         print(f"{name} {run['last_five']:6.1%}   {time.perf_counter() - start:5.0f} s", flush=True)
-    content = {"seed": seed, "chosen": best_values(done), "runs": done}
+    content = {"seed": seed, "least": least, "chosen": best_values(done, least), "runs": done}
     write_whole(options.out, json.dumps(content, indent=1) + "\n")
     print(json.dumps(content["chosen"], indent=1))
