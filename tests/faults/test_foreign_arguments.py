@@ -30,6 +30,8 @@ from zoo.base.other_network import OtherNetworks
 from zoo.index import Entry, entries
 from zoo.nn.classifiers import create_classifier
 from zoo.nn.timm_models import create_timm
+from zoo.store import memory
+from zoo.training.arguments import resumable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and limits of memory")
 
@@ -114,7 +116,9 @@ def checkpoint(folder: Path, **init: Any) -> Path:
     return folder / "handed.ckpt"
 
 
-def says(run: Callable[[], Any], error: type[Exception], match: str) -> Callable[[], None]:
+def says(
+    run: Callable[[], Any], error: type[Exception] | tuple[type[Exception], ...], match: str
+) -> Callable[[], None]:
     def refused() -> None:
         with pytest.raises(error, match=match):
             run()
@@ -128,6 +132,7 @@ GREEDY = {
     "a deep network": {"network": "cifar-resnet200000"},
     "another deep network": {"network": "wrn600004-1"},
     "wide and deep": {"network": "wrn604-64"},
+    "pictures of gigabytes": {"img_size": 100_000},
     "pictures of exabytes": {"img_size": 10**9},
     "pictures beyond 63 bits": {"img_size": 9 * 10**18},
     "channels": {"channels": 10**8},
@@ -150,8 +155,9 @@ def test_a_small_file_cannot_ask_for_much(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     changed(student, **GREEDY[case])
-    refused = says(lambda: WAYS[way](student), errors.UnsafeFile, "far more than its weights explain")
-    assert grown(refused) < 700 * MEGABYTE
+    named = "far more than its weights explain|expected a number from"  # of this file, or of no network at all
+    refused = says(lambda: WAYS[way](student), (errors.UnsafeFile, errors.BadInput), named)
+    assert grown(refused) < 1000 * MEGABYTE
 
 
 @pytest.mark.parametrize("flag", ["--weights", "--ckpt_path"])
@@ -159,8 +165,8 @@ def test_a_checkpoint_cannot_either(tmp_path: Path, flag: str, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     handed = checkpoint(tmp_path, network="resnet10-w3000")
     words = ["fit", "--zoo", "toy-student", flag, str(handed), "--trainer.fast_dev_run", "true"]
-    assert grown(says(lambda: training.run(words), errors.UnsafeFile, "far more than its weights")) < 700 * MEGABYTE
-    assert grown(says(lambda: zoo.load(handed), errors.UnsafeFile, "far more than its weights")) < 700 * MEGABYTE
+    assert grown(says(lambda: training.run(words), errors.UnsafeFile, "far more than its weights")) < 1000 * MEGABYTE
+    assert grown(says(lambda: zoo.load(handed), errors.UnsafeFile, "far more than its weights")) < 1000 * MEGABYTE
 
 
 def test_a_repository_cannot_either(student: Path, hub: LoopbackHub) -> None:
@@ -172,13 +178,15 @@ def test_a_repository_cannot_either(student: Path, hub: LoopbackHub) -> None:
     assert not [request for request in hub.requests if "attacker" in str(request)]
 
 
-def test_what_the_user_asks_for_has_no_bound(student: Path) -> None:
-    """70 million numbers, which no file of that size explains."""
-    assert zoo.load(student, weights=False, network="resnet10-w320").network.linear.in_features == 8 * 320
-    classes = 4_500_000
-    assert zoo.load(student, num_classes=classes).network.linear.out_features == classes
-    zoo.register(toys.with_weights(toys.entry(), PINNED(init={"width": 15_000_000})), replace=True)
-    assert zoo.load("toy-net:small", weights=False).body.out_features == 15_000_000
+def test_what_the_user_asks_for_has_no_bound(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_SLACK", MEGABYTE)
+    assert zoo.load(student, weights=False, network="resnet10-w64").network.linear.in_features == 8 * 64
+    assert zoo.load(student, num_classes=100_000).network.linear.out_features == 100_000
+    zoo.register(toys.with_weights(toys.entry(), PINNED(init={"width": 1_000_000})), replace=True)
+    assert zoo.load("toy-net:small", weights=False).body.out_features == 1_000_000
+    with pytest.raises(errors.UnsafeFile, match="far more than its weights explain"):
+        zoo.load(changed(zoo.save(toys.trained(), tmp_path / "own"), rows=1_000_000))
+    assert zoo.save(toys.trained(rows=1_000_000), tmp_path / "large").is_dir()
 
 
 def test_judging_draws_no_random_numbers(student: Path) -> None:
@@ -253,6 +261,16 @@ def test_training_takes_no_teacher_from_a_file(
     assert "add --model.teacher hf://attacker/x" in capsys.readouterr().err
 
 
+def test_own_runs_resume_with_the_network_that_they_had(tmp_path: Path) -> None:
+    handed = checkpoint(tmp_path, teacher="hf://attacker/x")
+    entry, saved = index.info("toy-student"), {**Student().init_args, "teacher": "hf://attacker/x"}
+    flags = {**Student().init_args, "teacher": None}
+    assert resumable(handed, saved, flags, entry, runs=tmp_path) == saved
+    with pytest.raises(errors.InvalidConfig, match=r"add --model\.teacher hf://attacker/x"):
+        resumable(handed, saved, flags, entry, runs=tmp_path / "runs")
+    assert resumable(handed, saved, saved, entry, runs=tmp_path / "runs") == saved
+
+
 @pytest.mark.parametrize(
     "init",
     [
@@ -285,7 +303,7 @@ def variants(entry: Entry) -> Iterator[dict[str, Any]]:
         if "int" in kind:
             yield from ({name: 10**9}, {name: 20_000})
         if "str" in kind and "list" not in kind:
-            yield from ({name: address} for address in ADDRESSES)
+            yield from ({name: address} for address in ADDRESSES[:4])
         if name.startswith("pretrained"):
             yield {name: True}
 
@@ -313,17 +331,16 @@ def attack(entry: Entry, folder: Path, queue: Any) -> None:
         queue.put(f"died at {init}")
         (folder / "config.json").write_text(good)
         changed(folder, **init)
-        for weights in (True, False):
-            signal.alarm(30)
-            try:
-                zoo.load(folder, weights=weights)
-            except errors.ZooError as error:
-                if isinstance(error.__cause__, MemoryError) or "can't allocate memory" in str(error):
-                    wrong.append(f"{init}: {error}")
-            except BaseException as error:
-                wrong.append(f"{init}: {type(error).__name__} {str(error)[:200]}")
-            finally:
-                signal.alarm(0)
+        signal.alarm(30)
+        try:
+            zoo.load(folder, weights=20_000 in init.values())
+        except errors.ZooError as error:
+            if isinstance(error.__cause__, MemoryError) or "can't allocate memory" in str(error):
+                wrong.append(f"{init}: {error}")
+        except BaseException as error:
+            wrong.append(f"{init}: {type(error).__name__} {str(error)[:200]}")
+        finally:
+            signal.alarm(0)
     queue.put([*wrong, *(f"looked up {name}" for name in tried)])
     queue.close()
 

@@ -19,7 +19,7 @@ from zoo.errors import UnsafeFile
 
 __all__ = ["bounded", "largest_tensor"]
 
-_SLACK = 1 << 28
+_SLACK = 1 << 29
 """What only training needs, such as a teacher, is not in the file, which says nothing about its size then."""
 _COPIES = 4
 """A file in half precision doubles when it is read, and some constructors build a network twice."""
