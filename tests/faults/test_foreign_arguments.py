@@ -116,7 +116,7 @@ def checkpoint(folder: Path, **init: Any) -> Path:
     return folder / "handed.ckpt"
 
 
-def says(
+def says(run: Callable[[], Any], error: Any, match: str) -> Callable[[], None]:
     run: Callable[[], Any], error: type[Exception] | tuple[type[Exception], ...], match: str
 ) -> Callable[[], None]:
     def refused() -> None:
