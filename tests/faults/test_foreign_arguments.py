@@ -117,8 +117,6 @@ def checkpoint(folder: Path, **init: Any) -> Path:
 
 
 def says(run: Callable[[], Any], error: Any, match: str) -> Callable[[], None]:
-    run: Callable[[], Any], error: type[Exception] | tuple[type[Exception], ...], match: str
-) -> Callable[[], None]:
     def refused() -> None:
         with pytest.raises(error, match=match):
             run()
