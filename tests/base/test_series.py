@@ -110,7 +110,7 @@ def test_a_model_that_diverged_has_no_good_score(tmp_path: Path) -> None:
         ({"num_classes": 1}, "num_classes must be 0 .regression. or at least 2, got 1"),
         ({"num_classes": -2}, "num_classes"),
         ({"class_names": ["a"]}, "1 class_names were given for 3 classes"),
-        ({"channels": 0}, "channels must be at least 1"),
+        ({"channels": 0}, "channels: expected a number from 1 to 100000, got 0"),
     ],
 )
 def test_arguments_are_checked(given: dict[str, Any], message: str) -> None:
