@@ -115,7 +115,6 @@ def test_help_of_train(capsys: pytest.CaptureFixture[str]) -> None:
         ("train toy-net --trainer.devies 2", "Did you mean '--trainer.devices'"),
         ("train --zoo toy-net --trainer.devies 2", "Did you mean '--trainer.devices'"),
         ("new image-clasification my-net", "Did you mean 'image-classification'"),
-        ("new object-detection my-net", "There is no template for object-detection yet"),
         ("new image-classification MyNet", "not kebab-case"),
         ("new image-classification toy-net", "'toy-net' is taken by toy-net"),
     ],
