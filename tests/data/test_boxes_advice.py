@@ -53,8 +53,8 @@ def test_settings_that_fit() -> None:
 
 
 def test_doubts() -> None:
-    assert doubts(["square", "sqare", "disc"], [40, 3, 9]) == [
-        "square (40) and sqare (3) are two classes: is one of them a slip?"
+    assert doubts(["square", "sqquare", "disc"], [40, 3, 9]) == [
+        "square (40) and sqquare (3) are two classes: is one of them a slip?"
     ]
     assert "Cat (1) and cat (2)" in doubts(["Cat", "cat"], [1, 2])[0]
     assert doubts(["class 1", "class 2", "cat", "car", "male", "female"], [1] * 6) == []
@@ -62,10 +62,10 @@ def test_doubts() -> None:
 
 
 def test_check_names_doubts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = folder(tmp_path / "own", ["square", "sqare", "super"], side=12)
+    root = folder(tmp_path / "own", ["square", "sqquare", "super"], side=12)
     assert main(["data", "check", "alpha-iou-yolo", str(root)]) == 0
     out = capsys.readouterr().out
-    assert "square (4) and sqare (4) are two classes" in out
+    assert "square (4) and sqquare (4) are two classes" in out
     assert "classes without a box: super" in out
     assert "median side of a box: 6 of 160 input pixels: few" in out
 
