@@ -138,7 +138,8 @@ def test_command_of_the_wheel(installed: Path, tmp_path: Path) -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         command = tomllib.load(file)["project"]["scripts"]["zoo"]
     module, _, function = command.partition(":")
-    out = python(f"import {module}\nraise SystemExit({module}.{function}(['list']))", tmp_path, installed)
+    program = f"import sys, {module}\nsys.argv = ['zoo', 'list']\n{module}.{function}()"
+    out = python(program, tmp_path, installed)
     assert out
 
 

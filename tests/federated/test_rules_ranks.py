@@ -69,7 +69,7 @@ def test_ranks_select_the_same_clients(rule: str, alone: dict[str, Any], togethe
 def test_every_rank_raises_what_one_of_them_found(together: list[dict[str, Any]]) -> None:
     first, *others = (part["broken"] for part in together)
     assert all(other == first for other in others)
-    assert [message.split(":")[0] for message in first] == ["BadInput", "BadInput", "ShapeMismatch"]
+    assert [message.split(":")[0] for message in first] == ["NotFinite", "NotFinite", "ShapeMismatch"]
     assert all("client 0" in message for message in first)
 
 

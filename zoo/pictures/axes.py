@@ -81,7 +81,7 @@ def save_png(drawn: Any, path: Path) -> None:
     if not isinstance(drawn, Image.Image):
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-        drawn = Image.open(buffer)
+        drawn = Image.open(buffer, formats=("PNG",))
     # the octree is the one method of Pillow that keeps transparency; dithering would only add noise
     small = drawn.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     out = io.BytesIO()

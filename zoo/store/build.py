@@ -69,7 +69,10 @@ def build_foreign(checkpoint: Checkpoint) -> ZooModule:
     """
     cls = checkpoint.entry.model_class()
     with _named(cls, checkpoint.name), bounded(checkpoint.size, checkpoint.name):
-        module: ZooModule = cls(**checkpoint.init)
+        try:
+            module: ZooModule = cls(**checkpoint.init)
+        except BadInput as error:  # the file's mistake, not the user's
+            raise InvalidConfig(f"{checkpoint.name}: {cls.__name__} cannot be built from its init: {error}") from error
         try:
             with isolate_rng(), largest_tensor(_MAX_EXAMPLE, f"{checkpoint.name}: an example of its inputs"):
                 module.example_input()
