@@ -382,6 +382,7 @@ def test_a_claim_names_what_its_curves_are_drawn_against(
 def test_values_of_separate_things_are_no_curve(entry: index.Entry) -> None:
     claim = claims.claims_of(entry)[0]
     assert curve_key(claim, ["accuracy per set"]) is None
+    assert curve_key(claim, ["candidates per pair against radius"]) == "candidates per pair against radius"
     assert curve_key(claim, ["accuracy per set", "loss"]) == "loss"
 
 
@@ -416,9 +417,3 @@ def test_command_line(entry: index.Entry, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["card"]) == 2
     assert cli.main(["card", "toy-net", "--images", "--check"]) == 2
     assert "zoo card NAME" in capsys.readouterr().err
-
-
-def test_output_pictures_stand_in_a_row() -> None:
-    row = card._side_by_side([Image.new("RGB", (10, 20)), Image.new("RGB", (40, 20))], height=20, gap=4)
-    assert row.size == (54, 20)
-    assert row.getpixel((11, 5))[3] == 0

@@ -185,10 +185,11 @@ def draw(entry: Entry) -> list[Path]:
 
 
 def _output(entry: Entry) -> Any:
-    """`show` of `predict` on the first four test samples of the default data; None while there are no weights."""
+    """`show` of `predict` on test samples of the default data; None while there are no weights."""
     default = entry.weights.get(entry.default or "")
     if default is None or default.sha256 is None:
         return None
+    from zoo.pictures.tiles import tiled
     from zoo.store import datamodule, load
 
     model, data = load(entry.id), datamodule(entry.id)
@@ -199,33 +200,52 @@ def _output(entry: Entry) -> Any:
         return None  # its data are not embedded but must be fetched
     if any(own.get(name, value) != value for name, value in facts.items() if name != "class_names"):
         return None  # trained on data of another kind than the embedded ones
-    samples = _first_samples(data, 4)
+    source: Any = data
+    samples = _samples(source.split("test"))
     try:
         pictures = [model.show(x, result) for x, result in zip(samples, model.predict(samples), strict=True)]
     except NotImplementedError:
         return None
-    return _side_by_side(pictures)
+    return tiled(pictures)
 
 
-def _side_by_side(pictures: list[Any], height: int = 240, gap: int = 6) -> Any:
-    """Pictures in a row, brought to one height, with transparent gaps."""
-    from PIL import Image
-
-    scaled = [p.resize((max(1, round(p.width * height / p.height)), height)) for p in pictures]
-    row = Image.new("RGBA", (sum(p.width for p in scaled) + gap * (len(scaled) - 1), height))
-    left = 0
-    for picture in scaled:
-        row.paste(picture, (left, 0))
-        left += picture.width + gap
-    return row
+_TOGETHER = 4  # pictures of a card, where there are no classes to show one by one
+_SEARCHED = 300  # samples among which they are chosen, from the whole split: many are sorted by class
 
 
-def _first_samples(data: Any, count: int) -> list[Any]:
-    """Inputs of `predict`: the images of the first test items, or their first tensors that are no labels."""
+def _samples(part: Any) -> list[Any]:
+    """Inputs of `predict` from a split: one of each class, or some that show as many classes as possible."""
     import torch
 
-    items = [data.split("test")[i] for i in range(count)]
-    if "image" in items[0]:
-        return [item["image"] for item in items]
-    key = next(k for k, v in items[0].items() if isinstance(v, torch.Tensor) and v.ndim and not k.startswith("label"))
-    return [item[key] for item in items]
+    count = min(_SEARCHED, len(part))
+    items = [part[i * len(part) // count] for i in range(count)]
+    labels = [item["labels" if "labels" in item else "label"] for item in items if {"label", "labels"} & item.keys()]
+    if labels and all(torch.as_tensor(label).ndim == 0 for label in labels):
+        firsts = {int(label): item for label, item in reversed(list(zip(labels, items, strict=True)))}
+        chosen = [firsts[label] for label in sorted(firsts)][:10]
+    elif labels:
+        chosen = [items[i] for i in _covering([set(torch.as_tensor(label).tolist()) for label in labels], _TOGETHER)]
+    else:
+        chosen = items[:_TOGETHER]
+    return [_input_of(item) for item in chosen]
+
+
+def _covering(sets: list[set[int]], count: int) -> list[int]:
+    """Positions of a few sets which together hold as many different members as possible, chosen one by one."""
+    chosen: list[int] = []
+    held: set[int] = set()
+    while len(chosen) < min(count, len(sets)):
+        left = [i for i in range(len(sets)) if i not in chosen]
+        best = max(left, key=lambda i: (len(sets[i] - held), -i))
+        chosen.append(best)
+        held |= sets[best]
+    return chosen
+
+
+def _input_of(item: dict[str, Any]) -> Any:
+    """What `predict` takes of an item: its image, or its first tensor that is no label."""
+    import torch
+
+    if "image" in item:
+        return item["image"]
+    return next(v for k, v in item.items() if isinstance(v, torch.Tensor) and v.ndim and not k.startswith("label"))

@@ -31,9 +31,9 @@ _METRICS = {
 def curve_key(claim: Claim, curves: Sequence[str]) -> str | None:
     """Which curve belongs to a claim: its metric while validating, else the only one there is.
 
-    Values "X per Y", of separate things, are no course and belong to none.
+    Values "X per Y", of separate things, are no course and belong to none; "X per Y against Z" is one.
     """
-    curves = [name for name in curves if " per " not in name]
+    curves = [name for name in curves if " per " not in name or " against " in name]
     wanted = claim.metric.replace("test/", "val/", 1)
     if wanted in curves:
         return wanted
@@ -99,21 +99,25 @@ def draw_curves(
         MissingExtra: if matplotlib is not installed.
     """
     figure, axes = new_axes(6.4, 3.4)
+    means = {label: _mean(lines) for label, lines in curves.items()}
+    few = max(map(len, means.values())) <= 6  # then the points themselves are shown
     for i, (label, lines) in enumerate(curves.items()):
         for line in lines if len(lines) > 1 and len(curves) <= _FAINT else []:
             axes.plot(*zip(*line, strict=True), color=colour_of(i), alpha=0.3, linewidth=0.8)
-        mean = _mean(lines)
-        mark_points = "o" if len(mean) <= 6 else None
-        style: dict[str, Any] = {"linewidth": 1.8, "marker": mark_points, "markersize": 4}
-        axes.plot(*zip(*mean, strict=True), color=colour_of(i), label=label, **style)
+        style: dict[str, Any] = {"linewidth": 1.8, "marker": "o" if few else None, "markersize": 4}
+        axes.plot(*zip(*means[label], strict=True), color=colour_of(i), label=label, **style)
     if mark is not None:
         last = max(x for lines in curves.values() for line in lines for x, _ in line)
         axes.axvline(mark * last, color=GREY, linewidth=0.8, linestyle=":")
     if len(curves) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor="linecolor")
+        drawn = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        order = sorted(means, key=lambda label: -means[label][-1][1])  # as the lines end, from top to bottom
+        axes.legend([drawn[label] for label in order], order, frameon=False, fontsize=9, labelcolor="linecolor")
     vertical, _, horizontal = name.partition(" against ")  # a study may say what its curve is drawn against
     axes.set_xlabel(horizontal or across)
     axes.set_ylabel(vertical)
+    if all(x == int(x) for mean in means.values() for x, _ in mean):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(x=0.02)
     save_png(figure, path)
 

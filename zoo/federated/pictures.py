@@ -28,7 +28,7 @@ def algorithm_name(name: str) -> str:
 def draw_partition_and_accuracy(
     data: Any, curves: Mapping[str, Sequence[Sequence[float]]], *, who: str, partition: str
 ) -> Any:
-    """Draw the images of each class that each client owns, and beside it the accuracy per round of each algorithm.
+    """Draw the images of each class that each client owns, and beside them the accuracy per round of each algorithm.
 
     Args:
         data: a data module with clients, of seed 0.
@@ -39,8 +39,8 @@ def draw_partition_and_accuracy(
     Returns:
         A figure of matplotlib.
     """
-    figure = new_figure(11, 4.4)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+    figure = new_figure(8.6, 4.2)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     counts, start = data.class_counts(), np.zeros(data.num_clients)
     for label, name in enumerate(data.facts()["class_names"]):
         colour = colour_of(label, CLASSES)
@@ -49,8 +49,8 @@ def draw_partition_and_accuracy(
     left.set(xlabel="training images", ylabel=who, title=f"Who owns what ({partition}, seed 0)")
     left.set_yticks(range(len(counts)))
     left.invert_yaxis()
-    place: dict[str, Any] = {"ncols": 5, "loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-    left.legend(fontsize=7, frameon=False, labelcolor=GREY, **place)
+    place: dict[str, Any] = {"ncols": 3, "loc": "upper center", "bbox_to_anchor": (0.46, -0.16)}
+    left.legend(fontsize=8, frameon=False, labelcolor=GREY, **place)
     for number, (name, seeds) in enumerate(sorted(curves.items(), key=lambda item: ("," in item[0], item[0]))):
         rounds = range(1, len(seeds[0]) + 1)
         for values in seeds if len(curves) <= _FAINT else []:

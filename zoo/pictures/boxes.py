@@ -37,7 +37,7 @@ def draw_boxes(
     draw = ImageDraw.Draw(image)
     side = max(image.size)
     line = max(2, side // 400)
-    font = ImageFont.load_default(size=max(11, min(22, side // 48)))
+    font = ImageFont.load_default(size=max(11, min(22, side // 32)))
     drawn = list(zip(boxes.tolist(), labels, texts, strict=True))
     # the strongest choose where their text stands; a second class on the same object is written below the first
     signs: list[tuple[float, float, float, float]] = []

@@ -11,7 +11,7 @@ from zoo.pictures.palette import BAR, GROUND, INK
 
 __all__ = ["draw_probabilities"]
 
-SIDE, LINE = 224, 22
+SIDE, LINE = 224, 24
 
 
 def draw_probabilities(pixels: np.ndarray, probs: np.ndarray, names: Sequence[str], top: int = 3) -> Image.Image:
@@ -33,7 +33,7 @@ def draw_probabilities(pixels: np.ndarray, probs: np.ndarray, names: Sequence[st
     canvas = Image.new("RGB", (SIDE, SIDE + LINE * len(order) + 4), GROUND)
     canvas.paste(small.resize((SIDE, SIDE), scale), (0, 0))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(15)
     for row, label in enumerate(order.tolist()):
         y = SIDE + 4 + row * LINE
         value = float(probs[label])

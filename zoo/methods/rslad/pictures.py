@@ -16,7 +16,7 @@ __all__ = ["attacked", "radius"]
 
 EPS = 0.1
 NETWORKS = {
-    "fmnist-resnet10w24-natural": ("without adversarial training", CURVES[1]),
+    "fmnist-resnet10w24-natural": ("plain training", CURVES[1]),
     "fmnist-resnet10w24-trades": ("the teacher", CURVES[2]),
     "fmnist-resnet10w8": ("the student", CURVES[0]),
 }
@@ -41,7 +41,7 @@ def _firsts() -> tuple[Tensor, Tensor]:
 
 @card_picture("attacked")
 def attacked(card: CardFiles) -> Any:
-    """Clean pictures with what each network says, then each network's worst perturbation and what it says then.
+    """For each class the original, and for each network the attacked picture, what was added, and what it says.
 
     Args:
         card: its files.
@@ -50,33 +50,37 @@ def attacked(card: CardFiles) -> Any:
 
     x, y = _firsts()
     models: dict[str, Any] = {tag: load(f"{card.method}:{tag}") for tag in NETWORKS}
-    eps = EPS
-    figure = new_figure(12.5, 7.0)
-    grid = figure.subplots(1 + len(models), len(x))
+    figure = new_figure(9.0, 7.6)
+    grid = figure.subplots(1 + 2 * len(models), len(x))
+    names = next(iter(models.values())).class_names
     for column, image in enumerate(x):
-        axes = grid[0, column]
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-        axes.set_title(next(iter(models.values())).class_names[int(y[column])], fontsize=9, color=GREY)
-    for row, (tag, model) in enumerate(models.items(), start=1):
-        adv = pgd(model, x, y, eps=eps, step=eps / 10, steps=50, keep="best", restarts=5)
+        grid[0, column].imshow(image[0], cmap="gray", vmin=0, vmax=1)
+        grid[0, column].set_title(_short(names[int(y[column])]), fontsize=8, color=GREY)
+    grid[0, 0].set_ylabel("original", fontsize=8, color=GREY)
+    for number, (tag, model) in enumerate(models.items()):
+        above, below = grid[1 + 2 * number], grid[2 + 2 * number]
+        adv = pgd(model, x, y, eps=EPS, step=EPS / 10, steps=50, keep="best", restarts=5)
         with torch.no_grad():
-            before, after = model(x).argmax(1), model(adv).softmax(1)
-        names = model.class_names
+            probs = model(adv).softmax(1)
         for column in range(len(x)):
-            axes = grid[row, column]
-            axes.imshow((adv - x)[column, 0], cmap="RdBu_r", vmin=-eps, vmax=eps)
-            said, share = int(after[column].argmax()), float(after[column].max())
-            right = said == int(y[column])
-            text = f"{names[int(before[column])]}\n→ {names[said]} {share:.0%}"
-            axes.set_xlabel(text, fontsize=8, color=GREY if right else _WRONG, labelpad=3)
-        grid[row, 0].set_ylabel(NETWORKS[tag][0], fontsize=9, color=GREY)
-    grid[0, 0].set_ylabel("clean", fontsize=9, color=GREY)
+            above[column].imshow(adv[column, 0], cmap="gray", vmin=0, vmax=1)
+            below[column].imshow((adv - x)[column, 0], cmap="RdBu_r", vmin=-EPS, vmax=EPS)
+            said, share = int(probs[column].argmax()), float(probs[column].max())
+            colour = GREY if said == int(y[column]) else _WRONG
+            below[column].set_xlabel(f"{_short(names[said])}\n{share:.0%}", fontsize=8, color=colour, labelpad=2)
+        above[0].set_ylabel(f"{NETWORKS[tag][0]}:\nattacked", fontsize=8, color=GREY)
+        below[0].set_ylabel("added", fontsize=8, color=GREY)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
     return figure
+
+
+def _short(name: str) -> str:
+    """The name of a class as it fits above a small picture."""
+    return name.removesuffix("/top").removeprefix("Ankle ").capitalize()
 
 
 @card_picture("radius")

@@ -13,15 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from zoo.pictures.axes import new_axes
 from zoo.pictures.card import CardFiles, card_picture
 from zoo.pictures.palette import CURVES, GREY
 
-__all__ = ["mean_ranks", "scatter"]
+__all__ = ["mean_ranks", "output", "scatter"]
 
 _AEON = Path(__file__).with_name("aeon")
 _BLUE, _ORANGE = CURVES[:2]
+_GUNPOINT = {"1": "Gun", "2": "Point"}
+"""The archive's numbers of the classes of GunPoint in words: a gun is drawn, or a finger points."""
+
+
+@card_picture("output-gunpoint")
+def output(card: CardFiles) -> Any:
+    """The default weights on test series of GunPoint, those that are kept with aeon's features; two of each class.
+
+    Args:
+        card: its files.
+    """
+    from zoo.pictures.tiles import tiled
+    from zoo.store import load
+
+    model: Any = load(card.method)
+    with np.load(_AEON / "features.npz") as file:
+        series = torch.from_numpy(file["GunPoint.x"])
+    results = model.predict(list(series))
+    chosen = [i for name in _GUNPOINT for i in [i for i, r in enumerate(results) if r["name"] == name][:2]]
+    return tiled([model.show(series[i], {**results[i], "name": _GUNPOINT[results[i]["name"]]}) for i in chosen], 830)
 
 
 def _accuracies(card: CardFiles, large: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ _SIDE, _EDGE, _SCALE = 420, 26, 3
 
 
 def draw_join(queries: Sequence[Tensor], result: dict[str, Any], index: STSIndex) -> Image.Image:
-    """Queries blue, their partners dark grey, others light grey, joined pieces orange, with a scale bar.
+    """Queries blue, their partners dark grey, others light grey, joined pieces orange, with a legend and a scale bar.
 
     Args:
         queries: tracks (L, 3).
@@ -61,6 +61,7 @@ def draw_join(queries: Sequence[Tensor], result: dict[str, Any], index: STSIndex
         own = queries[number if number < len(queries) else 0].numpy()
         for start, end in spans.cpu().numpy():
             draw.line(at(_between(own, start, end)), fill=_TOGETHER, width=5 * _SCALE, joint="curve")
+    _legend(draw, size)
     _caption(draw, result, side, factor, size)
     return picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
 
@@ -70,6 +71,21 @@ def _between(track: np.ndarray, start: float, end: float) -> np.ndarray:
     inner = track[(track[:, 2] > start) & (track[:, 2] < end), 2]
     times = np.concatenate([[start], inner, [end]])
     return np.column_stack([np.interp(times, track[:, 2], track[:, i]) for i in (0, 1)])
+
+
+def _legend(draw: ImageDraw.ImageDraw, size: int) -> None:
+    """What the colours mean, along the upper edge."""
+    font, y = ImageFont.load_default(13 * _SCALE), 13 * _SCALE
+    draw.rectangle([0, 0, size, 26 * _SCALE], fill=_GROUND)
+    names = {"query": _QUERY, "partner": _PARTNER, "together": _TOGETHER, "other tracks": _GREY}
+    line, gap = 20 * _SCALE, 6 * _SCALE
+    used = sum(line + gap + draw.textlength(name, font=font) for name in names)
+    between = (size - 2 * _EDGE * _SCALE - used) / (len(names) - 1)
+    x = float(_EDGE * _SCALE)
+    for name, colour in names.items():
+        draw.line([(x, y), (x + line, y)], fill=colour, width=3 * _SCALE)
+        draw.text((x + line + gap, y), name, fill="#495057", font=font, anchor="lm")
+        x += line + gap + draw.textlength(name, font=font) + between
 
 
 def _caption(draw: ImageDraw.ImageDraw, result: dict[str, Any], side: float, factor: float, size: int) -> None:

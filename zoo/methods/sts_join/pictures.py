@@ -6,18 +6,17 @@ from typing import Any
 
 from zoo.pictures.card import CardFiles, card_picture
 
-__all__ = ["joined"]
+__all__ = ["output"]
 
 
-@card_picture("joined")
-def joined(card: CardFiles) -> Any:
-    """Three of the test tracks, those with the longest time together.
+@card_picture("output-commuters")
+def output(card: CardFiles) -> Any:
+    """Four of the test tracks, those with the longest time together; most of the others have no partner at all.
 
     Args:
         card: its files.
     """
-    from PIL import Image
-
+    from zoo.pictures.tiles import tiled
     from zoo.store import datamodule, load
 
     model: Any = load(card.method)
@@ -25,11 +24,5 @@ def joined(card: CardFiles) -> Any:
     data = source.split("test")
     tracks = [data[i]["xyt"] for i in range(len(data))]
     results = model.predict(tracks)
-    best = sorted(range(len(tracks)), key=lambda i: -float(results[i]["durations"].sum()))[:3]
-    pictures = [model.show(tracks[i], results[i]) for i in best]
-    row = Image.new("RGBA", (sum(p.width for p in pictures) + 12, pictures[0].height))
-    left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + 6
-    return row
+    best = sorted(range(len(tracks)), key=lambda i: -float(results[i]["durations"].sum()))[:4]
+    return tiled([model.show(tracks[i], results[i]) for i in best], tile=440)
