@@ -132,8 +132,10 @@ def test_other_data_are_refused(classes: int, facts: dict[str, Any], message: st
         scores_of(Means(classes), Facts(**facts), tmp_path)
 
 
-def test_data_that_fit_are_accepted(tmp_path: Path) -> None:
-    scores_of(Means(), Facts(channels=2, num_classes=3, class_names=["a", "b", "c"]), tmp_path)
+def test_data_that_fit_are_accepted_and_give_their_names(tmp_path: Path) -> None:
+    model = Means()
+    scores_of(model, Facts(channels=2, num_classes=3, class_names=["a", "b", "c"]), tmp_path)
+    assert model.class_names == ["a", "b", "c"]
 
 
 def test_results_of_a_classifier() -> None:

@@ -118,11 +118,16 @@ def reading(model: Mapping[str, Any], facts: Mapping[str, Any], accepted: Contai
 def meet(module: Any, data: Any) -> list[int] | None:
     """Compare a model with the data that it is to be scored on; return the order of labels as `class_order` does.
 
+    A model whose classes have no names takes those of the data.
+
     Raises:
         InvalidConfig: if they do not belong together.
     """
     check_size(module.hparams, data)
     order = class_order(module.hparams, data)
+    names = facts_of(data).get("class_names")
+    if names and "class_names" in module.hparams and not module.hparams["class_names"]:
+        module.class_names = names  # of as many classes: a model without names loses nothing
     if order is not None:
         rank_zero_info("The classes of the data are the model's in another order: their labels are reordered.")
     return order
