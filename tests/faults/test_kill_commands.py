@@ -89,8 +89,7 @@ def state(root: Path) -> dict[str, Any]:
 
 
 @ROUNDS
-# forked ranks want a process of their own, in which nothing was trained before
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, ranks: int, record_property: Callable[..., None]
 ) -> None:
