@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import Metric
 
 from zoo import checks
 from zoo.base.image_classifier import ImageClassifier
@@ -35,7 +36,7 @@ class AdversarialClassifier(ImageClassifier):
     - `eps`, `attack_step`, `attack_steps`: radius, step size and steps of the training attack, for pixels in [0, 1];
     - `eps_warmup`: epochs in which radius and step rise linearly from 0;
     - `eval_steps`: steps of the PGD of validation and test, of size eps / 10 from a uniform start;
-    - `test_attacks`: names of `TESTS` that `test` measures;
+    - `test_attacks`: names of `tests` that `test` measures;
     - `lr`, `momentum`, `weight_decay`, `schedule` (`steps` or `cosine`), `milestones`: of SGD;
     - `beta`: weight of the KL term, if it uses `trades` or `mart`.
 
@@ -44,21 +45,22 @@ class AdversarialClassifier(ImageClassifier):
     and in a test `robust_NAME` under each attack alone.
     """
 
+    tests: ClassVar[tuple[str, ...]] = TESTS
+    """Names that `test_attacks` may hold; a subclass that adds to them knows them in `attacked`."""
+
     monitor = ("val/robust", "max")
-    logged = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in TESTS))
+    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in TESTS))
 
     def __init__(self) -> None:
         super().__init__()
         self._check_attacks()
-        names = [f"robust_{attack}" for attack in self.hparams["test_attacks"]]
-        each = {name: self.accuracy() for name in names}
-        self.scores = Scores(each, accuracy=self.accuracy(), robust=self.accuracy())
+        self.scores = Scores(self.test_scores(), accuracy=self.accuracy(), robust=self.accuracy())
 
     def _check_attacks(self) -> None:
         options = self.hparams
         checks.one_of("schedule", options["schedule"], SCHEDULES)
         for name in options["test_attacks"]:
-            checks.one_of("test_attacks", name, TESTS)
+            checks.one_of("test_attacks", name, self.tests)
         eps = options["eps"]
         if not 0 < eps <= 1:
             hint = f" Is {eps:g}/255 = {eps / 255:.4g} meant?" if 1 < eps <= 255 else ""
@@ -168,11 +170,15 @@ class AdversarialClassifier(ImageClassifier):
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
+    def test_scores(self) -> dict[str, Metric]:
+        """What only a test measures; a subclass adds its own."""
+        return {f"robust_{attack}": self.accuracy() for attack in self.hparams["test_attacks"]}
+
     def attacked(self, name: str, batch: dict[str, Any]) -> Tensor:
         """Adversarial images of an evaluation; the start belongs to the sample, so batches do not matter.
 
         Args:
-            name: one of `TESTS`.
+            name: one of `tests`.
             batch: with `image`, `label` and `index`.
         """
         eps = float(self.hparams["eps"])

@@ -19,7 +19,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ard", "boosted_cross_entropy", "iad", "kl", "mart", "natural", "sat", "soft_targets", "trades"]
+__all__ = ["ard", "boosted_cross_entropy", "doubt", "iad", "kl", "mart", "natural", "sat", "soft_targets", "trades"]
 
 
 def kl(log_p: Tensor, log_q: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -58,10 +58,23 @@ def boosted_cross_entropy(z_adv: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z_adv, y) - (1.0001 - wrong).log().mean()
 
 
-def mart(z: Tensor, z_adv: Tensor, y: Tensor, beta: float) -> Tensor:
-    """BCE(S(x'), y) + beta mean[KL(p_S(x) || p_S(x')) (1 - p_S(y | x))]: samples that S gets wrong weigh more."""
-    doubt = 1 - z.softmax(1).gather(1, y[:, None])[:, 0]
-    return boosted_cross_entropy(z_adv, y) + beta * kl(z.log_softmax(1), z_adv.log_softmax(1), doubt)
+def doubt(z: Tensor, y: Tensor) -> Tensor:
+    """1 - p_S(y | x) of each sample (N,)."""
+    return 1 - z.softmax(1).gather(1, y[:, None])[:, 0]
+
+
+def mart(z: Tensor, z_adv: Tensor, y: Tensor, beta: float, weight: Tensor | None = None) -> Tensor:
+    """BCE(S(x'), y) + beta mean[KL(p_S(x) || p_S(x')) (1 - p_S(y | x))]: samples that S gets wrong weigh more.
+
+    Args:
+        z: (N, K) on x.
+        z_adv: (N, K) on x'.
+        y: (N,) labels.
+        beta: weight of the KL term.
+        weight: (N,) in place of the doubt of `z`, where another head decides which samples weigh more.
+    """
+    weight = doubt(z, y) if weight is None else weight
+    return boosted_cross_entropy(z_adv, y) + beta * kl(z.log_softmax(1), z_adv.log_softmax(1), weight)
 
 
 def soft_targets(t: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -70,13 +70,18 @@ class Attack:
 
 
 def attacks_of(wanted: str | Sequence[str] | Mapping[str, Any], setting: Setting) -> list[Attack]:
-    """Resolve names, presets, or a mapping of name -> function (model, x, y) -> adversarial x.
+    """Resolve names, presets, or a mapping of name -> function (model, x, y) -> adversarial x, or name of an attack.
 
     Raises:
         UnknownName: naming the nearest attacks.
     """
     if isinstance(wanted, Mapping):
-        return [Attack(name, _own(name, run), "given function") for name, run in wanted.items()]
+        return [
+            replace(_named(run, setting), name=name)
+            if isinstance(run, str)
+            else Attack(name, _own(name, run), "given function")
+            for name, run in wanted.items()
+        ]
     if isinstance(wanted, str):
         wanted = PRESETS.get(wanted) or [part.strip() for part in wanted.split(",")]
     if not wanted:

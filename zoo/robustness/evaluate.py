@@ -35,7 +35,7 @@ __all__ = ["Check", "RobustnessReport", "Row", "evaluate_robustness"]
 
 def evaluate_robustness(
     model: Model | str, data: Any = None, eps: float = 8 / 255, n: int | None = 1000,
-    attacks: str | Sequence[str] | Mapping[str, Callable[..., Tensor]] = "standard", *, norm: str = "linf",
+    attacks: str | Sequence[str] | Mapping[str, str | Callable[..., Tensor]] = "standard", *, norm: str = "linf",
     checks: bool = True, surrogates: Sequence[Model | str] = (), batch_size: int = 128, seed: int = 0,
     bounds: tuple[float, float] = (0.0, 1.0), device: str | torch.device | None = None, progress: bool | None = None,
 ) -> RobustnessReport:  # fmt: skip
@@ -51,7 +51,8 @@ def evaluate_robustness(
         eps: radius of the ball, in units of the input: pixels in [0, 1].
         n: samples, drawn at random by `seed`; None: all.
         attacks: `quick`, `standard`, names (`noise`, `fgsm`, `pgd-20`, `cw-30`, `apgd-ce`, `apgd-dlr`, `apgd-t`,
-            `square-1000`, `autoattack`; the number is that of steps), or name -> function (model, x, y) -> x'.
+            `square-1000`, `autoattack`; the number is that of steps), or a mapping: name ->
+            function (model, x, y) -> x', or one of these names.
         norm: `linf` or `l2`.
         checks: also run the battery against masked gradients, with the attacks it needs.
         surrogates: models, or names, for the transfer attack of the battery; without, a small substitute is trained.

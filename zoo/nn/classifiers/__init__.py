@@ -3,6 +3,7 @@
     create_classifier("resnet10-w8", num_classes=10, channels=1)     # 78 k parameters, for 28x28
     create_classifier("cifar-resnet18", num_classes=10)              # 11.2 M; also cifar-resnet34
     create_classifier("cifar-mobilenetv2", num_classes=10)           # 2.3 M
+    create_classifier("cifar-vgg16", num_classes=10)                 # 15.2 M
     create_classifier("wrn34-10", num_classes=10)                    # 46.2 M; any wrnD-K with D = 6 n + 4
     create_classifier("cifar-resnet20", num_classes=10)              # 0.27 M; any cifar-resnetD with D = 6 n + 2
     create_classifier("lenet5", num_classes=10, channels=1, img_size=28)   # 44 k; also strided-lenet
@@ -29,9 +30,11 @@ from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName, nearest
 from zoo.nn.classifiers.small import LeNet5, OptionAResNet, StridedLeNet, with_group_norm
+from zoo.nn.classifiers.vgg import VGG16
 from zoo.nn.timm_models import create_timm
 
 __all__ = [
+    "VGG16",
     "LeNet5",
     "MobileNetV2",
     "Normalize",
@@ -51,6 +54,7 @@ _EXAMPLES: tuple[str, ...] = (
     "cifar-resnet18",
     "cifar-resnet34",
     "cifar-mobilenetv2",
+    "cifar-vgg16",
     "wrn34-10",
     "timm/resnet18",
 )
@@ -283,8 +287,8 @@ def create_classifier(
 
     Args:
         name: `resnet10-wW`, `cifar-resnet18`, `cifar-resnet34`, `cifar-resnetD` with D = 6 n + 2, `cifar-mobilenetv2`,
-            `wrnD-K`, `lenet5`, `strided-lenet`, or `timm/NAME`; with `-gn` behind it, group normalisation replaces
-            batch normalisation.
+            `cifar-vgg16`, `wrnD-K`, `lenet5`, `strided-lenet`, or `timm/NAME`; with `-gn` behind it, group
+            normalisation replaces batch normalisation.
         num_classes: K.
         channels: of the images.
         pretrained: let timm fetch its weights (timm models only).
@@ -325,12 +329,14 @@ def create_classifier(
         return OptionAResNet(int(match[1]), num_classes, channels)
     if name == "cifar-mobilenetv2":
         return MobileNetV2(num_classes, channels)
+    if name == "cifar-vgg16":
+        return VGG16(num_classes, channels)
     if name in ("lenet5", "strided-lenet"):
         return (LeNet5 if name == "lenet5" else StridedLeNet)(num_classes, channels, img_size)
     raise UnknownName(
         f"There is no network {name!r}.{nearest(name, _EXAMPLES)} Names: resnet10-wW, cifar-resnetD, "
-        "cifar-mobilenetv2, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; -gn behind a name "
-        "for group normalisation."
+        "cifar-mobilenetv2, cifar-vgg16, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; -gn "
+        "behind a name for group normalisation."
     )
 
 
