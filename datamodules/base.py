@@ -109,6 +109,7 @@ class ZooLoader(DataLoader[Any]):
     there is to keep. Iteration starts lazily: Lightning calls `iter()` before it tells the sampler its epoch.
     """
 
+    made_by: ZooDataModule | None = None  # a Trainer that is given loaders alone compares its model with it
     position = 0
     _restored: dict[str, int] | None = None
 
@@ -329,21 +330,25 @@ class ZooDataModule(DataContract):
             return torch.distributed.get_world_size(), torch.distributed.get_rank()
         return 1, 0
 
+    def _signed(self, loader: ZooLoader) -> ZooLoader:
+        loader.made_by = self
+        return loader
+
     def train_dataloader(self) -> ZooLoader:
         """Shuffled training loader."""
-        return self.loader("train")
+        return self._signed(self.loader("train"))
 
     def val_dataloader(self) -> ZooLoader:
         """Validation loader."""
-        return self.loader("val")
+        return self._signed(self.loader("val"))
 
     def test_dataloader(self) -> ZooLoader:
         """Test loader."""
-        return self.loader("test")
+        return self._signed(self.loader("test"))
 
     def predict_dataloader(self) -> ZooLoader:
         """Loader of samples without labels."""
-        return self.loader("predict")
+        return self._signed(self.loader("predict"))
 
 
 def even_batches(samples: int, world: int, batch_size: int) -> int:

@@ -154,6 +154,30 @@ def test_another_order_is_scored_right(tmp_path: Path, trained: Any) -> None:
     assert trained.class_names == ["dress", "bag", "coat"]
 
 
+def test_loaders_say_whose_they_are(tmp_path: Path, trained: Any) -> None:
+    data = data_of(pictures(tmp_path / "own", NAMES))
+    other = data_of(pictures(tmp_path / "other", ["a", "b", "c"]))
+    large = data_of(pictures(tmp_path / "large", NAMES, side=32))
+    for made in (data, other, large):
+        made.prepare_data()
+        made.setup("fit")
+        made.setup("test")
+        made.setup("predict")
+    for loaders in (data.test_dataloader(), [data.test_dataloader()], {"own": data.test_dataloader()}):
+        (scores,) = trainer(tmp_path).test(trained, loaders, verbose=False)
+        assert scores["test/accuracy"] == 1
+    assert trainer(tmp_path).validate(trained, data.val_dataloader(), verbose=False)[0]["val/accuracy"] == 1
+    for stage in ("validate", "test"):
+        with pytest.raises(InvalidConfig, match="knows the classes dress, bag, coat, the data have a, b, c"):
+            getattr(trainer(tmp_path), stage)(trained, other.test_dataloader(), verbose=False)
+    with pytest.raises(InvalidConfig, match="side 32, the model takes 28"):
+        trainer(tmp_path).predict(trained, large.predict_dataloader())
+    model = classifier(["x", "y", "z"])
+    run = trainer(tmp_path, enable_checkpointing=False)
+    run.fit(model, other.train_dataloader(), other.val_dataloader())
+    assert model.class_names == ["a", "b", "c"]
+
+
 def test_other_classes_and_sizes_are_refused(tmp_path: Path, trained: Any) -> None:
     other = data_of(pictures(tmp_path / "other", ["a", "b", "c"]))
     large = data_of(pictures(tmp_path / "large", NAMES, side=32))

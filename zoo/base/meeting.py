@@ -22,6 +22,7 @@ __all__ = [
     "check_resumed",
     "check_size",
     "class_order",
+    "data_of",
     "facts_of",
     "fit_to",
     "meet",
@@ -30,6 +31,25 @@ __all__ = [
     "relabelled",
     "size_problem",
 ]
+
+
+def data_of(trainer: Any) -> Any:
+    """The data module of a run; where a loader was given instead, the one that made it; None if neither is known."""
+    if getattr(trainer, "datamodule", None) is not None:
+        return trainer.datamodule
+    loops = {"fit": "fit_loop", "validate": "validate_loop", "test": "test_loop", "predict": "predict_loop"}
+    loop = getattr(trainer, loops.get(trainer.state.fn or "", ""), None)
+    given = getattr(getattr(loop, "_data_source", None), "instance", None)  # public once `setup` is over, too late here
+    made = [loader.made_by for loader in _loaders(given) if getattr(loader, "made_by", None) is not None]
+    return made[0] if made else None  # of several loaders a module would need `dataloader_idx`
+
+
+def _loaders(given: Any) -> list[Any]:
+    """The loaders in what a Trainer was given: one, or lists and mappings of them."""
+    given = getattr(given, "iterables", given)  # a CombinedLoader
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    return [one for part in given for one in _loaders(part)] if isinstance(given, (list, tuple)) else [given]
 
 
 def facts_of(data: Any) -> dict[str, Any]:
@@ -245,7 +265,7 @@ def meet_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
     """
     saved = checkpoint.get("hyper_parameters") or {}
     if module.trainer.state.fn == "fit":
-        check_resumed(saved, facts_of(getattr(module.trainer, "datamodule", None)))
+        check_resumed(saved, facts_of(data_of(module.trainer)))
         return
     for key in ("class_names", "img_size"):
         if key in module.hparams and saved.get(key) is not None:

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from zoo import checks
 from zoo.base.compiled import own_names, plain_name, plain_names
 from zoo.base.format import FORMAT
-from zoo.base.meeting import check_size, fit_to, meet, meet_checkpoint, relabelled
+from zoo.base.meeting import check_size, data_of, fit_to, meet, meet_checkpoint, relabelled
 from zoo.base.modes import evaluating, is_under, parameters_under, train_as_a_whole
 from zoo.base.optim import average_gradients, decay_groups, every_step, trained_steps, warmup_cosine
 from zoo.base.options import RANGES, check_options, documented
@@ -135,7 +135,7 @@ class ZooModule(LightningModule):
             InvalidConfig: if the data have another number of classes, or pictures that the network cannot take.
         """
         if stage == "fit":
-            fit_to(self, getattr(self.trainer, "datamodule", None))
+            fit_to(self, data_of(self.trainer))
             train_as_a_whole(self)
             for metric in (m for m in self.modules() if isinstance(m, Metric)):
                 metric.reset()  # an evaluation left inference tensors behind, which training may not change
@@ -402,11 +402,11 @@ class ZooModule(LightningModule):
 
     def on_predict_start(self) -> None:
         """Compare with the data; a subclass that overrides this calls it."""
-        check_size(self.hparams, getattr(self.trainer, "datamodule", None))
+        check_size(self.hparams, data_of(self.trainer))
 
     def _meet_data(self) -> None:
         """Compare with the data to be scored on, by the arguments of a checkpoint that was read meanwhile."""
-        self._order = None if self.trainer.state.fn == "fit" else meet(self, getattr(self.trainer, "datamodule", None))
+        self._order = None if self.trainer.state.fn == "fit" else meet(self, data_of(self.trainer))
 
     def on_validation_end(self) -> None:
         """Restore the random state after it; a subclass that overrides this calls it."""

@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from zoo import checks
+from zoo.base.meeting import data_of, facts_of
 from zoo.base.module import ZooModule
 from zoo.base.scores import RootMean, Scores
 from zoo.errors import BadInput, InvalidConfig
@@ -66,8 +67,7 @@ class SeriesModel(ZooModule):
         Raises:
             InvalidConfig: if they have other channels, other classes, or values instead of classes.
         """
-        data: Any = getattr(self.trainer, "datamodule", None)
-        facts = data.facts() if hasattr(data, "facts") else {}
+        facts = facts_of(data_of(self.trainer))
         channels, own = facts.get("channels"), self.hparams["channels"]
         if channels is not None and channels != own:
             raise InvalidConfig(

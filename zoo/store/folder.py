@@ -19,6 +19,7 @@ from zoo.base import is_plain
 from zoo.base.arguments import without_downloads
 from zoo.base.compiled import plain_name
 from zoo.base.format import FORMAT
+from zoo.base.meeting import data_of
 from zoo.errors import BadInput, PrivateWeights
 from zoo.files import versions, writing
 from zoo.index import TASKS, Entry, entry_of
@@ -120,7 +121,7 @@ def config_text(config: dict[str, Any]) -> bytes:
 
 def _facts(module: ZooModule) -> dict[str, Any]:
     """Facts of the data that the module was trained on, where its trainer still knows it."""
-    data = getattr(module._trainer, "datamodule", None) if module._trainer is not None else None
+    data = data_of(module._trainer) if module._trainer is not None else None
     facts = data.facts() if data is not None and hasattr(data, "facts") else getattr(module, "data_facts", {})
     return dict(facts) if facts and is_plain(facts) else {}
 

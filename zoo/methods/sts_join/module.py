@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.base import RoundModule
+from zoo.base.meeting import data_of, facts_of
 from zoo.errors import BadInput, InvalidConfig
 from zoo.inputs.tracks import Projection, Track, origin_of, pad_tracks, tracks_of
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
@@ -175,8 +176,8 @@ class STSJoin(RoundModule):
         super().setup(stage)
         if self.table.segments.dtype != torch.float64:
             raise InvalidConfig(_PRECISION)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        theirs = data.facts().get("origin") if hasattr(data, "facts") else self.hparams["origin"]
+        data = data_of(self.trainer)
+        theirs = facts_of(data).get("origin") if hasattr(data, "facts") else self.hparams["origin"]
         if stage == "fit":
             self.hparams["origin"] = theirs
         elif theirs != self.hparams["origin"] and len(self.table):
@@ -417,7 +418,7 @@ class STSJoin(RoundModule):
 
     def _truth_tracks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers, points and lengths of the tracks that should be in the index; their owners stand by to be asked."""
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = data_of(self._trainer) if self._trainer is not None else None
         if self._reference is None or self._reference[0] is not data:
             if data is None:
                 raise BadInput("Scoring needs the indexed tracks: give a datamodule, not loaders.")
