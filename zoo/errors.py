@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 __all__ = [
     "BadData",
@@ -187,8 +187,15 @@ class ShadowedPackage(ZooError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
-    """Return `" Did you mean 'a' or 'b'?"`, or an empty string when nothing is close."""
-    names = get_close_matches(str(name), [str(k) for k in known], n=n, cutoff=0.5)
+    """Return `" Did you mean 'a' or 'b'?"`, or an empty string when nothing is close.
+
+    Half of a name counts more than letters that are the same here and there: `yolov8` is near a name with `yolo`.
+    """
+    names, texts = [], [str(k) for k in known]
+    if not get_close_matches(str(name), texts, n=1, cutoff=0.6):
+        least = max(4, (len(str(name)) + 1) // 2)
+        names = [text for text in texts if SequenceMatcher(None, str(name), text).find_longest_match().size >= least]
+    names = names[:n] or get_close_matches(str(name), texts, n=n, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(f) for f in names)}?" if names else ""
 
 

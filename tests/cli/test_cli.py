@@ -142,6 +142,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"toy-net +tabular-classification", output(capsys, "list", "toy-*"))
     found = json.loads(output(capsys, "list", "*TOY-net*", "--json"))
     assert [entry["id"] for entry in found] == ["toy-net"]
+    assert re.search(r"^toy-net ", output(capsys, "list", "oy-ne"), re.MULTILINE)
     assert found[0]["weights"]["ten-s"]["init"] == {"size": "s", "num_classes": 10}
     assert "No method matches" in output(capsys, "list", "toy-net", "--pretrained", code=1)
 
@@ -244,7 +245,9 @@ def test_export_only_what_the_entry_can(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_verify_and_pull(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "ok     toy-net:ten-n" in output(capsys, "verify", "toy-net")
+    out = output(capsys, "verify", "toy-net")
+    assert re.search(r"^-      toy-net:ten-n .*not trained yet, only a recipe$", out, re.MULTILINE)
+    assert re.search(r"^0 checked, 0 wrong; [1-9] without a file here$", out, re.MULTILINE)
     assert "toy-net" in failure(capsys, "pull", "toy-net")
 
 

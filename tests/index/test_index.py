@@ -206,6 +206,8 @@ def test_list_models(tmp_path: Path) -> None:
     zoo.register(bare)
     both = ["bare-net", "thing-net"]
     assert zoo.list_models() == both == zoo.list_models("*-NET")
+    assert zoo.list_models("bare") == ["bare-net"]  # part of a name
+    assert zoo.list_models("NET") == both
     assert zoo.list_models("*finder*") == zoo.list_models("thing-net:l*") == ["thing-net"]
     assert zoo.list_models(task="keypoint-detection") == ["thing-net"]
     assert zoo.list_models(task="object-detection") == both
@@ -222,6 +224,22 @@ def test_list_models(tmp_path: Path) -> None:
         zoo.list_models(task="object-detecton")
     with pytest.raises(errors.UnknownName, match="'onnx'"):
         zoo.list_models(can="onx")
+    with pytest.raises(errors.UnknownName, match=r"Tasks with methods: keypoint-detection, object-detection\.$"):
+        zoo.list_models(task="cooking")
+
+
+def test_a_name_is_all_of_it_where_there_is_one(tmp_path: Path) -> None:
+    entry = read(tmp_path)
+    zoo.register(entry)
+    zoo.register(dataclasses.replace(entry, id="thing-net-two", weights={}, default=None, aliases={}))
+    assert zoo.list_models("thing-net") == ["thing-net"]
+    assert zoo.list_models("thing-ne") == ["thing-net", "thing-net-two"]
+
+
+def test_the_nearest_name_has_half_of_what_was_asked_for() -> None:
+    assert errors.nearest("yolov8n", ["moon", "alpha-iou-yolo"]) == " Did you mean 'alpha-iou-yolo'?"
+    assert errors.nearest("mon", ["moon", "alpha-iou-yolo"]) == " Did you mean 'moon'?"
+    assert errors.nearest("zzz", ["moon", "alpha-iou-yolo"]) == ""
 
 
 HUB_TAGS = """

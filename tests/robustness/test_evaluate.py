@@ -242,9 +242,18 @@ def test_command_says_what_it_cannot_do(saved: str, capsys: pytest.CaptureFixtur
         ([saved, "--eps", "0.1", "--attacks", "pdg"], "Did you mean 'pgd'"),
         ([saved, "--eps", "0.1", "--out", "/nowhere/report.json"], "in a folder that exists"),
         ([saved, "--eps", "0.1", "--norm", "l3"], "none of linf, l2"),
+        ([saved, "--eps", "0.1", "--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda"),
+        ([saved, "--eps", "0.1", "--device", "cuda:999"], "--device cuda:999: this machine has"),
     ):
         assert main(["evaluate", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_command_computes_on_the_gpu_where_there_is_one(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("zoo.cli.devices.device_of", lambda text: asked.append(text) or "cpu")
+    assert main(["evaluate", saved, "--eps", "0.1", "--n", "4", "--attacks", "fgsm", "--no-checks"]) == 0
+    assert asked == ["auto"]
 
 
 def test_suspicious_results_give_exit_code_one(

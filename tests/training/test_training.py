@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning_utilities.core.imports import RequirementCache
 from toys import cli as cli_toys
 
 import zoo
@@ -381,6 +382,11 @@ def test_unreadable_checkpoints(place: Path, saved: Path, capsys: pytest.Capture
         ("fit --zoo toy-net stray", "Unexpected word 'stray'"),
         ("fit --zoo toy-net --data.root", "--data.root needs a value"),
         ("fit --zoo toy-net --trainer.max_epochs abc", "--trainer.max_epochs: expected int or null, got 'abc'"),
+        ("fit --zoo toy-net --trainer.precision 8", "expected one of 64, 32, 16, transformer-engine, "),
+        (
+            "fit --zoo toy-net --trainer.callbacks+=EarlyStopping",
+            "EarlyStopping cannot be made with these settings: the following arguments are required: monitor.",
+        ),
         ("fit --zoo toy-net --model.lr abc", "--model.lr: expected float, got 'abc'"),
         ("fit --zoo toy-net --trainer.strategy dpp", "there is no strategy 'dpp'. Did you mean 'ddp'"),
         ("fit --zoo toy-net --optimizer Adamm", "no class of the name 'Adamm'"),
@@ -397,6 +403,15 @@ def test_mistakes_are_one_line(words: str, expected: str, place: Path, capsys: p
     (place / "list.yaml").write_text("- 1\n")
     assert expected in failure(capsys, *words.split())
     assert not list(place.glob("runs/*"))
+
+
+def test_a_logger_without_its_package_says_what_to_install(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", RequirementCache("no-such-wandb>=0.1"))
+    line = failure(capsys, "fit", "--zoo", "toy-net", "--trainer.logger", "WandbLogger")
+    assert "WandbLogger needs the package no-such-wandb, which is not installed: pip install 'no-such-wandb>" in line
+    assert len(line) < 200
 
 
 def test_broken_data_lists_every_problem(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

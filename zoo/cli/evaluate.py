@@ -36,7 +36,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-checks", action="store_true", help="leave out the battery against masked gradients")
     parser.add_argument("--batch-size", type=int, default=128, help="samples attacked at once (128)")
     parser.add_argument("--seed", type=int, default=0, help="of samples and attacks (0)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (cpu)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto: a GPU if there is one)")
     parser.add_argument("--out", metavar="FILE", help="also write the report as JSON")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
@@ -48,10 +48,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if target is not None and (target.is_dir() or not target.parent.is_dir()):
         raise BadInput(f"--out {options.out}: give a file in a folder that exists.")
     entry_name = _data_name(options.model)
+    from zoo.cli.devices import device_of
     from zoo.robustness.evaluate import evaluate_robustness
     from zoo.store import load
 
-    module = load(options.model, map_location=options.device)
+    device = device_of(options.device)
+    module = load(options.model, map_location=device)
     _check_task(options.model, module.task)
     data = _data_for(module, entry_name or _class_name(module), options)
     report = evaluate_robustness(
@@ -65,7 +67,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         surrogates=options.surrogate,
         batch_size=options.batch_size,
         seed=options.seed,
-        device=options.device,
+        device=device,
     )
     report.model = options.model
     if target is not None:

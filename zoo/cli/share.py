@@ -95,8 +95,9 @@ def run_publish(options: argparse.Namespace) -> int:
 
 def print_rows(rows: Sequence[Row], done: str) -> int:
     """Print the table of `verify` and `publish`; 1 if a row is wrong."""
-    for line in aligned([("ok   " if row.ok else "WRONG", row.name, row.where, row.why) for row in rows]):
+    for line in aligned([(row.mark, row.name, row.where, row.why) for row in rows]):
         print(line)
     bad = sum(not row.ok for row in rows)
-    print(f"{len(rows)} {done}, {bad} wrong")
+    none = sum(row.ok and not row.checked for row in rows)
+    print(f"{len(rows) - none} {done}, {bad} wrong" + (f"; {none} without a file here" if none else ""))
     return 1 if bad else 0

@@ -17,7 +17,8 @@ __all__ = ["add_info", "add_list", "run_info", "run_list"]
 
 def add_list(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo list`."""
-    parser.add_argument("pattern", nargs="?", default="*", help="wildcard over ids, aliases and id:tag, in quotes")
+    pattern = "part of a name, or a wildcard (in quotes) over ids, aliases and id:tag"
+    parser.add_argument("pattern", nargs="?", default="*", help=pattern)
     parser.add_argument("--task", help="such as object-detection")
     parser.add_argument("--licence", "--license", dest="licence", help="wildcard over the licences of the weights")
     parser.add_argument("--pretrained", action="store_true", default=None, help="only methods with weights")

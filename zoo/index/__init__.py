@@ -151,7 +151,8 @@ def list_models(
     """Ids of the methods that match, in alphabetical order.
 
     Args:
-        pattern: wildcard over ids, aliases and `id:tag`, in any case: `"*yolo*"`.
+        pattern: wildcard over ids, aliases and `id:tag`, in any case: `"*yolo*"`. Without a wildcard, a name, or part
+            of names if none is just that.
         task: such as `object-detection`; a tag's own task counts.
         licence: wildcard over the licences of the weights (of the code, where there are no weights).
         pretrained: only methods with weights (True) or without (False).
@@ -163,19 +164,23 @@ def list_models(
         UnknownName: for a task or capability that does not exist.
     """
     if task is not None and task not in TASKS:
-        raise UnknownName(f"There is no task {task!r}.{nearest(task, TASKS)} Tasks: {', '.join(TASKS)}.")
+        served = sorted({view.task for entry in entries().values() for view in _views(entry)})
+        raise UnknownName(f"There is no task {task!r}.{nearest(task, TASKS)} Tasks with methods: {', '.join(served)}.")
     needed = {can} if isinstance(can, str) else set(can or ())
     for name in sorted(needed - set(CAPABILITIES)):
         raise UnknownName(f"There is no capability {name!r}.{nearest(name, CAPABILITIES) or ' '}{list(CAPABILITIES)}")
     years = {year} if isinstance(year, int) else set(year) if year is not None else None
 
+    wanted = pattern.lower()
+    if not any(sign in wanted for sign in "*?[") and wanted not in [n for e in entries().values() for n in _names(e)]:
+        wanted = f"*{wanted}*"
+
     def keep(entry: Entry) -> bool:
-        views = [entry.tag(t) for t in entry.weights] or [entry]
+        views = _views(entry)
         licences = [w.licence for w in entry.weights.values()] or [entry.licence]
-        names = [entry.id, *entry.aliases, *(f"{entry.id}:{t}" for t in entry.weights)]
         has_weights = any(w.sha256 for w in entry.weights.values())
         return (
-            any(fnmatchcase(n, pattern.lower()) for n in names)
+            any(fnmatchcase(n, wanted) for n in _names(entry))
             and (task is None or any(v.task == task for v in views))
             and (licence is None or any(fnmatchcase(x.lower(), licence.lower()) for x in licences))
             and (pretrained is None or pretrained == has_weights)
@@ -185,6 +190,14 @@ def list_models(
         )
 
     return sorted(name for name, entry in entries().items() if keep(entry))
+
+
+def _views(entry: Entry) -> list[Entry]:
+    return [entry.tag(tag) for tag in entry.weights] or [entry]
+
+
+def _names(entry: Entry) -> list[str]:
+    return [entry.id, *entry.aliases, *(f"{entry.id}:{tag}" for tag in entry.weights)]
 
 
 def id_of(cls: type) -> str | None:

@@ -178,7 +178,7 @@ def verify(
 def _verify(reference: Reference, hub: Hub, remote: bool) -> list[Row]:
     name, (_, about) = reference.name, reference.indexed
     if about.sha256 is None:
-        return [Row(name, "-", True, "not trained yet, only a recipe")]
+        return [Row(name, "-", True, "not trained yet, only a recipe", checked=False)]
     repo, revision = reference.repo, reference.revision
     places = {"bundled": reference.bundled, "cache": hub.cached(repo, MODEL, revision) if repo and revision else None}
     rows = []
@@ -196,7 +196,8 @@ def _verify(reference: Reference, hub: Hub, remote: bool) -> list[Row]:
     if remote and repo and revision:
         rows.append(_verify_remote(name, repo, revision, about.sha256, hub))
     if not rows:
-        rows = [Row(name, "hub", True, "not downloaded")] if repo else [Row(name, "-", False, "no file anywhere")]
+        there = Row(name, "hub", True, "not downloaded", checked=False)
+        rows = [there if repo else Row(name, "-", False, "no file anywhere")]
     return rows
 
 

@@ -76,15 +76,24 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `verify` or `publish`: which weights, where they lie, whether they are right, and why (not)."""
+    """One line of `verify` or `publish`: which weights, where they lie, whether they are right, and why (not).
+
+    `checked` is False where there is no file.
+    """
 
     name: str
     where: str
     ok: bool
     why: str
+    checked: bool = True
+
+    @property
+    def mark(self) -> str:
+        """`ok`, `WRONG`, or `-` where there is no file to check."""
+        return "WRONG" if not self.ok else "ok   " if self.checked else "-    "
 
     def __str__(self) -> str:
-        return f"{'ok   ' if self.ok else 'WRONG'} {self.name:<40} {self.where:<8} {self.why}"
+        return f"{self.mark} {self.name:<40} {self.where:<8} {self.why}"
 
 
 def find(reference: Reference, hub: Hub, *, source: str | None = None, weights: bool = True) -> Checkpoint:

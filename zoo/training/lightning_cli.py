@@ -33,7 +33,7 @@ from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.checkpoints import last_of
 from zoo.training.nonfinite import CAPSULE, StopOnNonFinite
-from zoo.training.request import HEADER, Request, explain
+from zoo.training.request import HEADER, Request, class_problem, explain
 from zoo.training.signals import Stopped
 from zoo.training.stopping import requested
 
@@ -284,6 +284,7 @@ class ZooCLI(LightningCLI):
         if match := re.search(r"invalid strategy name: `strategy='([^']*)'`", text):
             known = StrategyRegistry.available_strategies()
             text = f"--trainer.strategy: there is no strategy {match.group(1)!r}.{nearest(match.group(1), known)}"
+        text = class_problem(text) or text
         return InvalidConfig(f"{text} Help: {self.prog} {self.subcommand} --zoo {self.request.zoo} --help")
 
     def _complete_model(self) -> None:

@@ -14,7 +14,17 @@ from typing import Any
 from zoo.errors import InvalidConfig, UnknownName, ZooError, nearest
 from zoo.index.recipes import read_sections
 
-__all__ = ["COMMANDS", "HEADER", "HELP", "FlagError", "Request", "explain", "read_config", "read_request"]
+__all__ = [
+    "COMMANDS",
+    "HEADER",
+    "HELP",
+    "FlagError",
+    "Request",
+    "class_problem",
+    "explain",
+    "read_config",
+    "read_request",
+]
 
 COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -221,13 +231,34 @@ def explain(error: str, known: Iterable[str], prog: str, request: Request) -> Zo
     return FlagError(f"{text.rstrip('.')}.{tail}")
 
 
+def class_problem(text: str) -> str | None:
+    """Shorten what the parser says of a class that it could not make: which class, and why; None if it is not that."""
+    match = re.search(
+        r"Problem with given class_path '([^']+)': (.*?)(?: - Expected | - Not a valid | Given value|$)", text
+    )
+    if match is None:
+        return None
+    name, why = match.group(1).rpartition(".")[2], match.group(2).rstrip(". ")
+    if needs := re.search(r"Requirement '([^']+)' not met", why):
+        package = re.split(r"[^\w.-]", needs.group(1))[0]
+        return f"{name} needs the package {package}, which is not installed: pip install '{needs.group(1)}'."
+    return f"{name} cannot be made with these settings: {why}."
+
+
 def _value_problem(text: str) -> str:
     """Shorten the parser's account of a bad value to what was expected and what came."""
+    if problem := class_problem(text):
+        return problem.rstrip(".")
     given = re.search(r"(?:Given value|Got value): (.+)$", text)
     subtypes = re.search(r"Subtypes: \[(.*?)\] Errors", text)
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
         return f"no class of the name {match.group(1)!r}; give its name or its full path, as in package.module.Class"
     if given and subtypes:
+        words = [word for listed in re.findall(r"Literal\[([^]]*)\]", subtypes.group(1)) for word in listed.split(", ")]
+        if words:
+            known = list(dict.fromkeys(word.strip("'") for word in words))
+            null = ", null" * ("NoneType" in subtypes.group(1))
+            return f"expected one of {', '.join(known)}{null}, got {given.group(1).strip()!r}"
         kinds = re.findall(r"<class '([^']+)'>|([\w.\[\], ]+)", subtypes.group(1))
         names = [(a or b).strip(" ,") for a, b in kinds if (a or b).strip(" ,")]
         named = " or ".join("null" if name == "NoneType" else name.split(".")[-1] for name in names)
