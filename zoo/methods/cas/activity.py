@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 __all__ = ["NAMES", "ChannelActivity"]
 
-NAMES = ("activation_ratio", "uniformity", "uniformity_attacked", "activity_gap")
+NAMES = ("activation_ratio", "uniformity", "uniformity_gain", "activity_gap")
 """What `ChannelActivity` computes."""
 
 THRESHOLD = 0.01
@@ -65,15 +65,17 @@ class ChannelActivity(Metric):
         """Numbers by name.
 
         Returns:
-            activation_ratio: mean absolute channel of attacked over that of natural images; uniformity and
-            uniformity_attacked: entropy of f_k / sum f_k over log C, mean over classes, 1 where all channels are
-            equally often active; activity_gap: mean over classes of the mean over channels of |f_k - f_k attacked|.
+            activation_ratio: mean absolute channel of attacked over that of natural images; uniformity: entropy of
+            f_k / sum f_k over log C of natural images, mean over classes, 1 where all channels are equally often
+            active; uniformity_gain: what attacked images have more of it; activity_gap: mean over classes and channels
+            of |f_k - f_k attacked|.
         """
         there = self.classes > 0
         natural, attacked = (f[there] for f in self.frequencies())
         ratio = self.magnitudes[1] / self.magnitudes[0].clamp_min(1e-12)
         gap = (natural - attacked).abs().mean()
-        return dict(zip(NAMES, (ratio, _uniformity(natural), _uniformity(attacked), gap), strict=True))
+        uniformity = _uniformity(natural)
+        return dict(zip(NAMES, (ratio, uniformity, _uniformity(attacked) - uniformity, gap), strict=True))
 
 
 def _uniformity(frequency: Tensor) -> Tensor:

@@ -192,7 +192,7 @@ class CAS(AdversarialClassifier):
         factor = float(self.hparams["aux_weight"]) if weight is None else weight
 
         def value(logits: Tensor, target: Tensor) -> Tensor:
-            parts = logits.split(count, 1)
+            parts = torch.split(logits, count, 1)
             targets = target.unbind(1) if target.is_floating_point() else [target] * len(parts)
             main, *auxiliary = (each(z, t) for z, t in zip(parts, targets, strict=True))
             return main + factor * torch.stack(auxiliary).mean(0) if auxiliary else main
