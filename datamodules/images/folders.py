@@ -19,7 +19,7 @@ from zoo.inputs.images import SUFFIXES
 
 __all__ = ["class_folders", "find_eurosat", "image_files", "split_of", "training_classes"]
 
-_SPLITS = {"train": "train(ing)?", "val": "val(id|idate|idation)?", "test": "test(ing)?"}
+_SPLITS = {"train": "train(ing)?", "val": "val(id|idate|idation)?|dev(elopment)?", "test": "test(ing)?"}
 _ADDITIONS = r"(set|split|data|dataset|images?|imgs?|pictures?|photos?|folder|dir|files?)*"
 _JUNK = ("__MACOSX",)
 _SHOWN = 8
@@ -52,7 +52,7 @@ def split_of(name: str) -> str | None:
     last = re.sub(r"\A([A-Za-z0-9]+[_-])+(?=[A-Za-z])", "", name)
     for text in (re.sub(r"[^a-z]+", "", part.lower()) for part in (name, last)):
         for split, word in _SPLITS.items():
-            if re.fullmatch(word + _ADDITIONS, text):
+            if re.fullmatch(f"({word}){_ADDITIONS}", text):
                 return split
     return None
 
@@ -111,7 +111,21 @@ def training_classes(root: Path) -> dict[str, Path]:
         raise BadData(message, [message])
     if empty := sorted(set(folders) - set(classes)):
         warnings.warn(f"{root}: class folders without images are left out: {_listed(empty)}", stacklevel=2)
+    if unused := _unused(root, classes):
+        warnings.warn(
+            f"{root}: {_listed(unused)} holds classes, too, and is no split that is known by this name, so it is not "
+            "read: call it train, val or test, or move it.",
+            stacklevel=2,
+        )
     return classes
+
+
+def _unused(root: Path, classes: dict[str, Path]) -> list[str]:
+    """Folders beside the splits that hold the same classes and are none: `eval`, `holdout`, ..."""
+    if not (splits := _splits(root)):
+        return []
+    others = [folder for folder in _folders(root) if split_of(folder.name) is None and folder not in splits.values()]
+    return [folder.name for folder in others if len({p.name for p in _folders(folder)} & set(classes)) > 1]
 
 
 def same_inside(classes: dict[str, Path]) -> list[str]:

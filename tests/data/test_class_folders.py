@@ -56,16 +56,29 @@ def test_split_folders_with_usual_names_are_splits(module: Any, train: str, test
     assert all(test.split("/")[0] in path.parts for path in own)
 
 
-@pytest.mark.parametrize("name", ["val", "Valid", "VALIDATION", "val_set", "validate"])
+@pytest.mark.parametrize("name", ["val", "Valid", "VALIDATION", "val_set", "validate", "dev", "dev_set"])
 def test_validation_folders_with_usual_names_are_splits(name: str, tmp_path: Path) -> None:
     tree(tmp_path, "train/cat", "train/dog", f"{name}/cat", f"{name}/dog", "test/cat", "test/dog")
     data: Any = ImagesDataModule(root=str(tmp_path))
     assert all(name in path.parts for path in data.split("val").source.paths)
 
 
-@pytest.mark.parametrize("name", ["valley", "trains", "tests", "values", "freight train", "trainer", "protest", "cat"])
+@pytest.mark.parametrize(
+    "name", ["valley", "trains", "tests", "values", "freight train", "trainer", "protest", "cat", "device"]
+)
 def test_names_of_classes_are_no_splits(name: str) -> None:
     assert split_of(name) is None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_folders_that_hold_the_classes_and_are_no_split_are_told(module: Any, tmp_path: Path) -> None:
+    tree(tmp_path, "train/cat", "train/dog", "holdout/cat", "holdout/dog", "extra/notes")
+    with pytest.warns(UserWarning, match="holdout holds classes, too, and is no split"):
+        assert module(root=str(tmp_path)).facts()["class_names"] == ["cat", "dog"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "holdout").rename(tmp_path / "test")
+        assert len(module(root=str(tmp_path)).split("test")) == 12
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

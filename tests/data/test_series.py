@@ -273,6 +273,21 @@ def test_no_unit_loses_what_varies(unit: str, format: str, tmp_path: Path) -> No
     assert np.abs(standardise_series(series)[:, 0].numpy() - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint8, np.float16])
+def test_whole_numbers_are_series_too(kind: Any, tmp_path: Path) -> None:
+    """Arrays of an instrument are often whole numbers, at a level of their own."""
+    x, y = np.random.default_rng(0).integers(0, 100, (8, 24)), [0, 1] * 4
+    scaled = (x + (1_700_000_000_000 if kind is np.int64 else 0)).astype(kind)
+    for part in ("TRAIN", "TEST"):
+        np.savez(tmp_path / f"A_{part}.npz", x=scaled, y=y)
+    for data in (
+        SeriesDataModule(str(tmp_path), val_share=0),
+        SeriesDataModule.from_arrays((scaled, y), (scaled, y), val_share=0),
+    ):
+        expected = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+        assert np.abs(standardise_series(tensors(data)["series"])[:, 0].numpy() - expected).max() < 1e-3
+
+
 def stacked(x: np.ndarray) -> pd.DataFrame:
     """Series (M, C, L) one below the other, as sktime has them."""
     index = pd.MultiIndex.from_product([range(len(x)), range(x.shape[2])], names=["case", "time"])

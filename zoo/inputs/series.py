@@ -50,6 +50,7 @@ def kept_digits(rows: np.ndarray) -> np.ndarray:
     That is a small change on a large level (a position in metres of a map), or a unit of tiny numbers (tesla of brain
     waves): in float32 its deviation would be rounding, or zero.
     """
+    rows = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = np.fmin.reduce(rows, axis=1, initial=np.inf), np.fmax.reduce(rows, axis=1, initial=-np.inf)
         span, level = high - low, np.maximum(np.abs(low), np.abs(high))
