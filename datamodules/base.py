@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from zoo import checks
-from zoo.base.data import DataContract
+from zoo.base.data import ChoosesSamples, DataContract, TrainingPart
 from zoo.errors import BadData, BadInput, TooFewSamples
 from zoo.text import printable
 
@@ -149,6 +149,39 @@ class ZooLoader(DataLoader[Any]):
             self.sampler.set_epoch(state["epoch"])
         self.position = state["position"]
         self._restored = dict(state)
+
+
+class PartOfSet(Dataset[Any]):
+    """Some samples of a data set, whose items keep their `index` in the whole set.
+
+    Args:
+        data: the whole set.
+        part: which samples, and whether they are augmented.
+    """
+
+    def __init__(self, data: Dataset[Any], part: TrainingPart) -> None:
+        plain = getattr(data, "without_augmentation", None)
+        whole: Any = plain() if plain is not None and not part.augment else data
+        self.data = whole
+        self.indices = list(range(len(self.data))) if part.indices is None else list(part.indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number of the epoch, from which augmentation is drawn."""
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.data[self.indices[position]]
+
+    def __getitems__(self, positions: Sequence[int]) -> Any:
+        """A batch, as the whole set makes it: at once where it can, else a list of items."""
+        chosen = [self.indices[position] for position in positions]
+        if hasattr(self.data, "__getitems__"):
+            return self.data.__getitems__(chosen)
+        return [self.data[index] for index in chosen]
 
 
 class Problems:
@@ -302,17 +335,24 @@ class ZooDataModule(DataContract):
         world, rank = self._place()
         train = split == "train"
         every = train and self._needs_every_sample()
+        part = self._part(data) if train else TrainingPart()
+        if part.indices is not None or not part.augment:
+            data = PartOfSet(data, part)
         place: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
         sized = cast(Sized, data)
         sampler = TrainSampler(sized, **place, every=every) if train else ShardSampler(sized, **place)
+        batch_size = even_batches(len(sized), world, self.batch_size) if every else self.batch_size
+        if part.batch_size is not None:
+            batches = -(-len(sampler) // part.batch_size)
+            batch_size, every = -(-len(sampler) // batches), True
         return ZooLoader(
             data,
-            batch_size=even_batches(len(sized), world, self.batch_size) if every else self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=type(self).collate,
             # a partial last batch would give batch statistics of very few samples
-            drop_last=train and not every and len(sampler) >= self.batch_size,
+            drop_last=train and not every and len(sampler) >= batch_size,
             pin_memory=torch.cuda.is_available(),
             # its own generator: the loader must not draw from the global random state, which the module restores
             generator=torch.Generator().manual_seed(self.seed),
@@ -321,6 +361,10 @@ class ZooDataModule(DataContract):
     def _needs_every_sample(self) -> bool:
         module = getattr(getattr(self, "trainer", None), "lightning_module", None)
         return bool(getattr(module, "every_sample", False))
+
+    def _part(self, data: Dataset[Any]) -> TrainingPart:
+        module = getattr(getattr(self, "trainer", None), "lightning_module", None)
+        return module.training_part(data) if isinstance(module, ChoosesSamples) else TrainingPart()
 
     def _place(self) -> tuple[int, int]:
         trainer = getattr(self, "trainer", None)

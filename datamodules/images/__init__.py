@@ -83,6 +83,7 @@ class ImagesDataModule(ZooDataModule):
         split_seed: another number holds out and chooses other images. All choices keep the shares of the classes.
         crop: pixels of zero padding from which training images are cropped at random; 4 is usual for CIFAR.
         flip: probability of a horizontal flip of training images.
+        cutout: side of the black square that covers a random place of training images; 0 for none.
         attribute: which of CelebA's attributes is the label: 0 without it, 1 with it.
         predict_root: folder of images for `predict`; None: the test split.
     """
@@ -109,6 +110,7 @@ class ImagesDataModule(ZooDataModule):
         flip: float = 0.0,
         attribute: str = "Smiling",
         predict_root: str | None = None,
+        cutout: int = 0,
     ) -> None:
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
         known = FORMATS if self.root is not None else tuple(dict.fromkeys((*FORMATS, *EMBEDDED)))
@@ -123,8 +125,10 @@ class ImagesDataModule(ZooDataModule):
         for key in ("val_size", "train_size", "test_size"):
             if (value := self.hparams[key]) is not None and (value <= 0 or (value > 1 and value % 1 != 0)):
                 raise BadInput(f"{key}: expected a whole number of images or a share in (0, 1), got {value}.")
-        if crop < 0 or not 0 <= flip <= 1:
-            raise BadInput(f"crop: expected at least 0, and flip in [0, 1]; got {crop} and {flip}.")
+        if crop < 0 or cutout < 0 or not 0 <= flip <= 1:
+            raise BadInput(
+                f"crop and cutout: expected at least 0, and flip in [0, 1]; got {crop}, {cutout} and {flip}."
+            )
         self._format = format
         self._pictures: dict[str, Pictures] = {}
         self._sources: dict[str, Source] = {}
@@ -371,7 +375,7 @@ class ImagesDataModule(ZooDataModule):
         assert source.labels is not None
         if self._parts is None:
             self._parts = self._choose(source.labels)
-        augment = Augment(self.hparams["crop"], self.hparams["flip"]) if split == "train" else None
+        augment = Augment(*(self.hparams[key] for key in ("crop", "flip", "cutout"))) if split == "train" else None
         return ImageSet(source, self._parts[split], augment, self.seed)
 
     def _predict_set(self) -> ImageSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,25 +132,27 @@ def _mix(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop after zero padding, and random horizontal flip.
+    """Random crop after zero padding, random horizontal flip, and cutout.
 
     Attributes:
         crop: pixels of padding on each side; 0 for none.
         flip: probability.
+        cutout: side of a black square, whose middle is a random pixel (DeVries and Taylor 2017); 0 for none.
     """
 
     crop: int = 0
     flip: float = 0.0
+    cutout: int = 0
 
     def __bool__(self) -> bool:
-        return self.crop > 0 or self.flip > 0
+        return self.crop > 0 or self.flip > 0 or self.cutout > 0
 
     def __call__(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Augment a batch.
 
         Args:
             pixels: uint8 (n, C, H, W).
-            draws: numbers in [0, 1), (n, 3): row, column, flip.
+            draws: numbers in [0, 1), (n, 5): row, column, flip, and row and column of the cutout; 3 without cutout.
 
         Returns:
             A new array of the same shape.
@@ -162,7 +165,14 @@ class Augment:
             row, column = (draws[:, :2] * (2 * edge + 1)).astype(np.int64).T
             pixels = windows[np.arange(n), :, row, column]
         mirrored = draws[:, 2] < self.flip
-        return np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+        pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+        if self.cutout:
+            half, even = (self.cutout - 1) / 2, (self.cutout % 2 == 0) / 2
+            middle = (draws[:, 3:] * [height, width]).astype(np.int64) - even
+            inside = [np.abs(np.arange(n) - middle[:, [axis]]) <= half for axis, n in enumerate((height, width))]
+            hole = inside[0][:, :, None] & inside[1][:, None, :]
+            pixels = np.where(hole[:, None], np.uint8(0), pixels)
+        return pixels
 
 
 class ImageSet(Dataset[dict[str, Any]]):
@@ -193,6 +203,12 @@ class ImageSet(Dataset[dict[str, Any]]):
         """Number of the epoch, from which augmentation is drawn."""
         self.epoch = epoch
 
+    def without_augmentation(self) -> ImageSet:
+        """The same pictures as they are."""
+        plain = copy.copy(self)
+        plain.augment = None
+        return plain
+
     def __len__(self) -> int:
         return len(self.chosen)
 
@@ -201,7 +217,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         index = np.asarray(indices, dtype=np.int64)
         pixels = self.source.take(self.chosen[index])
         if self.augment:
-            pixels = self.augment(pixels, uniforms(self.seed, self.epoch, index, 3))
+            pixels = self.augment(pixels, uniforms(self.seed, self.epoch, index, 5 if self.augment.cutout else 3))
         image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
         batch: dict[str, Any] = {"index": torch.from_numpy(index), "image": image}
         if self.labels is not None:

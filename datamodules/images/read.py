@@ -178,7 +178,7 @@ def read_npz(root: Path, split: str) -> Pictures | None:
             marks = [file.get(key) for key in _mark_keys(keys[0])]
     except UnreadableError as error:
         raise wrong(path, "file", error.expected, error.got) from error
-    pixels = _to_planes(images, path, keys[0])
+    pixels = to_planes(images, path, keys[0])
     if labels.size != len(pixels) or labels.shape[:1] != (labels.size,) or labels.dtype.kind not in "iu":
         raise wrong(path, keys[1], f"{len(pixels)} whole numbers, one for each image", f"{labels.dtype} {labels.shape}")
     pictures = Pictures(pixels, labels.reshape(-1).astype(np.int64)).checked(path, len(names) if names else None)
@@ -225,7 +225,7 @@ def _npz_keys(keys: list[str], split: str, own_file: bool) -> tuple[str, str] | 
     return next((pair for pair in tried if pair[0] in keys and pair[1] in keys), None)
 
 
-def _to_planes(images: np.ndarray, path: Path, key: str) -> np.ndarray:
+def to_planes(images: np.ndarray, path: Path, key: str) -> np.ndarray:
     """Any usual array of images as uint8 (N, C, H, W)."""
     if images.ndim == 3:
         images = images[:, None]

@@ -357,3 +357,18 @@ def test_unknown_folder_tells_what_was_looked_for(tmp_path: Path) -> None:
         ImagesDataModule(root=str(tmp_path)).facts()
     with pytest.raises(RepositoryNotFound, match="nowhere"):
         ImagesDataModule(root=str(tmp_path / "nowhere")).facts()
+
+
+def test_cutout_covers_one_square_and_leaves_other_draws_alone() -> None:
+    pixels = np.full((40, 2, 9, 9), 200, np.uint8)
+    draws = uniforms(0, 1, np.arange(40), 5)
+    assert np.array_equal(draws[:, :3], uniforms(0, 1, np.arange(40), 3)), "crop and flip stay those without cutout"
+    for side in (3, 4):
+        holed = Augment(cutout=side)(pixels, draws)
+        for i in range(40):
+            row, column = (int(draws[i, 3 + axis] * 9) for axis in (0, 1))
+            expected = pixels[i].copy()
+            low = (side - 1) // 2 + (side % 2 == 0)
+            high = (side - 1) // 2 + 1
+            expected[:, max(0, row - low) : row + high, max(0, column - low) : column + high] = 0
+            assert np.array_equal(holed[i], expected), (side, i)
