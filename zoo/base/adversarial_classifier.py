@@ -122,27 +122,47 @@ class AdversarialClassifier(ImageClassifier):
         """Logits (N, K) in single precision."""
         return self(x).float()  # type: ignore[no-any-return]
 
-    def probabilities(self, x: Tensor) -> Tensor:
+    def probabilities(self, x: Tensor, model: Model | None = None) -> Tensor:
         """p_S(x) (N, K) of the network in evaluation mode, without gradients: a target of the attack."""
         with attack_mode(self), torch.no_grad():
-            return self.logits(x).softmax(1)
+            return (model or self)(x).float().softmax(1)
 
-    def criterion(self, name: str, x: Tensor, y: Tensor, index: Tensor | None = None, share: float = 1.0) -> Tensor:
-        """One of `CRITERIA`, with its own attack. The network sees x' before x, in training mode; arguments as `loss`.
+    def criterion(
+        self,
+        name: str,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None = None,
+        share: float = 1.0,
+        *,
+        model: Model | None = None,
+        beta: float | None = None,
+    ) -> Tensor:
+        """One of `CRITERIA`, with its own attack. The network sees x' before x, in training mode.
 
         `trades` attacks the KL from the network's own probabilities on x; `sat` and `mart` attack cross-entropy.
+
+        Args:
+            name: one of `CRITERIA`.
+            x: as in `loss`, with `y`, `index` and `share`.
+            y: see x.
+            index: see x.
+            share: see x.
+            model: what is trained and attacked, in place of `forward`: another method of this module, such as one head.
+            beta: in place of the hyper-parameter.
         """
         checks.one_of("criterion", name, CRITERIA)
+        network = model or self
         if name == "natural":
-            return losses.natural(self.logits(x), y)
+            return losses.natural(network(x).float(), y)
         if name == "trades":
-            x_adv = self.attack(x, self.probabilities(x), "kl", index, share)
+            x_adv = self.attack(x, self.probabilities(x, model), "kl", index, share, model=model)
         else:
-            x_adv = self.attack(x, y, "ce", index, share)
-        z_adv = self.logits(x_adv)
+            x_adv = self.attack(x, y, "ce", index, share, model=model)
+        z_adv = network(x_adv).float()
         if name == "sat":
             return losses.sat(z_adv, y)
-        z, beta = self.logits(x), float(self.hparams["beta"])
+        z, beta = network(x).float(), float(self.hparams["beta"] if beta is None else beta)
         return losses.trades(z, z_adv, y, beta) if name == "trades" else losses.mart(z, z_adv, y, beta)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:

@@ -96,9 +96,9 @@ class Recorded:
         self.adv: Tensor | None = None
         original = model.attack
 
-        def attack(*args: Any) -> Tensor:
+        def attack(*args: Any, **options: Any) -> Tensor:
             self.calls.append(args)
-            self.adv = original(*args)
+            self.adv = original(*args, **options)
             return self.adv
 
         model.attack = attack  # type: ignore[method-assign]
