@@ -215,6 +215,13 @@ class ClientsDataModule(ImagesDataModule):
                 )
         return self._shares.parts
 
+    def client_names(self) -> list[str] | None:
+        """What each client is called by the folders or names of its groups; None where clients are mere numbers."""
+        groups = self._groups() if self.partition.kind == "group" else None
+        if groups is None or groups.dtype.kind != "U":
+            return None
+        return [", ".join(np.unique(groups[share]).tolist()) for share in self.shares()]
+
     def _groups(self) -> np.ndarray | None:
         return self._marks("groups")
 
@@ -298,17 +305,17 @@ class ClientsDataModule(ImagesDataModule):
         return np.stack([np.bincount(labels[share], minlength=classes) for share in self.shares()])
 
     def partition_report(self) -> list[dict[str, Any]]:
-        """A row per client: `client`, `images`, `label NAME` for each class, and `skew`.
+        """A row per client: `client`, `name` where its group has one, `images`, `label NAME` for each class, `skew`.
 
         `skew` is the total variation distance between its shares of the classes and everyone's, in [0, 1).
         """
-        return counts_table(self.class_counts(), self.facts()["class_names"])
+        return counts_table(self.class_counts(), self.facts()["class_names"], self.client_names())
 
     def partition_picture(self) -> Image.Image:
         """A bar per client, as long as its number of images, divided by class."""
         counts = self.class_counts()
         title = f"{counts.sum():,} training images of {len(counts)} clients, {self.partition.name}"
-        return counts_picture(counts, self.facts()["class_names"], title)
+        return counts_picture(counts, self.facts()["class_names"], title, self.client_names())
 
     def write_partition(self, folder: str | Path) -> None:
         """Write the report as `partition.csv` and `partition.png` into a folder, made if needed."""

@@ -26,14 +26,14 @@ def folder_groups(root: Path, classes: Mapping[str, Path], files: Sequence[Path]
         files: of the classes.
 
     Returns:
-        int64 (N,), by rising name; None if neither is there.
+        Names (N,); None if neither is there.
 
     Raises:
         BadData: naming each file without a group.
     """
     if (table := _table(root, classes)) is not None:
         rows = _rows(table, files, ("group",))
-        return None if rows is None else _numbered([row[0] for row in rows])
+        return None if rows is None else np.array([row[0] for row in rows])
     groups: list[str | None] = []
     for file in files:
         folder = next(folder for folder in classes.values() if file.is_relative_to(folder))
@@ -46,7 +46,7 @@ def folder_groups(root: Path, classes: Mapping[str, Path], files: Sequence[Path]
         if group is None:
             problems.add(file, "group", "a folder per entity between the class and the file, as others have", "none")
     problems.raise_if_any()
-    return _numbered([str(group) for group in groups])
+    return np.array([str(group) for group in groups])
 
 
 def folder_positions(root: Path, classes: Mapping[str, Path], files: Sequence[Path]) -> np.ndarray | None:
@@ -74,10 +74,6 @@ def folder_positions(root: Path, classes: Mapping[str, Path], files: Sequence[Pa
                 problems.add(file.name, "xy"[axis], "a finite number", repr(text))
     problems.raise_if_any()
     return places
-
-
-def _numbered(names: Sequence[str]) -> np.ndarray:
-    return np.unique(np.array(names), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _table(root: Path, classes: Mapping[str, Path]) -> Path | None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = ["counts_picture", "counts_table", "skew", "table_csv"]
 
 _WIDTH, _ROW, _HEAD, _LEFT, _RIGHT = 760, 20, 46, 92, 64
+_MOST_LETTERS = 13  # of a client's name, left of its bar
 _MOST_ROWS = 60
 _MOST_NAMES = 24
 # Okabe and Ito's colours, which people with any colour vision can distinguish, then lighter ones
@@ -31,17 +32,21 @@ _COLOURS = (
 )
 
 
-def counts_table(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def counts_table(
+    counts: np.ndarray, names: Sequence[str], client_names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """One row per client: its id, its number of images, of each class, and how far its classes are from everyone's.
 
     Args:
         counts: int (K, C), images of each client and class.
         names: C names of the classes.
+        client_names: K names, a column of their own; None: there are none.
     """
     table = []
     for client, (row, far) in enumerate(zip(counts, skew(counts).tolist(), strict=True)):
         of_class = {f"label {name}": int(count) for name, count in zip(names, row, strict=True)}
-        table.append({"client": client, "images": int(row.sum()), "skew": far, **of_class})
+        name = {} if client_names is None else {"name": client_names[client]}
+        table.append({"client": client, **name, "images": int(row.sum()), "skew": far, **of_class})
     return table
 
 
@@ -61,13 +66,16 @@ def table_csv(table: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def counts_picture(counts: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
+def counts_picture(
+    counts: np.ndarray, names: Sequence[str], title: str, client_names: Sequence[str] | None = None
+) -> Image.Image:
     """A bar per client, as long as its number of images, divided by class.
 
     Args:
         counts: int (K, C).
         names: C names of the classes.
         title: first line.
+        client_names: K names to show beside the bars; None: numbers.
 
     Returns:
         RGB. More than 60 clients: every so many of them, which the title says.
@@ -87,7 +95,8 @@ def counts_picture(counts: np.ndarray, names: Sequence[str], title: str) -> Imag
     scale = (_WIDTH - _LEFT - _RIGHT) / most
     for line, client in enumerate(shown.tolist()):
         top = _HEAD + _ROW * line
-        draw.text((_LEFT - 8, top + 8), f"client {client}", "black", font, anchor="rm")
+        called = f"client {client}" if client_names is None else _shortened(client_names[client])
+        draw.text((_LEFT - 8, top + 8), called, "black", font, anchor="rm")
         edges = _LEFT + np.r_[0, np.cumsum(counts[client])] * scale
         for kind in range(len(names)):
             if counts[client, kind]:
@@ -101,6 +110,10 @@ def counts_picture(counts: np.ndarray, names: Sequence[str], title: str) -> Imag
             draw.text((x + 15, top + 5), names[kind], "black", font, anchor="lm")
         top += 18
     return image
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 2]}.."
 
 
 def _colours(classes: int) -> list[str]:

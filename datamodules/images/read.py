@@ -50,7 +50,7 @@ class Pictures:
     Attributes:
         pixels: uint8 (N, C, H, W).
         labels: int64 (N,).
-        groups: int64 (N,), which person, flight or machine an image is from; None if that is not known.
+        groups: names or int64 (N,), which person, flight or machine an image is from; None if that is not known.
         positions: float32 (N, 2), where it was taken; None if unknown.
         class_names: in label order, if the file states them.
     """
@@ -210,7 +210,8 @@ def _checked_marks(
     if groups is not None:
         if groups.shape != (images,) or groups.dtype.kind not in "iuSU":
             raise wrong(path, "groups", f"whole numbers or names ({images},)", f"{groups.dtype} {groups.shape}")
-        groups = np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        if groups.dtype.kind != "U":  # numbers, or names in bytes, are counted by rising order
+            groups = np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int64)
     if positions is not None:
         if positions.shape != (images, 2) or positions.dtype.kind not in "iuf" or not np.isfinite(positions).all():
             raise wrong(path, "positions", f"finite numbers ({images}, 2)", f"{positions.dtype} {positions.shape}")

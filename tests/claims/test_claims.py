@@ -14,6 +14,7 @@ from toys.claims import BRANCHED, PAIR, make_entry, runs_with, write_claims
 from zoo import claims, index
 from zoo.claims import code as _claims_code
 from zoo.claims import planning as _claims_plan
+from zoo.claims.confirming import differences
 from zoo.claims.judging import judge
 from zoo.claims.results import read_results, round_values, write_results
 from zoo.errors import BadInput, FormatTooNew, UnknownName
@@ -488,3 +489,11 @@ def test_published_verdicts_follow_from_the_raw_values() -> None:
     problems = [problem for entry in ours for problem in claims.drifted(entry)]
     assert problems == []
     assert time.process_time() - started < 2 * max(1, len(ours) / 30)
+
+
+def test_a_mark_for_nothing_equals_nothing() -> None:
+    """Runs that stored COCO's -1 are confirmed by ones that leave such a score out."""
+    before = {"metrics": {"map": 0.5, "large": -1.0}, "curves": {"large": [[1, -1.0], [2, -1.0]]}}
+    assert differences(before, {"metrics": {"map": 0.5}}) == {}
+    assert differences(before, {"metrics": {"map": -1.0}}) == {"map": (0.5, -1.0)}
+    assert differences({"metrics": {"map": 0.5}}, {"metrics": {}}) == {"map": (0.5, None)}

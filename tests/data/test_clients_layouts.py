@@ -76,6 +76,12 @@ def test_folders_between_class_and_file_are_groups(tmp_path: Path) -> None:
     paths = data.images.source.paths  # type: ignore[attr-defined]
     for client in range(4):
         assert {paths[i].parent.name for i in data.client_dataset(client).chosen} == {f"machine{client}"}
+    assert [row["name"] for row in data.partition_report()] == [f"machine{k}" for k in range(4)]
+    two = ClientsDataModule(root=str(root), num_clients=2, partition="group")
+    assert sorted(", ".join(two.client_names() or ()).split(", ")) == [f"machine{k}" for k in range(4)]
+    assert ClientsDataModule(root=str(root), num_clients=2).client_names() is None
+    two.write_partition(tmp_path / "run")
+    assert f'0,"{two.client_names()[0]}",' in (tmp_path / "run" / "partition.csv").read_text()  # type: ignore[index]
     stray = next((root / "train").rglob("machine1/*.png"))
     stray.rename(stray.parent.parent / "stray.png")
     with pytest.raises(BadData, match=r"stray\.png: group"):

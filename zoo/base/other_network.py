@@ -31,9 +31,17 @@ class FrozenNetwork:
         model: any function of tensors; a module is frozen and put into evaluation mode.
         name: how a checkpoint calls it.
         sha256: of its weights; empty if unknown.
+
+    Raises:
+        BadInput: if it is no function.
     """
 
     def __init__(self, model: Callable[..., Any], name: str = "a function", sha256: str = "") -> None:
+        if not callable(model):
+            raise BadInput(
+                f"model: expected a module or a function of tensors, got {type(model).__name__} {str(model)[:80]!r}. "
+                "A trained network is named where the model is made (such as teacher='ID:TAG'), or loaded: zoo.load."
+            )
         self.model, self.name, self.sha256 = model, name, sha256
         if isinstance(model, nn.Module):
             model.eval().requires_grad_(False)

@@ -139,9 +139,16 @@ def differences(stored: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str
     for part in ("metrics", "curves"):
         one, other = stored.get(part, {}), again.get(part, {})
         for key in sorted({*one, *other}):
-            if one.get(key) != other.get(key):
+            if one.get(key) != other.get(key) and not (_is_none(one.get(key)) and _is_none(other.get(key))):
                 differs[key] = (one.get(key), other.get(key))
     return differs
+
+
+def _is_none(stored: Any) -> bool:
+    """Whether a value says that there was nothing to measure: absent, or COCO's mark -1, which was stored once."""
+    if isinstance(stored, list):
+        return all(_is_none(point[1]) for point in stored)
+    return stored is None or stored == -1.0
 
 
 def confirm(groups: Sequence[Group], runs: dict[str, Any]) -> int:

@@ -54,7 +54,8 @@ class MAP:
         """Return `map`, `map_50`, `map_75`, `map_75_95`, `map_small|medium|large`, `mar_100` and `map/<class>`.
 
         `class_names` names the values of single classes, if given in place of the attribute.
-        Values are in [0, 1], or -1 where there is no such object. All ranks must call it and get the same values.
+        Values are in [0, 1], or -1 without any object. Sizes and classes of which there is no object are left out, so
+        that no log or table has a -1 that looks like a score. All ranks must call it and get the same values.
         """
         from torchmetrics.detection import MeanAveragePrecision
 
@@ -83,7 +84,8 @@ def _values(results: dict[str, Any], class_names: Sequence[str] | None) -> dict[
     if class_names is not None:
         for place, label in enumerate(results["classes"].reshape(-1).tolist()):
             values[f"map/{class_names[int(label)]}"] = _mean(precision[..., place])
-    return values
+    parts = ("map_small", "map_medium", "map_large")
+    return {k: v for k, v in values.items() if v >= 0 or not k.startswith(("map/", *parts))}
 
 
 def _mean(precision: Tensor) -> float:

@@ -245,6 +245,11 @@ def test_metric_without_objects_or_images() -> None:
     nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
     metric.update(torch.tensor([0]), [nothing], [{k: nothing[k] for k in ("boxes", "labels")}])
     assert metric.compute(["a"])["map"] in (-1.0, 0.0)
+    box = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([0])}
+    metric.update(torch.tensor([1]), [{**box, "scores": torch.ones(1)}], [box])
+    values = metric.compute(["a", "b"])
+    assert values["map"] == values["map_small"] == values["map/a"] == pytest.approx(1.0)
+    assert not {"map_medium", "map_large", "map/b"} & set(values)  # none, and not as bad as -1
 
 
 def test_timm_backbone_takes_weights_from_a_file(tmp_path: Path) -> None:

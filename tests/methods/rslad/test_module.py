@@ -259,6 +259,12 @@ def test_no_teacher_is_told_before_training(tmp_path: Path) -> None:
             run(tmp_path, fmnist(method))
 
 
+def test_a_teacher_is_a_function() -> None:
+    for wrong in ("x", 3):
+        with pytest.raises(BadInput, match="expected a module or a function of tensors, got"):
+            student().teach(wrong)  # type: ignore[arg-type]
+
+
 def test_teacher_with_other_classes_or_probabilities(tmp_path: Path) -> None:
     x, y, index = batch()
     with pytest.raises(BadInput, match="tells 7 classes apart, this model 4"):
