@@ -34,27 +34,46 @@ def find_yolo(root: Path, split: str, name: str | None = None) -> tuple[Path, Pa
 
 
 def yolo_class_names(root: Path) -> list[str]:
-    """Return the names in data.yaml (or another YAML file) or classes.txt; else "0", "1", ... to the largest."""
+    """Return the names in data.yaml (or another YAML file) or classes.txt; else "0", "1", ... to the largest.
+
+    Raises:
+        BadData: for names that are missing, empty or given twice: labels would count for another class.
+    """
     candidates = [root / "data.yaml", root / "dataset.yaml", *sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]
     for file in dict.fromkeys(candidates):
         if file.is_file():
             names = _yaml_names(file)
             if names is not None:
-                return names
+                return _distinct(file, names)
     for file in (root / "classes.txt", root / "labels" / "classes.txt", root / "obj.names"):
         if file.is_file():
             names = _listed(file)
             if not names:
                 raise BadData(f"{file}: expected one class name per line, got an empty file")
-            return names
+            return _distinct(file, names)
     return [str(index) for index in range(_largest_index(root) + 1)]
 
 
 def _listed(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+        return [line.strip() for line in read_text(file).rstrip().splitlines()]
     except UnreadableError as error:
         raise BadData.listing(file, [f"{file.name}: expected {error.expected}, got {error.got}"]) from None
+
+
+def _distinct(file: Path, names: list[str]) -> list[str]:
+    """The names, whose places are the labels; none may be empty or stand twice."""
+    places: dict[str, int] = {}
+    for label, name in enumerate(names):
+        if not name.strip():
+            raise BadData(f"{file}: expected a name for each class, got none for class {label} (the first is 0)")
+        if name in places:
+            raise BadData(
+                f"{file}: expected distinct class names, got {name!r} for the classes {places[name]} and {label}: "
+                "give each a name of its own"
+            )
+        places[name] = label
+    return names
 
 
 def _yaml_names(file: Path) -> list[str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,7 +194,11 @@ def _npz_names(names: np.ndarray | None, path: Path) -> list[str] | None:
         return None
     if names.ndim != 1 or not 0 < len(names) <= _MOST_CLASSES:
         raise wrong(path, "class_names", f"1 to {_MOST_CLASSES:,} names", f"{names.dtype} {names.shape}")
-    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    if len(set(texts)) < len(texts):
+        twice = next(name for name, times in Counter(texts).items() if times > 1)
+        raise wrong(path, "class_names", "distinct names", f"{twice!r} twice")
+    return texts
 
 
 def _mark_keys(images: str) -> tuple[str, str]:

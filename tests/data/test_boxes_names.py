@@ -73,6 +73,30 @@ def test_class_lists_in_other_bytes_are_named(tmp_path: Path) -> None:
         module(root).facts()
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "match"),
+    [
+        (
+            "classes.txt",
+            "cat\ndog\ncat\n",
+            r"classes\.txt: expected distinct .* got 'cat' for the classes 0 and 2",
+        ),
+        ("data.yaml", "names: [cat, cat]\n", r"data\.yaml: expected distinct class names"),
+        ("data.yaml", "names: {0: cat, 1: ''}\n", r"data\.yaml: expected a name for each class, got none for class 1"),
+        ("classes.txt", "cat\n\ndog\n", r"classes\.txt: expected a name for each class, got none for class 1"),
+        ("classes.txt", "\ncat\ndog\n", r"got none for class 0"),
+    ],
+)
+def test_each_label_has_a_name_of_its_own(file: str, text: str, match: str, tmp_path: Path) -> None:
+    """The place of a name is its label: one that is left out or taken for another moves all others."""
+    root = fake(tmp_path, "yolo")
+    for path in root.glob("*.yaml"):
+        path.unlink()
+    (root / file).write_text(text)
+    with pytest.raises(BadData, match=match):
+        module(root).facts()
+
+
 @pytest.mark.parametrize("names", ["[no, yes, null, 007, 1.0, ~]", "{0: no, 1: yes, 2: null, 3: 007, 4: 1.0, 5: ~}"])
 def test_names_are_the_text_they_are(names: str, tmp_path: Path) -> None:
     root = fake(tmp_path, "yolo")

@@ -167,3 +167,10 @@ def test_other_class_names_or_sizes_in_another_split_are_refused(tmp_path: Path)
     with pytest.raises(BadData, match=r"images of test: expected \(N, 1, 8, 8\), got \(4, 1, 9, 9\)"):
         ImagesDataModule(root=str(tmp_path)).split("test")
     assert len(ImagesDataModule(root=str(tmp_path), img_size=8).split("test")) == 4  # type: ignore[arg-type]
+
+
+def test_names_of_classes_in_arrays_are_distinct(tmp_path: Path) -> None:
+    x, y = np.zeros((6, 8, 8), np.uint8), np.arange(6) % 3
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x, y_test=y, class_names=["cat", "dog", "cat"])
+    with pytest.raises(BadData, match="class_names: expected distinct names, got 'cat' twice"):
+        ImagesDataModule(root=str(tmp_path / "x.npz")).facts()
