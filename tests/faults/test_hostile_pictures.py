@@ -178,3 +178,18 @@ def test_the_largest_pictures_that_are_decoded_stay_within_the_budget(mode: str,
     with open_picture(path) as image:
         allowed = _cost(image) * side**2
     assert grown(lambda: read_image(path)) < allowed + 3 * MEGABYTE
+
+
+def test_png_with_a_part_of_gigabytes(tmp_path: Path) -> None:
+    """What stands in front of a part says how long it is; Pillow asks for that much memory at the end of a picture."""
+    path = tmp_path / "x.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    data = path.read_bytes()
+    place = data.index(b"IDAT") - 4
+    path.write_bytes(data[:place] + struct.pack(">I", (2 << 30) - 1) + data[place + 4 :])
+
+    def refused() -> None:
+        with pytest.raises(BadInput, match=r"x\.png: .*a part of 2,147,483,647 bytes in a file of"):
+            read_image(path)
+
+    assert grown(refused) < 50 * MEGABYTE

@@ -82,6 +82,8 @@ def open_picture(path: str | Path, *, frames: bool = False) -> Image.Image:
     try:
         if image.width * image.height * _cost(image) > MEMORY:
             raise UnreadableError(_small_enough(_cost(image)), f"{image.width} x {image.height} px")
+        if image.format == "PNG":
+            _check_chunks(path)
         if not frames and _has_frames(image):
             raise UnreadableError(
                 "a file with one picture", "an animation or several pages; take its frames one by one"
@@ -93,6 +95,18 @@ def open_picture(path: str | Path, *, frames: bool = False) -> Image.Image:
         image.close()
         raise UnreadableError("an image that Pillow can read", f"{type(error).__name__}: {error}") from None
     return image
+
+
+def _check_chunks(path: Path) -> None:
+    """Refuse a PNG with a chunk that is longer than the file: Pillow asks for that much memory at once."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if length > size:
+                raise UnreadableError("a whole PNG", f"a part of {length:,} bytes in a file of {size:,}")
+            file.seek(length + 4, 1)
 
 
 def _small_enough(cost: int) -> str:
