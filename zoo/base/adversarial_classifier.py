@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,12 +13,13 @@ from torchmetrics import Metric
 
 from zoo import checks
 from zoo.base.image_classifier import ImageClassifier
+from zoo.base.modes import frozen_parameters, is_under
 from zoo.base.module import Scores, every_step, trained_steps
-from zoo.errors import BadInput
+from zoo.errors import BadInput, InvalidConfig
 from zoo.nn import adversarial_losses as losses
 from zoo.nn.attacks import Model, Objective, apgd, attack_mode, cw_margin, fgsm, pgd
 
-__all__ = ["CRITERIA", "TESTS", "AdversarialClassifier"]
+__all__ = ["CRITERIA", "SHAPES", "STARTS", "TESTS", "AdversarialClassifier", "warmup_share"]
 
 CRITERIA = ("sat", "trades", "mart", "natural")
 """What `AdversarialClassifier.criterion` computes; equations in `adversarial_losses`."""
@@ -25,7 +27,13 @@ CRITERIA = ("sat", "trades", "mart", "natural")
 TESTS = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr")
 """Attacks of evaluation; for a full battery see `zoo.evaluate_robustness`."""
 
-SCHEDULES = ("steps", "cosine")
+SCHEDULES = ("steps", "shares", "cosine")
+
+STARTS = ("uniform", "gaussian", "none")
+"""Where an attack starts: a uniform point of the ball, the image plus Gaussian noise, the image itself."""
+
+SHAPES = ("linear", "cosine")
+"""How the radius rises during warm-up."""
 
 
 class AdversarialClassifier(ImageClassifier):
@@ -35,9 +43,13 @@ class AdversarialClassifier(ImageClassifier):
 
     - `eps`, `attack_step`, `attack_steps`: radius, step size and steps of the training attack, for pixels in [0, 1];
     - `eps_warmup`: epochs in which radius and step rise linearly from 0;
+    - if it wants them, `warmup_shape` (`linear` or `cosine`) and `warmup_from`, the radius at the beginning;
+    - if it wants them, `ce_start` and `kl_start`: where training attacks on cross-entropy and on the KL start
+      (`STARTS`), and `eval_start`: where those of evaluation do;
     - `eval_steps`: steps of the PGD of validation and test, of size eps / 10 from a uniform start;
     - `test_attacks`: names of `tests` that `test` measures;
-    - `lr`, `momentum`, `weight_decay`, `schedule` (`steps` or `cosine`), `milestones`: of SGD;
+    - `lr`, `momentum`, `weight_decay`, `schedule` (`steps`, `shares` or `cosine`), `milestones`: of SGD; with `shares`
+      the milestones are shares of the epochs; if it wants it, `head_weight_decay` of the layer of the classes;
     - `beta`: weight of the KL term, if it uses `trades` or `mart`.
 
     It implements `loss`, in the simplest case by `return self.criterion("trades", x, y, index, share)`. Logged: loss
@@ -67,6 +79,16 @@ class AdversarialClassifier(ImageClassifier):
             raise BadInput(f"eps: expected a radius in (0, 1], since pixels are in [0, 1]; got {eps:g}.{hint}")
         for name, lowest in (("attack_steps", 0), ("attack_step", 0), ("eps_warmup", 0), ("eval_steps", 1)):
             checks.at_least(name, options[name], lowest)
+        for name, allowed in (("ce_start", STARTS), ("kl_start", STARTS), ("eval_start", STARTS)):
+            if name in options:
+                checks.one_of(name, options[name], allowed)
+        checks.one_of("warmup_shape", options.get("warmup_shape", "linear"), SHAPES)
+        if not 0 <= options.get("warmup_from", 0.0) <= eps:
+            raise BadInput(f"warmup_from: expected a radius from 0 to eps ({eps:g}), got {options['warmup_from']:g}.")
+        if options["schedule"] == "shares":
+            for milestone in options["milestones"]:
+                if not 0 < milestone <= 1:
+                    raise BadInput(f"milestones: expected shares of the epochs in (0, 1], got {milestone:g}.")
 
     # Training -----------------------------------------------------------------------------------------------------
 
@@ -92,9 +114,10 @@ class AdversarialClassifier(ImageClassifier):
         model: Model | None = None,
         **options: Any,
     ) -> Tensor:
-        """Inner maximisation by projected gradient ascent, the network in evaluation mode.
+        """Inner maximisation by projected gradient ascent, the network in evaluation mode, its parameters frozen.
 
-        KL starts from Gaussian noise of standard deviation 0.001, everything else from a uniform point of the ball.
+        By default KL starts from Gaussian noise of standard deviation 0.001, everything else from a uniform point of
+        the ball. Where `ce_start` is `gaussian`, the standard deviation is the step.
 
         Args:
             x: (N, C, H, W) clean images.
@@ -110,13 +133,16 @@ class AdversarialClassifier(ImageClassifier):
             x' (N, C, H, W), detached.
         """
         eps, step = (share * float(self.hparams[name]) for name in ("eps", "attack_step"))
+        given = {name: self.hparams.get(f"{name}_start") for name in ("kl", "ce")}
         usual: dict[str, Any] = {
-            "start": "gaussian" if loss == "kl" else "uniform",
+            "start": given["kl"] or "gaussian" if loss == "kl" else given["ce"] or "uniform",
+            "noise": 0.001 if loss == "kl" else step,
             "seed": int(torch.randint(2**31, ())),  # of the host's generator, which exact resume restores
             "check": self._trainer is None or self.global_step == 0,  # range and logits: it costs a synchronisation
             "steps": self.hparams["attack_steps"],
         }
-        return pgd(model or self, x, target, eps=eps, step=step, loss=loss, index=index, **{**usual, **options})
+        with frozen_parameters(self):  # what a gradient of weights would need is not kept, which saves memory and time
+            return pgd(model or self, x, target, eps=eps, step=step, loss=loss, index=index, **{**usual, **options})
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) in single precision."""
@@ -140,7 +166,8 @@ class AdversarialClassifier(ImageClassifier):
     ) -> Tensor:
         """One of `CRITERIA`, with its own attack. The network sees x' before x, in training mode.
 
-        `trades` attacks the KL from the network's own probabilities on x; `sat` and `mart` attack cross-entropy.
+        `trades` attacks the KL from the network's own probabilities on x; `sat` and `mart` attack cross-entropy. Labels
+        may be distributions (N, K), of mixed images, but for `mart`.
 
         Args:
             name: one of `CRITERIA`.
@@ -152,6 +179,8 @@ class AdversarialClassifier(ImageClassifier):
             beta: in place of the hyper-parameter.
         """
         checks.one_of("criterion", name, CRITERIA)
+        if name == "mart" and y.is_floating_point():
+            raise BadInput("mart needs one label for each image: set cutmix of the data to 0.")
         network = model or self
         if name == "natural":
             return losses.natural(network(x).float(), y)
@@ -170,7 +199,11 @@ class AdversarialClassifier(ImageClassifier):
         warmup, share = self.hparams["eps_warmup"], 1.0
         if warmup > 0 and self._trainer is not None:
             share = min(1.0, (self.current_epoch + batch_idx / self.trainer.num_training_batches) / warmup)
-        loss = self.loss(self.lay_out(batch["image"]), batch["label"], batch["index"], share)
+            options = self.hparams
+            begin = options.get("warmup_from", 0.0) / options["eps"]
+            share = warmup_share(share, begin, options.get("warmup_shape", "linear"))
+        label = batch.get("mixed", batch["label"])  # of mixed images, the distribution of their labels
+        loss = self.loss(self.lay_out(batch["image"]), label, batch["index"], share)
         if self._trainer is not None:
             self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
         return loss
@@ -179,14 +212,42 @@ class AdversarialClassifier(ImageClassifier):
         """SGD with momentum and weight decay on all parameters; a tenth after each milestone, or a cosine to 0."""
         options = self.hparams
         optimizer = torch.optim.SGD(
-            [p for p in self.parameters() if p.requires_grad],
+            self.parameter_groups(),
             lr=options["lr"],
             momentum=options["momentum"],
             weight_decay=options["weight_decay"],
         )
-        if options["schedule"] == "steps":
-            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options["milestones"]), 0.1)]
+        if options["schedule"] != "cosine":
+            milestones = list(options["milestones"])
+            if options["schedule"] == "shares":
+                milestones = self.epochs_of(milestones)
+            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.1)]
         return every_step(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, trained_steps(self.trainer)))
+
+    def parameter_groups(self) -> list[Any]:
+        """Trained parameters for the optimiser, those of the classes by themselves if they have their own decay."""
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        decay = self.hparams.get("head_weight_decay")
+        if decay is None:
+            return list(trained.values())
+        heads = [prefix for prefix, role in self.roles().items() if role == "head"]
+        head = [name for name in trained if any(is_under(name, prefix) for prefix in heads)]
+        groups = [
+            {"params": [p for name, p in trained.items() if name not in head]},
+            {"params": [trained[name] for name in head], "weight_decay": decay},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def epochs_of(self, shares: Sequence[float]) -> list[int]:
+        """The first epochs, counted from 0, at which these shares of the run are over.
+
+        Raises:
+            InvalidConfig: if the number of epochs is not limited.
+        """
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise InvalidConfig("schedule: shares of the epochs need a known end: set trainer.max_epochs.")
+        return [math.ceil(share * epochs - 1e-9) for share in shares]
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +271,18 @@ class AdversarialClassifier(ImageClassifier):
             return cw_margin(self, x, y, step=eps / 10, **common)
         if name.startswith("apgd"):
             return apgd(self, x, y, steps=50, loss=name.removeprefix("apgd-"), **common)
-        return pgd(self, x, y, step=eps / 10, steps=int(self.hparams["eval_steps"]), **common)
+        start = self.hparams.get("eval_start", "uniform")
+        return pgd(self, x, y, step=eps / 10, steps=int(self.hparams["eval_steps"]), start=start, **common)
+
+    def observe(self, stage: str, name: str, images: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]) -> None:
+        """Measure more than labels of an attack in an evaluation; here nothing.
+
+        Args:
+            stage: `val` or `test`.
+            name: of the attack.
+            images: x and x' (N, C, H, W).
+            logits: (N, K) of both.
+        """
 
     def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
         """Score clean images, PGD (in a test each of `test_attacks`), and the worst case over all of these."""
@@ -221,8 +293,23 @@ class AdversarialClassifier(ImageClassifier):
         self.scores.update(stage, "accuracy", worst, y)
         attacks: Sequence[str] = self.hparams["test_attacks"] if stage == "test" else ("pgd",)
         for name in attacks:
-            label = self(self.attacked(name, batch)).argmax(1)
+            x_adv = self.attacked(name, batch)
+            z_adv = self(x_adv)
+            self.observe(stage, name, (x, x_adv), (logits, z_adv.float()))
+            label = z_adv.argmax(1)
             if stage == "test":
                 self.scores.update(stage, f"robust_{name}", label, y)
             worst = torch.where(worst == y, label, worst)  # right without an attack and under each of them
         self.scores.update(stage, "robust", worst, y)
+
+
+def warmup_share(progress: float, begin: float = 0.0, shape: str = "linear") -> float:
+    """Share of the radius during warm-up.
+
+    Args:
+        progress: of the warm-up, in [0, 1].
+        begin: share at its beginning.
+        shape: `linear`, or `cosine` for begin + (1 - begin) (1 - cos(pi progress)) / 2.
+    """
+    risen = progress if shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
+    return begin + (1 - begin) * risen

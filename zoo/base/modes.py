@@ -13,7 +13,28 @@ from torch import Tensor, nn
 
 from zoo.errors import UnknownName, nearest
 
-__all__ = ["evaluating", "in_type_of", "is_under", "parameters_under", "single_precision", "train_as_a_whole"]
+__all__ = [
+    "evaluating",
+    "frozen_parameters",
+    "in_type_of",
+    "is_under",
+    "parameters_under",
+    "single_precision",
+    "train_as_a_whole",
+]
+
+
+@contextmanager
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
+    """No parameter is trained inside; those that were are again afterwards, also after an error."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def train_as_a_whole(module: nn.Module) -> None:
