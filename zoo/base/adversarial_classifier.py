@@ -15,7 +15,7 @@ from zoo import checks
 from zoo.base.image_classifier import ImageClassifier
 from zoo.base.modes import frozen_parameters, is_under
 from zoo.base.module import Scores, every_step, trained_steps
-from zoo.errors import BadInput, InvalidConfig
+from zoo.errors import BadInput
 from zoo.nn import adversarial_losses as losses
 from zoo.nn.attacks import Model, Objective, apgd, attack_mode, cw_margin, fgsm, pgd
 
@@ -218,10 +218,9 @@ class AdversarialClassifier(ImageClassifier):
             weight_decay=options["weight_decay"],
         )
         if options["schedule"] != "cosine":
-            milestones = list(options["milestones"])
-            if options["schedule"] == "shares":
-                milestones = self.epochs_of(milestones)
-            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.1)]
+            milestones, epochs = self.milestones()
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.1)
+            return ([optimizer], [schedule]) if epochs else every_step(schedule)
         return every_step(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, trained_steps(self.trainer)))
 
     def parameter_groups(self) -> list[Any]:
@@ -238,16 +237,20 @@ class AdversarialClassifier(ImageClassifier):
         ]
         return [group for group in groups if group["params"]]
 
-    def epochs_of(self, shares: Sequence[float]) -> list[int]:
-        """The first epochs, counted from 0, at which these shares of the run are over.
+    def milestones(self) -> tuple[list[int], bool]:
+        """When the learning rate falls, and whether that counts epochs (from 0) rather than steps.
+
+        Shares of a run that is limited by steps alone are those of its steps.
 
         Raises:
-            InvalidConfig: if the number of epochs is not limited.
+            InvalidConfig: for shares of a run without end.
         """
-        epochs = self.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise InvalidConfig("schedule: shares of the epochs need a known end: set trainer.max_epochs.")
-        return [math.ceil(share * epochs - 1e-9) for share in shares]
+        given, epochs = list(self.hparams["milestones"]), self.trainer.max_epochs
+        if self.hparams["schedule"] == "steps":
+            return given, True
+        limited = epochs is not None and epochs > 0
+        length = epochs if limited else trained_steps(self.trainer)
+        return [math.ceil(share * length - 1e-9) for share in given], limited
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 

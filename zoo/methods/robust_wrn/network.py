@@ -170,7 +170,9 @@ class RobustWideResNet(nn.Module):
         """Convolutions from N(0, 2 / (k k out)); no bias at the end."""
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
-                nn.init.normal_(part.weight, 0, math.sqrt(2 / (math.prod(part.kernel_size) * part.out_channels)))
+                nn.init.normal_(
+                    part.weight, 0, math.sqrt(2 / (part.kernel_size[0] * part.kernel_size[1] * part.out_channels))
+                )
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,7 +218,8 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     def count(part: nn.Module, _: object, output: Tensor) -> None:
         nonlocal total
         if isinstance(part, nn.Conv2d):
-            total += output[0].numel() * math.prod(part.kernel_size) * part.in_channels // part.groups
+            per_output = part.kernel_size[0] * part.kernel_size[1] * part.in_channels // part.groups
+            total += output[0].numel() * per_output
         elif isinstance(part, nn.Linear):
             total += part.in_features * part.out_features
 
