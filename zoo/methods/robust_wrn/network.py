@@ -201,9 +201,9 @@ def _check(
     for name, values in (("widths", widths), ("depths", depths), ("strides", strides), ("stem_stride", [stem_stride])):
         for value in values:
             checks.at_least(name, value, 1)
-    for value in dropout:
-        if not 0 <= value < 1:
-            raise BadInput(f"dropout must be in [0, 1), got {value}.")
+    for share in dropout:
+        if not 0 <= share < 1:
+            raise BadInput(f"dropout must be in [0, 1), got {share}.")
 
 
 def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
