@@ -19,6 +19,7 @@ __all__ = [
     "in_type_of",
     "is_under",
     "parameters_under",
+    "rest",
     "single_precision",
     "train_as_a_whole",
 ]
@@ -101,6 +102,33 @@ def in_type_of(network: nn.Module, x: Tensor) -> Tensor:
 def is_under(key: str, prefix: str) -> bool:
     """Whether a dotted name is a prefix, or below it; everything is below the empty one."""
     return not prefix or key == prefix or key.startswith(prefix if prefix.endswith(".") else prefix + ".")
+
+
+def rest(module: nn.Module, *prefixes: str) -> None:
+    """Let parts of a module rest in a phase of its training, and wake those that rested before.
+
+    Their parameters get no gradients, and their batch statistics stay. What was frozen before stays frozen, and parts
+    whose mode was evaluation stay in it. A prefix without parameters is left out. For `on_train_epoch_start`; a module
+    holds the names of what rests, so that copies and other processes know them.
+
+    Args:
+        module: whose parts are named.
+        prefixes: of the parts that rest from now on; none wakes all.
+    """
+    parameters, parts = dict(module.named_parameters()), dict(module.named_modules())
+    for name in module.__dict__.get("resting_parameters", ()):
+        parameters[name].requires_grad_(True)
+    for name in module.__dict__.get("resting_parts", ()):
+        parts[name].training = True
+    under = [name for name in parameters if any(is_under(name, prefix) for prefix in prefixes)]
+    module.__dict__["resting_parameters"] = [name for name in under if parameters[name].requires_grad]
+    still = [name for name in parts if any(is_under(name, prefix) for prefix in prefixes)]
+    module.__dict__["resting_parts"] = [name for name in still if parts[name].training]
+    for name in module.__dict__["resting_parameters"]:
+        parameters[name].requires_grad_(False)
+        parameters[name].grad = None  # of the former phase: an optimiser would go on with it
+    for name in module.__dict__["resting_parts"]:
+        parts[name].training = False
 
 
 def parameters_under(module: nn.Module, prefix: str) -> list[nn.Parameter]:
