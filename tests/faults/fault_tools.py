@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -107,21 +104,6 @@ def in_child(run: Callable[[], Any]) -> Any:
     process = context.Process(target=quiet)
     process.start()
     return process
-
-
-def kill_at_random(run: Callable[[], Any], hub: LoopbackHub, rng: random.Random, requests: int) -> bool:
-    """Kill a child after a random number of requests and a random moment more; False if it was done by then."""
-    before, wanted = len(hub.requests), rng.randrange(requests + 1)
-    process = in_child(run)
-    end = time.monotonic() + 120
-    while process.is_alive() and len(hub.requests) - before < wanted and time.monotonic() < end:
-        time.sleep(0.0005)
-    time.sleep(rng.random() * 0.03)
-    killed = process.is_alive()
-    if killed:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join(120)
-    return killed
 
 
 def no_foreign_bytes(folder: Path, good: set[str]) -> bool:

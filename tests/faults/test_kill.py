@@ -8,25 +8,22 @@ import os
 import random
 import shutil
 import threading
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fault_tools import FORK, OWNER, REPO, Scene, in_child, kill_at_random, no_foreign_bytes
+from fault_tools import FORK, OWNER, REPO, Scene, in_child, no_foreign_bytes
 from hub_server import LoopbackHub
+from tally import ROUNDS, after, after_requests, counted, seconds
 
 import zoo
 from zoo import errors, index
 
 pytestmark = pytest.mark.skipif(not FORK, reason="needs fork")
-
-QUICK, FULL = 2, 40
-ROUNDS = [
-    pytest.param(QUICK, id="quick"),
-    pytest.param(FULL, id="full", marks=pytest.mark.slow),
-]
+Record = Callable[..., None]
 
 
 @pytest.fixture
@@ -39,104 +36,106 @@ def hashes(scene: Scene) -> set[str]:
     return {sha256(data).hexdigest() for data in scene.files.values()}
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 @pytest.mark.parametrize("name", ["toy-net", f"hf://{REPO}"])
-def test_killed_load(scene: Scene, home: Path, rounds: int, name: str) -> None:
+def test_killed_load(scene: Scene, home: Path, rounds: int, name: str, record_property: Record) -> None:
     rng = random.Random(rounds)
     scene.on_hub()
     scene.hub.fault("slow", "model.safetensors")
-    killed = 0
-    for number in range(rounds):
-        killed += kill_at_random(lambda: zoo.load(name, endpoint=scene.hub.url), scene.hub, rng, 4)
-        assert no_foreign_bytes(home, hashes(scene))
-        if number % 2:  # every other time the remains of the killed one are built upon
-            shutil.rmtree(home, ignore_errors=True)
-    assert killed or rounds < FULL
-    assert scene.right(zoo.load(name, endpoint=scene.hub.url))
-    assert scene.right(zoo.load("toy-net", endpoint=scene.hub.url, offline=True))
+    load = lambda: zoo.load(name, endpoint=scene.hub.url)  # noqa: E731
+    with counted("load" if name == "toy-net" else "load hf://", rounds, record_property) as tally:
+        for number in tally.rounds():
+            tally.kill(load, after_requests(scene.hub, rng, 4))
+            tally.unlocked(home)
+            with tally.whole():
+                assert no_foreign_bytes(home, hashes(scene))
+            if number % 2:  # every other time the remains of the killed one are built upon
+                shutil.rmtree(home, ignore_errors=True)
+        with tally.whole():
+            assert scene.right(load())
+            assert scene.right(zoo.load("toy-net", endpoint=scene.hub.url, offline=True))
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_killed_pull(scene: Scene, home: Path, rounds: int) -> None:
+@ROUNDS
+def test_killed_pull(scene: Scene, home: Path, rounds: int, record_property: Record) -> None:
     rng = random.Random(100 + rounds)
     scene.on_hub()
     scene.hub.fault("slow", "model.safetensors")
-    killed = 0
-    for _ in range(rounds):
-        killed += kill_at_random(lambda: zoo.pull("toy-net", endpoint=scene.hub.url), scene.hub, rng, 2)
-        assert no_foreign_bytes(home, hashes(scene))
-        assert scene.right(zoo.load("toy-net", endpoint=scene.hub.url))
-        shutil.rmtree(home, ignore_errors=True)
-    assert killed or rounds < FULL
-    assert zoo.pull("toy-net", endpoint=scene.hub.url).read_bytes() == scene.model
+    pull = lambda: zoo.pull("toy-net", endpoint=scene.hub.url)  # noqa: E731
+    with counted("pull", rounds, record_property) as tally:
+        for _ in tally.rounds():
+            tally.kill(pull, after_requests(scene.hub, rng, 2))
+            tally.unlocked(home)
+            with tally.whole():
+                assert no_foreign_bytes(home, hashes(scene))
+                assert scene.right(zoo.load("toy-net", endpoint=scene.hub.url))
+            shutil.rmtree(home, ignore_errors=True)
+    assert pull().read_bytes() == scene.model
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_killed_push(scene: Scene, rounds: int) -> None:
+@ROUNDS
+def test_killed_push(scene: Scene, rounds: int, record_property: Record) -> None:
     """On the Hub there is either nothing or everything."""
     rng = random.Random(200 + rounds)
-    killed = 0
-    for number in range(rounds):
-        repo = f"owner/mine-{number}"
-        options: dict[str, Any] = {"endpoint": scene.hub.url, "token": OWNER, "tag": "v1"}
-        killed += kill_at_random(lambda r=repo, o=options: zoo.push(scene.folder, r, **o), scene.hub, rng, 12)
-        with contextlib.suppress(errors.RepositoryNotFound):
-            assert scene.right(zoo.load(f"hf://{repo}", endpoint=scene.hub.url, token=OWNER))
-        about = zoo.push(scene.folder, repo, **options)
-        assert about.sha256 == sha256(scene.model).hexdigest()
-        assert scene.hub.state.repos[repo].tags["v1"] == about.hub.revision
-        assert scene.right(zoo.load(f"hf://{repo}@v1", endpoint=scene.hub.url, token=OWNER))
-    assert killed or rounds < FULL
+    options: dict[str, Any] = {"endpoint": scene.hub.url, "token": OWNER, "tag": "v1"}
+    with counted("push", rounds, record_property) as tally:
+        for number in tally.rounds():
+            repo = f"owner/mine-{number}"
+            push = lambda r=repo: zoo.push(scene.folder, r, **options)  # noqa: E731
+            tally.kill(push, after_requests(scene.hub, rng, 12))
+            with tally.whole():
+                with contextlib.suppress(errors.RepositoryNotFound):
+                    assert scene.right(zoo.load(f"hf://{repo}", endpoint=scene.hub.url, token=OWNER))
+                about = push()
+                assert about.sha256 == sha256(scene.model).hexdigest()
+                assert scene.hub.state.repos[repo].tags["v1"] == about.hub.revision
+                assert scene.right(zoo.load(f"hf://{repo}@v1", endpoint=scene.hub.url, token=OWNER))
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_killed_publish(scene: Scene, home: Path, rounds: int) -> None:
+@ROUNDS
+def test_killed_publish(scene: Scene, home: Path, rounds: int, record_property: Record) -> None:
     """The index is whole at any moment; repeating goes on where it stopped, and nothing is sent twice."""
     rng = random.Random(300 + rounds)
     path = scene.in_checkout()
     unpinned = path.read_text()
-    killed = 0
-    for _ in range(rounds):
-        path.write_text(unpinned)
-        scene.hub.state.repos.clear()
-        scene.hub.state.blobs.clear()
-        publish = lambda: zoo.publish(namespace="owner", endpoint=scene.hub.url, token=OWNER)  # noqa: E731
-        killed += kill_at_random(publish, scene.hub, rng, 12)
-        index.refresh()
-        assert scene.right(zoo.load("toy-net"))
-        sent = scene.hub.count("POST", "/commit/")
-        committed = any(len(r.history) > 1 for r in scene.hub.state.repos.values())
-        rows = publish()
-        assert [r.ok for r in rows] == [True], rows
-        assert not committed or scene.hub.count("POST", "/commit/") == sent
-        module = zoo.load("toy-net", source="hub", endpoint=scene.hub.url)
-        assert scene.right(module)
-        shutil.rmtree(home, ignore_errors=True)
-    assert killed or rounds < FULL
+    publish = lambda: zoo.publish(namespace="owner", endpoint=scene.hub.url, token=OWNER)  # noqa: E731
+    with counted("publish", rounds, record_property) as tally:
+        for _ in tally.rounds():
+            path.write_text(unpinned)
+            scene.hub.state.repos.clear()
+            scene.hub.state.blobs.clear()
+            tally.kill(publish, after_requests(scene.hub, rng, 12))
+            with tally.whole():
+                index.refresh()
+                assert scene.right(zoo.load("toy-net"))
+                sent = scene.hub.count("POST", "/commit/")
+                committed = any(len(r.history) > 1 for r in scene.hub.state.repos.values())
+                rows = publish()
+                assert [r.ok for r in rows] == [True], rows
+                assert not committed or scene.hub.count("POST", "/commit/") == sent
+                assert scene.right(zoo.load("toy-net", source="hub", endpoint=scene.hub.url))
+            shutil.rmtree(home, ignore_errors=True)
     assert "# by publish" in path.read_text()
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_killed_save(scene: Scene, rounds: int) -> None:
+@ROUNDS
+def test_killed_save(scene: Scene, rounds: int, record_property: Record) -> None:
     """A folder holds the old weights or the new ones, each with the config that belongs to them."""
     rng = random.Random(400 + rounds)
     target = scene.path / "target"
     zoo.save(scene.module, target)
     other = zoo.load(scene.folder)
     other.head.bias.data += 1
-    killed = 0
-    for number in range(rounds):
-        module = other if number % 2 else scene.module
-        process = in_child(lambda m=module: zoo.save(m, target))
-        threading.Event().wait(rng.random() * 0.15)
-        killed += process.is_alive()
-        process.kill()
-        process.join(120)
-        if target.exists():  # between the two renames of a replacement there is a moment without a folder
-            found = zoo.load(target)
-            assert scene.right(found) or torch.equal(found.head.bias, other.head.bias)
-        assert zoo.save(scene.module, target).is_dir()
-    assert killed or rounds < FULL
+    longest = seconds(lambda: zoo.save(other, scene.path / "timed"))
+    with counted("save", rounds, record_property) as tally:
+        for number in tally.rounds():
+            module = other if number % 2 else scene.module
+            tally.kill(lambda m=module: zoo.save(m, target), after(rng.random() * longest))
+            with tally.whole():
+                if target.exists():  # between the two renames of a replacement there is a moment without a folder
+                    found = zoo.load(target)
+                    assert scene.right(found) or torch.equal(found.head.bias, other.head.bias)
+                assert zoo.save(scene.module, target).is_dir()
     assert scene.right(zoo.load(target))
 
 

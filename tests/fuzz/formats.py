@@ -28,6 +28,7 @@ from zoo.claims.schema import read_claims
 from zoo.index.reading import read_index
 from zoo.index.recipes import read_sections
 from zoo.inputs.images import read_frames, read_image
+from zoo.nn.classifiers import create_classifier, load_classifier_weights
 from zoo.store import read_state
 from zoo.store.checkpoint import read_checkpoint
 from zoo.store.folder import golden_problems
@@ -306,6 +307,21 @@ def _read_checkpoint(root: Path, file: Path, skip: bool) -> None:
 
 
 FORMATS["ckpt"] = Format(_make_checkpoint, "*.ckpt", _read_checkpoint)
+
+
+def _make_weights(root: Path) -> None:
+    """A state dict as torch writes it, and as it did before version 1.6."""
+    root.mkdir(parents=True, exist_ok=True)
+    state = create_classifier("resnet10-w7", 2, 1).state_dict()
+    for name, modern in (("new.pt", True), ("old.pth", False)):
+        torch.save({"net": state, "epoch": 3}, root / name, _use_new_zipfile_serialization=modern)
+
+
+def _read_weights(root: Path, file: Path, skip: bool) -> None:
+    load_classifier_weights(create_classifier("resnet10-w7", 2, 1), file)
+
+
+FORMATS["weights"] = Format(_make_weights, "*.pt*", _read_weights)
 
 
 def _make_texts(root: Path) -> None:

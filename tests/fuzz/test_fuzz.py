@@ -5,18 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
+from fuzz.campaign import QUICK, THOROUGH, share
 from fuzz.formats import FORMATS
 from fuzz.trial import Failure, trials
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and limits of address space")
-
-QUICK, THOROUGH = 2_000, 50_000
-_WEIGHTS = sum(about.weight for about in FORMATS.values())
-
-
-def share(name: str, total: int) -> int:
-    """Trials of a format."""
-    return round(total * FORMATS[name].weight / _WEIGHTS) + 1
 
 
 def told(failures: list[Failure]) -> str:

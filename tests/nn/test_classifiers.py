@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import BadInput, UnknownName
+from zoo.errors import BadInput, UnknownName, UnsafeFile
 from zoo.nn.classifiers import (
     MobileNetV2,
     Normalize,
@@ -199,7 +199,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="foreign"):
         load_classifier_weights(network, tmp_path / "foreign.pt")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(BadInput, match=r"text\.pt"):
+    with pytest.raises(UnsafeFile, match=r"text\.pt"):
         load_classifier_weights(network, tmp_path / "text.pt")
     with pytest.raises(BadInput, match="no such file"):
         load_classifier_weights(network, tmp_path / "none.pt")

@@ -109,6 +109,7 @@ class Publisher:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.break_after, self.status, self.ranges, self.honest = data, 0, 200, [], True
+        self.seconds = 0.0  # that a transfer takes
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/archive/toy.zip"
@@ -138,7 +139,10 @@ class Publisher:
                 self.end_headers()
                 if publisher.break_after:
                     body, publisher.break_after = body[: publisher.break_after], 0
-                self.wfile.write(body)
+                step = max(1, len(body) // 20)
+                for at in range(0, len(body), step):
+                    time.sleep(publisher.seconds / 20)
+                    self.wfile.write(body[at : at + step])
 
         return Handler
 

@@ -47,7 +47,8 @@ def run_bundle(options: argparse.Namespace) -> int:
     root, source = say_where(entry, options.dir, "name it with --dir"), index_of(entry)
     target = index.bundled_path(dataclasses.replace(about, file=f"{entry.id}-{tag}.safetensors"), entry)
     golden = index.golden_path(target.name, entry)
-    if target.exists() and not options.replace:
+    pinned_before = about.file == target.name  # else it is what a stopped call has left
+    if target.exists() and pinned_before and not options.replace:
         raise BadInput(f"{target} exists. If it was never published: --replace.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = store.save(options.checkpoint, Path(temporary) / "saved", card=False, half=not options.float32)

@@ -53,8 +53,8 @@ class TorchArchive:
         tail = self._at(max(self.size - 98, 0), 98)
         if len(tail) < 22 or tail[-22:-18] != b"PK\x05\x06":
             raise UnsafeFile(
-                f"{self.where}: expected a checkpoint of Lightning 2 (a zip archive), got another kind of file, or "
-                "one that is cut off."
+                f"{self.where}: expected a checkpoint of Lightning 2, or what else torch.save writes (a zip archive), "
+                "got another kind of file, or one that is cut off."
             )
         _, _, _, _, _, length, start, comment = _END.unpack(tail[-22:])
         end = self.size - 22
@@ -100,6 +100,10 @@ class TorchArchive:
         """Bytes of a member; None if there is no such one."""
         info = self.members.get(self.root + name)
         return None if info is None else info.file_size
+
+    def storage_size(self, key: str, count: int, width: int) -> int | None:
+        """Bytes of a storage; here the file says that, whatever the program says."""
+        return self.size_of(f"data/{key}")
 
     def read(self, name: str, most: int) -> bytes:
         """The bytes of a member.

@@ -1,4 +1,4 @@
-"""Lightning's `.ckpt` files, read without executing anything in them. The one reader of such files."""
+"""Files of `torch.save`, read without executing anything in them: Lightning's `.ckpt`, and others' `.pt` and `.pth`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from zoo.errors import BadInput, RepositoryNotFound
 from zoo.files import open_regular
 from zoo.store.archive import TorchArchive
+from zoo.store.legacy import LegacyArchive
 from zoo.store.unpickle import unpickle
 
-__all__ = ["arguments_of", "read_checkpoint"]
+__all__ = ["arguments_of", "read_checkpoint", "read_torch_file"]
 
 
 def read_checkpoint(path: str | Path, *, tensors: bool = True) -> dict[str, Any]:
@@ -38,6 +39,20 @@ def read_checkpoint(path: str | Path, *, tensors: bool = True) -> dict[str, Any]
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise BadInput(f"{path}: expected a Lightning checkpoint with a state_dict, got none.")
     return checkpoint
+
+
+def read_torch_file(path: str | Path) -> Any:
+    """Read what somebody has written with `torch.save`, of any version: tensors and plain values.
+
+    Raises:
+        RepositoryNotFound: if there is no such file.
+        UnsafeFile: if it holds anything else, is compressed, or asks for more memory than its size explains.
+        CorruptFile: if it is damaged.
+        BadInput: if it is a folder.
+    """
+    path = Path(path)
+    with open_regular(path) as file:
+        return unpickle(LegacyArchive(file, path) if LegacyArchive.is_one(file) else TorchArchive(file, path))
 
 
 def arguments_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from zoo.errors import CorruptFile, UnsafeFile
-from zoo.store.archive import TorchArchive
 from zoo.store.foreign import check_plain_size
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["unpickle"]
+__all__ = ["Archive", "unpickle", "unpickle_first"]
 
 _MAX_PICKLE = 32 << 20
 _MAX_STEPS = 4_000_000
@@ -43,6 +42,22 @@ _STORAGES = {
 _SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
+class Archive(Protocol):
+    """A file that holds a program and the storages of its tensors."""
+
+    where: object
+    size: int
+
+    def read(self, name: str, most: int) -> bytes:
+        """A member as a whole."""
+
+    def storage_size(self, key: str, count: int, width: int) -> int | None:
+        """Bytes of a storage, of which the program says that it holds `count` numbers of `width` bytes."""
+
+    def read_into(self, name: str, place: Any) -> None:
+        """Read a member into memory of its size."""
+
+
 class _Mark:
     """Stands on the stack where a list of arguments begins."""
 
@@ -62,7 +77,7 @@ class _Storage:
         self.bytes: Any = None
 
 
-def unpickle(archive: TorchArchive, *, tensors: bool = True) -> Any:
+def unpickle(archive: Archive, *, tensors: bool = True) -> Any:
     """Read what a file holds.
 
     Args:
@@ -76,6 +91,11 @@ def unpickle(archive: TorchArchive, *, tensors: bool = True) -> Any:
         UnsafeFile: if it names anything else, or asks for more than its size explains.
         CorruptFile: if it is damaged.
     """
+    return unpickle_first(archive, tensors=tensors)[0]
+
+
+def unpickle_first(archive: Archive, *, tensors: bool = True) -> tuple[Any, int]:
+    """As `unpickle`, where further programs may follow; also returns how many bytes were read."""
     machine = _Machine(archive, tensors)
     try:
         result = machine.run()
@@ -83,13 +103,13 @@ def unpickle(archive: TorchArchive, *, tensors: bool = True) -> Any:
         reason = f"{type(error).__name__} {str(error)[:80]}".strip()
         raise CorruptFile(f"{archive.where}: the checkpoint cannot be read ({reason}). Use another one.") from None
     check_plain_size(result, str(archive.where))
-    return result
+    return result, machine.at
 
 
 class _Machine:
     """Executes the instructions of one pickle."""
 
-    def __init__(self, archive: TorchArchive, tensors: bool) -> None:
+    def __init__(self, archive: Archive, tensors: bool) -> None:
         self.archive, self.tensors = archive, tensors
         self.data = archive.read("data.pkl", _MAX_PICKLE)
         self.at = 0
@@ -301,11 +321,12 @@ class _Machine:
         target.__dict__.update(state)
 
     def storage(self) -> None:
-        kind, named, key, _, count = self.stack.pop()
-        if kind != "storage" or type(named) is not _Name or not isinstance(key, str) or type(count) is not int:
+        kind, named, key, _, count, *view = self.stack.pop()
+        whole = isinstance(key, str) and type(count) is int and view in ([], [None])  # files before 1.6 name a view
+        if kind != "storage" or type(named) is not _Name or not whole:
             self.refuse("a reference that is no storage")
         dtype = _dtype(_STORAGES.get(named.name.removeprefix("torch."), ""))
-        size = self.archive.size_of(f"data/{key}")
+        size = None if dtype is None else self.archive.storage_size(key, count, dtype.itemsize)
         if dtype is None or size is None or count < 0 or count * dtype.itemsize != size:
             raise ValueError(f"storage {key[:20]!r} has {size} bytes")
         if (known := self.storages.get(key)) is None:

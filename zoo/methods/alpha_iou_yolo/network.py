@@ -193,6 +193,7 @@ def load_backbone(body: nn.Module, path: str) -> None:
     """
     from pathlib import Path
 
+    from zoo.store.checkpoint import read_torch_file
     from zoo.store.tensors import read_state
 
     if not Path(path).is_file():
@@ -200,7 +201,9 @@ def load_backbone(body: nn.Module, path: str) -> None:
     if Path(path).suffix == ".safetensors":
         state = read_state(path)[0]
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch_file(path)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BadInput(f"backbone_weights: {path!r}: expected a dict of tensors, got {type(state).__name__}.")
     wanted = body.state_dict()
     if not set(wanted) <= set(state):
         names, values = list(wanted), list(state.values())[: len(wanted)]

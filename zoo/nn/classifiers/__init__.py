@@ -388,6 +388,8 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         BadInput: if there is no such file, it holds no state dict, or another network's.
+        UnsafeFile: if it holds more than tensors and plain values, or asks for more memory than its size explains.
+        CorruptFile: if it is damaged.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -397,12 +399,9 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
 
         stored: Any = read_state(path)[0]
     else:
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever an unpickler meets in a file of unknown origin
-            raise BadInput(
-                f"{path}: expected a PyTorch state dict, the file cannot be read safely ({error})."
-            ) from error
+        from zoo.store.checkpoint import read_torch_file
+
+        stored = read_torch_file(path)
     for key in ("state_dict", "model", "net"):
         if isinstance(stored, dict) and isinstance(stored.get(key), dict):
             stored = stored[key]
