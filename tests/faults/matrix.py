@@ -421,8 +421,8 @@ def damaged_text(found: dict[str, Any]) -> str:
         "or exchanged, numbers and words of the format put in. Each was read or refused by a named error within "
         f"{found['seconds']} seconds and 1 GiB, but for {about['raw exceptions']} other exceptions, {about['hang']} "
         f"that took longer, {about['memory']} that asked for more memory, and {about['ended']} that ended the process. "
-        f"{found.get('repaired', 0)} others had failed before a repair and were then tried again. Counted by `python -m "
-        "fuzz.campaign` in tests/."
+        f"{found.get('repaired', 0)} others had failed before a repair and were then tried again. Counted by `python "
+        "-m fuzz.campaign` in tests/."
     )
 
 
