@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import zoo
+from zoo import index
 from zoo.base.compiled import own_names, plain_names
 from zoo.base.modes import evaluating
 
@@ -63,6 +64,14 @@ def test_loading_under_another_default_precision(model: Any) -> None:
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
 
 
+def test_what_is_loaded_in_inference_mode_can_be_trained(model: Any) -> None:
+    with torch.inference_mode():
+        loaded = zoo.load("rslad")
+    assert same(loaded, model)
+    assert not any(tensor.is_inference() for tensor in loaded.state_dict().values())
+    loaded.train()(torch.rand(2, 1, 28, 28)).sum().backward()
+
+
 def test_a_compiled_part_is_saved_and_loaded_by_its_plain_names(model: Any, tmp_path: Path) -> None:
     wrapped = copy.deepcopy(model)
     wrapped.network = torch.compile(wrapped.network, backend="eager")
@@ -82,3 +91,21 @@ def test_a_compiled_part_is_saved_and_loaded_by_its_plain_names(model: Any, tmp_
         target.load_state_dict(one.state_dict())
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), target.parameters(), strict=True))
     assert own_names({"a": 1}, torch.nn.Linear(1, 1)) == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["uav-swarm-fl:fmnist-moon", "uav-swarm-fl:fmnist-fedprox", "ewwa-fl", "rslad"])
+def test_a_compiled_network_trains_and_predicts(name: str, tmp_path: Path) -> None:
+    """Its class is that of the wrapper, and what depends on the class asks for the one inside."""
+    id = name.split(":")[0]
+    model, data = zoo.load(name), zoo.datamodule(name, **index.info(id).tiny["data"])
+    x = torch.rand(28, 28).numpy()
+    expected = model.predict(x)[0]
+    model.network = torch.compile(model.network, backend="eager")
+    result = model.predict(x)[0]
+    assert set(result) == set(expected)
+    assert torch.allclose(result["probs"], expected["probs"], atol=1e-6)
+    limits: dict[str, Any] = {"limit_train_batches": 1, "limit_val_batches": 1, "max_epochs": 2}
+    lightning.Trainer(**limits, logger=False, accelerator="cpu", enable_progress_bar=False).fit(model, data)
+    plain = plain_names(model.state_dict())
+    loaded = zoo.load(zoo.save(model, tmp_path / "saved")).state_dict()
+    assert all(torch.equal(loaded[key], plain[key]) for key in loaded)

@@ -36,6 +36,39 @@ def test_a_model_that_was_cast_predicts(name: str) -> None:
             assert torch.allclose(result["probs"].float(), expected["probs"], atol=0.05), kind
 
 
+@pytest.mark.parametrize("name", ["soft-rocket", "steel-roughness", "steel-roughness:sim-inception"])
+def test_a_model_of_series_that_was_cast_predicts(name: str) -> None:
+    model = zoo.load(name)
+    series = model.example_input()[0][0].numpy()
+    expected = model.predict(series)[0]
+    for kind in ("half", "bfloat16", "double"):
+        result = getattr(zoo.load(name), kind)().predict(series)[0]
+        assert set(result) == set(expected), kind
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert set(zoo.load(name).predict(series)[0]) == set(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("network", ["inception", "fcn", "resnet1d", "transformer", "soft-rocket"])
+def test_networks_of_series_train_in_another_precision(network: str) -> None:
+    tiny = {**index.info("steel-roughness").tiny["model"], "network": network}
+    model = zoo.load("steel-roughness", weights=False, **tiny)
+    data = zoo.datamodule("steel-roughness", **index.info("steel-roughness").tiny["data"])
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(max_steps=1, limit_val_batches=0, accelerator="cpu", precision="bf16-true", **quiet)
+    trainer.fit(model, data)
+    assert trainer.global_step == 1
+
+
+def test_an_index_that_was_cast_is_refused_by_the_name_of_the_cause() -> None:
+    rows = np.column_stack([np.arange(30.0), np.zeros(30), 5.0 * np.arange(30)])
+    for kind in ("half", "float"):
+        with pytest.raises(InvalidConfig, match=r"needs float64.*as it is loaded"):
+            getattr(zoo.load("sts-join"), kind)().predict(rows)
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_precision_of_the_trainer(name: str, precision: Any) -> None:

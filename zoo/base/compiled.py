@@ -1,4 +1,4 @@
-"""Names of tensors in parts that `torch.compile` has wrapped: outside of the process they are those without it."""
+"""Parts that `torch.compile` has wrapped: their class, and their tensors' names, which are the plain ones in files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["own_names", "plain_name", "plain_names"]
+__all__ = ["own_names", "plain_name", "plain_names", "unwrapped"]
 
 _WRAPPED = "_orig_mod."
 V = TypeVar("V")
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network that `torch.compile` has wrapped, or the network itself: its class tells what it can do."""
+    inside = getattr(network, "_orig_mod", network)
+    return inside if isinstance(inside, nn.Module) else network
 
 
 def plain_name(key: str) -> str:

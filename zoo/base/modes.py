@@ -81,11 +81,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """What is built inside has float32 parameters, whatever the user's default is: that is what files hold."""
+    """What is built inside has float32 parameters, whatever the user's default is: that is what files hold.
+
+    They can be trained, too, if the caller is in inference mode, which would mark them for good.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.inference_mode(False):
+            yield
     finally:
         torch.set_default_dtype(before)
 

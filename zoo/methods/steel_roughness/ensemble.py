@@ -10,6 +10,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from zoo.base import decay_groups, every_step, trained_steps, warmup_cosine
+from zoo.base.compiled import unwrapped
+from zoo.base.modes import in_type_of
 from zoo.errors import BadInput
 from zoo.methods.steel_roughness.networks import PatchTransformer, make_network
 from zoo.methods.steel_roughness.regressor import Regressor, Sections, huber
@@ -51,11 +53,11 @@ class Networks(Regressor):
         Raises:
             BadInput: if the networks read the line's state and there is none.
         """
-        extra = []
+        extra, signal = [], in_type_of(self, signal)
         if self.meta_layers is not None:
             if meta is None:
                 raise BadInput("This model reads the line's state: give meta (B, 3): speed in m/s, tilt, laser power.")
-            extra = [self.meta_layers(meta)]
+            extra = [self.meta_layers(in_type_of(self, meta))]
         pairs = zip(self.members, self.heads, strict=True)
         return torch.stack([head(torch.cat([network(signal), *extra], 1)) for network, head in pairs])
 
@@ -106,8 +108,9 @@ class Pretraining(Networks):
         return torch.stack([self._hidden_error(s[None], torch.Generator().manual_seed(i)) for s, i in pairs])
 
     def _hidden_error(self, signal: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        network = self.members[0]
+        network = unwrapped(self.members[0])
         assert isinstance(network, PatchTransformer)
+        signal = in_type_of(network, signal)
         count = signal.shape[2] // network.patch
         order = torch.rand(len(signal), count, generator=generator).argsort(1).to(signal.device)
         return network.reconstruction_loss(signal, order < max(1, round(self.share * count)))

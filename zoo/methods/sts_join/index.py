@@ -17,12 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import BadInput, UnsafeFile
+from zoo.errors import BadInput, InvalidConfig, UnsafeFile
 from zoo.methods.sts_join.motions import Motions, Pieces, cut_at_bins, expand_ranges, runs_of
 
 __all__ = ["IndexFacts", "STSIndex", "cell_of_key", "make_table", "tick_rate"]
 
 _AXIS, _TIME = 20, 23  # bits of a key for a cell row or column, and for a time bin
+PRECISION = (
+    "The join needs float64: leave trainer.precision at 32-true, 64-true or bf16-mixed, and the module as it is loaded "
+    "(no .half(), .float(), ...)."
+)
 _MOST_CELLS = 64  # of the average piece; more means that cells are far too small
 
 
@@ -131,10 +135,13 @@ class STSIndex(nn.Module):
 
         Raises:
             UnsafeFile: naming the part.
+            InvalidConfig: if it was cast, which rounds times and places for good.
         """
         stamp = tuple((b.data_ptr(), 0 if b.is_inference() else b._version) for b in self.buffers())
         if stamp == self._stamp:
             return
+        if self.segments.dtype != torch.float64:
+            raise InvalidConfig(PRECISION)
         wrong = self._contradictions()
         if wrong:
             raise UnsafeFile(f"The index contradicts itself in {wrong[0]!r}. Build it again from the tracks.")

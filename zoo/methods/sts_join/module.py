@@ -17,7 +17,7 @@ from zoo.inputs.tracks import Projection, Track, origin_of, pad_tracks, tracks_o
 from zoo.methods.sts_join.candidates import GUARD, JoinPlan
 from zoo.methods.sts_join.clients import JoinServer, TrajectoryClient, clients_of, simplify
 from zoo.methods.sts_join.distance import CDDS, cdds, cdds_intervals
-from zoo.methods.sts_join.index import STSIndex, make_table
+from zoo.methods.sts_join.index import PRECISION, STSIndex, make_table
 from zoo.methods.sts_join.inputs import JoinResults, in_plane, one_input, part_of, why_no_pair, why_nothing
 from zoo.methods.sts_join.join import JoinResult, finish, join, partial_join, share_of
 from zoo.methods.sts_join.motions import Motions, motions_of
@@ -42,10 +42,7 @@ __all__ = [
 def _check_precision(batch: dict[str, Any]) -> None:
     """Lightning rounds batches to its precision before any step sees them."""
     if batch["xyt"].dtype != torch.float64:
-        raise InvalidConfig(_PRECISION)
-
-
-_PRECISION = "The join needs float64: leave trainer.precision at 32-true, 64-true or bf16-mixed."
+        raise InvalidConfig(PRECISION)
 
 
 class STSJoin(RoundModule):
@@ -175,7 +172,7 @@ class STSJoin(RoundModule):
         """Take the plane of the data over when fitting; refuse data in another plane otherwise, and low precision."""
         super().setup(stage)
         if self.table.segments.dtype != torch.float64:
-            raise InvalidConfig(_PRECISION)
+            raise InvalidConfig(PRECISION)
         data = data_of(self.trainer)
         theirs = facts_of(data).get("origin") if hasattr(data, "facts") else self.hparams["origin"]
         if stage == "fit":

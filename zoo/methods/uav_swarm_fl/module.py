@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import checks
+from zoo.base.compiled import unwrapped
 from zoo.base.modes import in_type_of
 from zoo.federated.clients import ClientAlgorithm, create_client
 from zoo.federated.images import FederatedClassifier
@@ -145,9 +146,10 @@ class UAVSwarm(FederatedClassifier):
 
     def local_step(self, network: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Cross-entropy of a client's batch, and the representation (n, projection) for moon."""
-        if not isinstance(network, ProjectedClassifier):
+        plain = unwrapped(network)
+        if not isinstance(plain, ProjectedClassifier):
             return super().local_step(network, batch)
-        logits, z = network.both(in_type_of(network, self.prepared(batch["image"])))
+        logits, z = plain.both(in_type_of(network, self.prepared(batch["image"])))
         return F.cross_entropy(logits.float(), batch["label"]), z.float()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:

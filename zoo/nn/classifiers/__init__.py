@@ -351,6 +351,7 @@ def head_of(network: nn.Module) -> str:
     if named is not None:
         name = named["classifier"]
         return str(name if isinstance(name, str) else name[0])
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
     return "fc" if isinstance(network, WideResNet) else "linear"
 
 
