@@ -305,7 +305,9 @@ class ZooDataModule(DataContract):
         return dict(self._facts)
 
     def fitting(self, epochs: int) -> dict[str, Any]:
-        """Settings that fit the user's data better than a recipe's: `data.NAME` or `trainer.NAME` -> value.
+        """Settings that fit the user's data better than a recipe's: `data.NAME`, `model.NAME`, `trainer.NAME` -> value.
+
+        A run takes those that the user has not chosen, and of the model's those that its recipe sets.
 
         Args:
             epochs: as many as the recipe trains.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import combinations
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.boxes.records import Record
+from datamodules.fitting import small_set
 
 __all__ = ["doubts", "fitting", "median_side"]
 
@@ -48,11 +48,11 @@ def fitting(records: Sequence[Record], *, img_size: int, batch_size: int, augmen
         wanted = next((size for size in larger if side * size >= _CLEAR), max(larger, default=img_size))
         better["data.img_size"] = wanted
     if 0 < count < _SMALL:
-        better["data.batch_size"] = batch_size = min(batch_size, 8 if count < _TINY else 16)
-        better["data.augment"] = "light" if augment == "none" else augment
-        better["trainer.max_epochs"] = max(epochs, min(_MOST_EPOCHS, math.ceil(_STEPS * batch_size / count)))
-    now = {"data.img_size": img_size, "data.augment": augment, "trainer.max_epochs": epochs}
-    return {key: value for key, value in better.items() if now.get(key) != value}
+        rule = {"batches": ((_TINY, 8), (_SMALL, 16)), "steps": _STEPS, "most": _MOST_EPOCHS}
+        if augment == "none":
+            better["data.augment"] = "light"
+        better |= small_set(count, batch_size, epochs, **rule)  # type: ignore[arg-type]
+    return better
 
 
 def doubts(names: Sequence[str], counts: Sequence[int]) -> list[str]:

@@ -42,6 +42,7 @@ from zoo.errors import BadInput
 __all__ = ["ClientTask", "ClientsDataModule"]
 
 _log = logging.getLogger(__name__)
+_EACH = 20  # pictures of a client, at least
 
 
 class ClientsDataModule(ImagesDataModule):
@@ -244,6 +245,24 @@ class ClientsDataModule(ImagesDataModule):
         if not 0 <= client < self.num_clients:
             raise BadInput(f"client: expected 0 to {self.num_clients - 1}, got {client}.")
         return client
+
+    # What fits the user's data ------------------------------------------------------------------------------------
+
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """As for pictures; clients are the groups if the pictures have any, else as many as there are pictures for."""
+        better = super().fitting(epochs)
+        if self.root is None:
+            return better
+        groups, count = self._groups(), len(self.images)
+        most = max(2, count // _EACH)
+        if groups is not None and 1 < len(np.unique(groups)) <= most:
+            clients = {"data.partition": "group", "data.num_clients": 0}
+        else:
+            clients = {"data.num_clients": min(int(self.hparams["num_clients"]) or most, most)}
+        return better | {k: v for k, v in clients.items() if self.hparams[k.removeprefix("data.")] != v}
+
+    def _small_set(self, count: int, epochs: int) -> dict[str, Any]:
+        return super()._small_set(max(1, count // max(1, int(self.hparams["num_clients"]))), epochs)
 
     # What a client has --------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ from torch.utils.data import default_collate
 
 from datamodules import assets
 from datamodules.base import Problems, ZooDataModule, data_cache
+from datamodules.fitting import small_set
+from datamodules.images.advice import evenly, fitting_side, median_side, moments, thumbnails
 from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
 from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
@@ -186,6 +188,29 @@ class ImagesDataModule(ZooDataModule):
             "channels": given["channels"] or channels,
             "img_size": given["img_size"] or size,
         }
+
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """Size of the input, means and deviations, batch and epochs that fit the user's pictures."""
+        if self.root is None:
+            return {}
+        images, now = ImagesDataModule.dataset(self, "train"), self.facts()
+        source, chosen = images.source, images.chosen
+        few = chosen[evenly(len(chosen))]
+        better = self._small_set(len(chosen), epochs)
+        if isinstance(source, FileSource):
+            paths = [source.paths[i] for i in few.tolist()]
+            side = fitting_side(median_side(paths))
+            pixels = thumbnails(paths, side or now["img_size"], now["channels"])
+        else:
+            side, pixels = fitting_side(self._describe()[2]), source.take(few)
+        if side and side != now["img_size"]:
+            better["data.img_size"] = side
+        if len(pixels):
+            better["model.mean"], better["model.std"] = moments(pixels)
+        return better
+
+    def _small_set(self, count: int, epochs: int) -> dict[str, Any]:
+        return small_set(count, self.batch_size, epochs)
 
     @property
     def has_class_names(self) -> bool:

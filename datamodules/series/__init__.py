@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.base import ZooDataModule
+from datamodules.fitting import small_set
 from datamodules.series.fake import write_fake
 from datamodules.series.files import read_series
 from datamodules.series.table import Table, check_arrays, make_table, share_out
@@ -255,6 +256,10 @@ class SeriesDataModule(ZooDataModule):
         if table.class_names is None:
             return {"num_classes": 0, "targets": 1, **facts}
         return {"num_classes": len(table.class_names), "class_names": list(table.class_names), **facts}
+
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """Batch and epochs for few series; length, channels and classes are facts."""
+        return {} if self.embedded else small_set(len(self.split("train")), self.batch_size, epochs)  # type: ignore[arg-type]
 
     def dataset(self, split: str) -> SeriesDataset:
         """Series of a split; those of `predict` are the test series without their targets."""

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from datamodules.base import Problems, ZooDataModule, data_cache
 from datamodules.cache import cached_arrays
+from datamodules.fitting import small_set
 from datamodules.steel.files import find_sections, read_facts, read_sections, write_fake
 from datamodules.worlds import steel_strip
 from datamodules.worlds.steel_strip import Sections, StripConfig
@@ -219,6 +220,10 @@ class SteelStripDataModule(ZooDataModule):
             facts = {k: given[k] for k in ("channels", "length", "pitch_um", "cutoff_mm")}
             return {**facts, "pitch_um": float(facts["pitch_um"]), "cutoff_mm": float(facts["cutoff_mm"])}
         return read_facts(self._folder(), float(self.hparams["cutoff_mm"]))
+
+    def fitting(self, epochs: int) -> dict[str, Any]:
+        """Batch and epochs for few sections; length, channels and pitch are facts."""
+        return {} if self.root is None else small_set(len(self.split("train")), self.batch_size, epochs)  # type: ignore[arg-type]
 
     # Data sets ----------------------------------------------------------------------------------------------------
 

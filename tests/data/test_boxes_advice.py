@@ -16,6 +16,7 @@ from datamodules.boxes.advice import doubts, fitting
 from datamodules.boxes.records import Record
 from zoo import training
 from zoo.cli import main
+from zoo.training.arguments import drop_other_channels
 
 
 def folder(root: Path, names: list[str], side: int, size: int = 320) -> Path:
@@ -89,7 +90,7 @@ def test_training_takes_what_fits_and_says_so(
     assert BoxesDataModule().fitting(10) == {}
 
 
-def test_grey_means_are_left_out_for_colour(
+def test_grey_means_are_replaced_for_colour(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -100,5 +101,8 @@ def test_grey_means_are_left_out_for_colour(
             Image.fromarray(pixels).save(tmp_path / "own" / name / f"{i}.png")
     words = ["fit", "--zoo", "uav-swarm-fl", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
     done = training.run([*words, "--data.root", str(tmp_path / "own"), "--data.num_clients", "2"])
-    assert done.model.hparams["mean"] is None
-    assert "mean of the recipe is for other colour channels" in capsys.readouterr().out
+    assert done.model.hparams["mean"] == [0.195] * 3
+    assert "--model.mean [0.195, 0.195, 0.195]" in capsys.readouterr().out
+    model = {"channels": 3, "mean": [0.286], "std": [0.353]}
+    assert drop_other_channels(model, explicit=["std"]) == ["mean"]
+    assert model["mean"] is None

@@ -134,6 +134,7 @@ def test_good_block(tmp_path: Path) -> None:
         ({"weights__large__recipe": "../../etc/x.yaml"}, ["weights.large.recipe", "'..'"]),
         ({"weights__large__recipe": "/etc/x.yaml"}, ["weights.large.recipe"]),
         ({"weights__large__recipe": None}, ["weights.large", "recipe"]),
+        ({"weights__own": {"recipe": "a.yaml", "licence": "MIT"}}, ["weights.own", "another name"]),
         ({"weights__Large": {"recipe": "a.yaml", "licence": "MIT"}}, ["weights.Large", "kebab"]),
     ],
     ids=str,

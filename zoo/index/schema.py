@@ -31,6 +31,9 @@ CAPABILITIES = {
 
 LEARNS = ("gradient", "closed-form", "rounds", "none")
 
+OWN = "own"
+"""A tag that no method has: `zoo train NAME:own` is the default tag, trained on the user's own data."""
+
 REGISTRIES = ("rules", "clients", "transforms")
 """Registries of the engines to which importing a method may add: aggregation rules, client algorithms, transforms."""
 
@@ -143,6 +146,7 @@ def _check_choices(where: str, raw: dict[str, Any]) -> list[str]:
 def _check_weights(entry: str, tag: Any, raw: Any) -> list[str]:
     where = f"{entry}: weights.{tag}"
     problems = [] if matches(NAME)(tag) else [f"{where}: a tag is kebab-case (a-z, 0-9, '-'); rename it"]
+    problems += [f"{where}: this tag stands for training on own data; give it another name"] if tag == OWN else []
     problems += _keys(where, raw, _WEIGHTS)
     if not isinstance(raw, dict):
         return problems

@@ -102,8 +102,9 @@ def run(args: Sequence[str], *, prog: str = "python train.py") -> Any:
             raise SystemExit(0)
         raise InvalidConfig(f"Which method? Give --zoo NAME[:TAG] (`zoo list` shows the names). Help: {prog} --help")
     from zoo import index
+    from zoo.training.fitting import without_own
 
-    entry, tag = index.resolve(request.zoo)
+    entry, tag = index.resolve(without_own(request))
     request = _replace(request, zoo=f"{entry.id}:{tag}" if tag else entry.id)
     request = resuming.with_own_settings(request, entry, tag)
     consent.ask(request, entry.tag(tag) if tag else entry)

@@ -25,13 +25,14 @@ from zoo.files import versions
 from zoo.index.recipes import read_recipe, recipe_of, section_of
 from zoo.store.build import check_foreign
 from zoo.store.checkpoint import arguments_of, read_checkpoint
-from zoo.store.recipe_data import are_the_recipes, bound_to_data
+from zoo.store.recipe_data import bound_to_data
 from zoo.text import printable
 from zoo.training import arguments as weights
 from zoo.training import consent, resuming
 from zoo.training import run_folder as runs
 from zoo.training.checkpoint_io import remove_partial, use_whole_files
 from zoo.training.checkpoints import last_of
+from zoo.training.fitting import fitting_settings
 from zoo.training.nonfinite import CAPSULE, StopOnNonFinite
 from zoo.training.request import HEADER, Request, class_problem, explain
 from zoo.training.signals import Stopped
@@ -251,15 +252,10 @@ class ZooCLI(LightningCLI):
 
     def _fit_settings_to_data(self) -> None:
         """Replace what a recipe sets for its own data by what fits the user's, where the user did not choose."""
-        own, request = self._own, self.request
-        if request.command != "fit" or self.resumed or request.saved_facts or "root" not in request.explicit_data:
+        if self.resumed:
             return
-        cls = self.entry.data_class()
-        section = section_of(self.recipe, "data", cls)
-        suggest = getattr(self.datamodule, "fitting", None)
-        if suggest is None or are_the_recipes(self.entry, self.tag, cls, section, own.data["root"]):
-            return
-        fits = {k: v for k, v in suggest(own.trainer.max_epochs or 1).items() if not request.chose(k)}
+        own = self._own
+        fits = fitting_settings(self.entry, self.tag, self.request, self.recipe, own, self.datamodule)
         for key, value in fits.items():
             place, name = key.split(".")
             own[place][name] = value
