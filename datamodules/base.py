@@ -342,7 +342,7 @@ class ZooDataModule(DataContract):
             data = PartOfSet(data, part)
         place: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
         sized = cast(Sized, data)
-        sampler = TrainSampler(sized, **place, every=every) if train else ShardSampler(sized, **place)
+        sampler = self.train_sampler(sized, place, every) if train else ShardSampler(sized, **place)
         batch_size = even_batches(len(sized), world, self.batch_size) if every else self.batch_size
         if part.batch_size is not None:
             batches = -(-len(sampler) // part.batch_size)
@@ -359,6 +359,16 @@ class ZooDataModule(DataContract):
             # its own generator: the loader must not draw from the global random state, which the module restores
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def train_sampler(self, data: Sized, place: dict[str, Any], every: bool) -> TrainSampler:
+        """Order of the training samples; a format whose samples are of several kinds overrides this.
+
+        Args:
+            data: the training split.
+            place: `num_replicas`, `rank` and `seed`.
+            every: whether each epoch must show every sample.
+        """
+        return TrainSampler(data, **place, every=every)
 
     def _needs_every_sample(self) -> bool:
         module = getattr(getattr(self, "trainer", None), "lightning_module", None)

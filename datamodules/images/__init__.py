@@ -19,7 +19,7 @@ Without a `root`: 20,000 training and 5,000 test pictures of Fashion-MNIST, or 5
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,12 +27,13 @@ import numpy as np
 from torch.utils.data import default_collate
 
 from datamodules import assets
-from datamodules.base import Problems, ZooDataModule, data_cache
+from datamodules.base import Problems, TrainSampler, ZooDataModule, data_cache
 from datamodules.fitting import small_set
 from datamodules.images.advice import evenly, fitting_side, median_side, moments, thumbnails
 from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
 from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
-from datamodules.images.dataset import ArraySource, Augment, FileSource, ImageSet, Source, resized, stratified
+from datamodules.images.dataset import ArraySource, Augment, CutMix, FileSource, ImageSet, Source, resized, stratified
+from datamodules.images.extra import HalfSampler, JoinedSource, find_extra, with_extra
 from datamodules.images.fake import write_fake
 from datamodules.images.folders import class_folders, find_eurosat, image_files, same_inside, training_classes
 from datamodules.images.read import (
@@ -47,7 +48,8 @@ from datamodules.images.read import (
 from datamodules.images.world import land_cover_pictures
 from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
 from datamodules.worlds.land_cover import TILE
-from zoo.errors import BadData, BadInput, RepositoryNotFound, nearest
+from zoo import checks
+from zoo.errors import BadData, BadInput, InvalidConfig, RepositoryNotFound, nearest
 from zoo.inputs import UnreadableError
 from zoo.inputs.images import open_picture
 
@@ -86,6 +88,10 @@ class ImagesDataModule(ZooDataModule):
         crop: pixels of zero padding from which training images are cropped at random; 4 is usual for CIFAR.
         flip: probability of a horizontal flip of training images.
         cutout: side of the black square that covers a random place of training images; 0 for none.
+        cutmix: probability that a training image gets a random rectangle of another one; batches then have `mixed`
+            float32 (B, K), the shares of the labels. Only for methods that take such labels.
+        extra: file of further training images, below root or anywhere: `ti_500K_pseudo_labeled.pickle`, or an npz file.
+            They are one half of each batch, and epochs stay as long as without them.
         attribute: which of CelebA's attributes is the label: 0 without it, 1 with it.
         predict_root: folder of images for `predict`; None: the test split.
     """
@@ -113,6 +119,8 @@ class ImagesDataModule(ZooDataModule):
         attribute: str = "Smiling",
         predict_root: str | None = None,
         cutout: int = 0,
+        cutmix: float = 0.0,
+        extra: str | None = None,
     ) -> None:
         super().__init__(root=root, batch_size=batch_size, num_workers=num_workers, seed=seed)
         known = FORMATS if self.root is not None else tuple(dict.fromkeys((*FORMATS, *EMBEDDED)))
@@ -131,6 +139,7 @@ class ImagesDataModule(ZooDataModule):
             raise BadInput(
                 f"crop and cutout: expected at least 0, and flip in [0, 1]; got {crop}, {cutout} and {flip}."
             )
+        checks.share_of_one("cutmix", cutmix)
         self._format = format
         self._pictures: dict[str, Pictures] = {}
         self._sources: dict[str, Source] = {}
@@ -400,8 +409,32 @@ class ImagesDataModule(ZooDataModule):
         assert source.labels is not None
         if self._parts is None:
             self._parts = self._choose(source.labels)
-        augment = Augment(*(self.hparams[key] for key in ("crop", "flip", "cutout"))) if split == "train" else None
-        return ImageSet(source, self._parts[split], augment, self.seed)
+        if split != "train":
+            return ImageSet(source, self._parts[split])
+        return self._train_set(source, self._parts[split])
+
+    def _train_set(self, source: Source, chosen: np.ndarray) -> ImageSet:
+        """Training images, with what they go through and what is added to them."""
+        given, facts = self.hparams, self.facts()
+        cutmix = None
+        if given["cutmix"] > 0:
+            module = getattr(getattr(self, "trainer", None), "lightning_module", None)
+            if module is not None and not getattr(module, "takes_mixed_labels", False):
+                raise InvalidConfig(f"cutmix: {type(module).__name__} needs one label for each image: set it to 0.")
+            cutmix = CutMix(given["cutmix"], facts["num_classes"])
+        if given["extra"] is not None:
+            source, chosen = with_extra(source, chosen, find_extra(given["extra"], self.root), facts)
+        augment = Augment(*(given[key] for key in ("crop", "flip", "cutout")))
+        return ImageSet(source, chosen, augment, self.seed, cutmix=cutmix)
+
+    def train_sampler(self, data: Sized, place: dict[str, Any], every: bool) -> TrainSampler:
+        """With `extra`, as many of either kind in each batch."""
+        if self.hparams["extra"] is None:
+            return super().train_sampler(data, place, every)
+        if every or not isinstance(data, ImageSet) or not isinstance(data.source, JoinedSource):
+            raise InvalidConfig("extra: this method decides itself which samples it sees: leave further images out.")
+        labelled = int((data.chosen < data.source.starts[1]).sum())
+        return HalfSampler(data, **place, labelled=labelled)
 
     def _predict_set(self) -> ImageSet:
         place = self.hparams["predict_root"]

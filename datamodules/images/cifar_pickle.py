@@ -11,7 +11,7 @@ larger than the file, or swells when it is compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,11 @@ _GLOBALS = {
     ("numpy", "dtype"): "type of numbers",
     ("_codecs", "encode"): "text to bytes",
 }
-_BYTE_STATE = (3, "|", None, None, None, -1, -1, 0)  # of numpy's type uint8
+_KINDS: dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] = {
+    "u1": (np.dtype(np.uint8), (3, "|", None, None, None, -1, -1, 0)),
+    "i8": (np.dtype("<i8"), (3, "<", None, None, None, -1, -1, 0)),
+}
+"""Name of a type of numbers -> the type, and the state that a pickle gives it."""
 _SHORT = 255  # longer texts are the pixels of an array
 _MOST_STEPS = 1_000_000  # of a program; the largest file, of CIFAR-100, has about 300,000
 
@@ -45,8 +49,11 @@ class _Name:
         self.meaning = meaning
 
 
-class _ByteType:
-    """Numpy's type uint8."""
+class _Kind:
+    """A type of numbers."""
+
+    def __init__(self, name: str) -> None:
+        self.type, self.state = _KINDS[name]
 
 
 class _Array:
@@ -58,19 +65,20 @@ class _Array:
 _Plain = (int, str, type(None))  # bool is an int
 
 
-def read_cifar_pickle(data: bytes) -> dict[str, Any]:
+def read_cifar_pickle(data: bytes, kinds: Sequence[str] = ("u1",)) -> dict[str, Any]:
     """The dict in a pickle of CIFAR: of Python 2 as published, or written by Python 3 with protocol 2 to 5.
 
     Args:
         data: content of the file; arrays are views of it.
+        kinds: types of numbers that its arrays may have: `u1` (uint8), `i8` (int64).
 
     Returns:
-        Name -> text, whole number, None, a list of these, or an array uint8. Bytes come as text (Latin-1).
+        Name -> text, whole number, None, a list of these, or an array. Bytes come as text (Latin-1).
 
     Raises:
         NotCifarError: for everything else.
     """
-    machine = _Machine(data)
+    machine = _Machine(data, kinds)
     try:
         content = machine.run()
     except (IndexError, KeyError, UnicodeError) as error:
@@ -85,10 +93,12 @@ class _Machine:
 
     Args:
         data: content of the file.
+        kinds: types of numbers that arrays may have.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, kinds: Sequence[str]) -> None:
         self.data, self.view, self.place = data, memoryview(data), 0
+        self.kinds = kinds
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
@@ -211,26 +221,26 @@ class _Machine:
             if len(given) == 3 and isinstance(given[0], _Name) and given[0].meaning == "class of arrays":
                 return _Array()
         elif meaning == "type of numbers":  # dtype("u1", False, True)
-            if len(given) == 3 and isinstance(given[0], str) and given[0] == "u1":
-                return _ByteType()
+            if len(given) == 3 and isinstance(given[0], str) and given[0] in self.kinds:
+                return _Kind(given[0])
         elif meaning == "text to bytes":  # encode("...", "latin1"): bytes, as Python 3 writes them in protocol 2
             if len(given) == 2 and isinstance(given[0], str) and given[1] == "latin1":
                 return self.encode(given[0])
-        elif meaning == "array of bytes" and len(given) == 4 and isinstance(given[1], _ByteType) and given[3] == "C":
-            return self.array(given[2], given[0])  # _frombuffer(bytes, dtype, shape, "C")
+        elif meaning == "array of bytes" and len(given) == 4 and isinstance(given[1], _Kind) and given[3] == "C":
+            return self.array(given[2], given[0], given[1])  # _frombuffer(bytes, dtype, shape, "C")
         raise NotCifarError("it makes a call that no file of CIFAR needs")
 
     def build(self) -> None:
         """The state of a type of numbers, or of an array."""
         target, state = self.last(2)
-        if isinstance(target, _ByteType) and isinstance(state, tuple) and all(isinstance(v, _Plain) for v in state):
-            if state != _BYTE_STATE:
+        if isinstance(target, _Kind) and isinstance(state, tuple) and all(isinstance(v, _Plain) for v in state):
+            if state != target.state:
                 raise NotCifarError("it has an array of something other than bytes")
         elif isinstance(target, _Array) and target.value is None and isinstance(state, tuple) and len(state) == 5:
             version, shape, kind, fortran, content = state
-            if version != 1 or not isinstance(kind, _ByteType) or fortran is not False:
+            if version != 1 or not isinstance(kind, _Kind) or fortran is not False:
                 raise NotCifarError("it has an array of something other than bytes")
-            target.value = self.array(shape, content).value
+            target.value = self.array(shape, content, kind).value
         else:
             raise NotCifarError("it gives a state to something that has none")
         self.stack.append(target)
@@ -242,16 +252,16 @@ class _Machine:
             raise NotCifarError("it says the same bytes again and again")
         return memoryview(text.encode("latin1"))
 
-    def array(self, shape: Any, content: Any) -> _Array:
+    def array(self, shape: Any, content: Any, kind: _Kind) -> _Array:
         """Bytes as an array, if there are as many as the shape says."""
         if isinstance(content, str):
             content = self.encode(content)
         if not isinstance(content, memoryview) or not isinstance(shape, tuple) or len(shape) > 4:
             raise NotCifarError("it has an array without shape or content")
-        if not all(type(v) is int and v > 0 for v in shape) or math.prod(shape) != len(content):
+        if not all(type(v) is int and v > 0 for v in shape) or (math.prod(shape) * kind.type.itemsize != len(content)):
             raise NotCifarError("it has an array whose shape does not fit its content")
         made = _Array()
-        made.value = np.frombuffer(content, np.uint8).reshape(shape)
+        made.value = np.frombuffer(content, kind.type).reshape(shape)
         return made
 
 

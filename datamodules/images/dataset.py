@@ -16,7 +16,10 @@ from torch.utils.data import Dataset
 from zoo.errors import BadData, BadInput
 from zoo.inputs.images import fit_square, read_image
 
-__all__ = ["ArraySource", "Augment", "FileSource", "ImageSet", "Source", "stratified", "uniforms"]
+__all__ = ["ArraySource", "Augment", "CutMix", "FileSource", "ImageSet", "Source", "stratified", "uniforms"]
+
+_MIXING = 7_919
+"""Added to the seed for the numbers of mixing, which are then others than those of augmentation."""
 
 RAM_LIMIT = 1_000_000_000
 """Bytes of decoded image files that are kept."""
@@ -175,6 +178,57 @@ class Augment:
         return pixels
 
 
+@dataclass(frozen=True)
+class CutMix:
+    """A rectangle of another image in place of one's own, and labels in proportion (Yun et al. 2019).
+
+    The rectangle's share of the area is uniform in [0, 1), its middle a random pixel; what lies outside is cut off.
+
+    Attributes:
+        probability: that an image is mixed.
+        classes: K.
+    """
+
+    probability: float
+    classes: int
+
+    def __call__(self, pixels: np.ndarray, others: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mix a batch.
+
+        Args:
+            pixels: uint8 (n, C, H, W).
+            others: the same of the other images.
+            draws: numbers in [0, 1), (n, 4): whether, area, and row and column of the middle.
+
+        Returns:
+            pixels, and the share of the area that is one's own, float32 (n,).
+        """
+        height, width = pixels.shape[2:]
+        inside = []
+        for axis, length in enumerate((height, width)):
+            middle, half = draws[:, 2 + axis] * length, np.sqrt(draws[:, 1]) * length / 2
+            low, high = np.floor(middle - half + 0.5)[:, None], np.floor(middle + half + 0.5)[:, None]
+            places = np.arange(length)
+            inside.append((places >= low) & (places < high))
+        cut = inside[0][:, :, None] & inside[1][:, None, :]
+        cut &= (draws[:, 0] < self.probability)[:, None, None]
+        return np.where(cut[:, None], others, pixels), (1 - cut.mean((1, 2))).astype(np.float32)
+
+    def labels(self, own: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Distributions of labels, float32 (n, K).
+
+        Args:
+            own: int64 (n,).
+            others: likewise, of the other images.
+            share: of one's own (n,).
+        """
+        mixed = np.zeros((len(own), self.classes), np.float32)
+        rows = np.arange(len(own))
+        np.add.at(mixed, (rows, own), share)
+        np.add.at(mixed, (rows, others), 1 - share)
+        return mixed
+
+
 class ImageSet(Dataset[dict[str, Any]]):
     """Images of a split. An item is a dict; `__getitems__` makes a whole batch at once, which loaders prefer.
 
@@ -184,6 +238,7 @@ class ImageSet(Dataset[dict[str, Any]]):
         augment: what training images go through.
         seed: of the augmentation.
         labelled: whether items have a `label`.
+        cutmix: mixes training images; items then have `mixed` (K,).
     """
 
     def __init__(
@@ -193,8 +248,9 @@ class ImageSet(Dataset[dict[str, Any]]):
         augment: Augment | None = None,
         seed: int = 0,
         labelled: bool = True,
+        cutmix: CutMix | None = None,
     ) -> None:
-        self.source = source
+        self.source, self.cutmix = source, cutmix
         self.chosen = np.arange(len(source)) if chosen is None else chosen
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.labels = None if source.labels is None or not labelled else source.labels[self.chosen]
@@ -206,22 +262,34 @@ class ImageSet(Dataset[dict[str, Any]]):
     def without_augmentation(self) -> ImageSet:
         """The same pictures as they are."""
         plain = copy.copy(self)
-        plain.augment = None
+        plain.augment = plain.cutmix = None
         return plain
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A batch: index int64 (n,), image float32 (n, C, S, S) in 0..1, label int64 (n,)."""
-        index = np.asarray(indices, dtype=np.int64)
+    def _pixels(self, index: np.ndarray) -> np.ndarray:
+        """Augmented pixels of some images."""
         pixels = self.source.take(self.chosen[index])
         if self.augment:
             pixels = self.augment(pixels, uniforms(self.seed, self.epoch, index, 5 if self.augment.cutout else 3))
+        return pixels
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """A batch: index int64 (n,), image float32 (n, C, S, S) in 0..1, label int64 (n,)."""
+        index = np.asarray(indices, dtype=np.int64)
+        pixels, mixed = self._pixels(index), None
+        if self.cutmix and self.labels is not None:
+            draws = uniforms(self.seed + _MIXING, self.epoch, index, 5)
+            other = (draws[:, 4] * len(self)).astype(np.int64)
+            pixels, share = self.cutmix(pixels, self._pixels(other), draws)
+            mixed = self.cutmix.labels(self.labels[index], self.labels[other], share)
         image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
         batch: dict[str, Any] = {"index": torch.from_numpy(index), "image": image}
         if self.labels is not None:
             batch["label"] = torch.from_numpy(self.labels[index])
+        if mixed is not None:
+            batch["mixed"] = torch.from_numpy(mixed)
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def _cifar10(folder: Path, images: int) -> None:
         name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
         _pickle(place / name, {"data": _planes(pixels), "labels": labels.tolist(), "batch_label": name})
     _pickle(place / "batches.meta", {"label_names": _CIFAR10, "num_vis": 3072})
+    pixels, labels = _draw(30, 10, 32, 3, 6)
+    _pickle(folder / "ti_500K_pseudo_labeled.pickle", {"data": pixels, "extrapolated_targets": labels.astype("<i8")})
 
 
 def _cifar100(folder: Path, images: int) -> None:

@@ -60,6 +60,9 @@ class RobustWRN(AdversarialClassifier):
             networks, see `layout_of`).
     """
 
+    takes_mixed_labels = True
+    """Whether labels may be distributions, of images that `cutmix` of the data has mixed."""
+
     logged: ClassVar[tuple[str, ...]] = (*AdversarialClassifier.logged, "lipschitz", "lipschitz_kl")
 
     def __init__(
