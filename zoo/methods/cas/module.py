@@ -170,12 +170,13 @@ class CAS(AdversarialClassifier):
             index: (N,) identity of the samples.
             share: of eps, during warm-up.
         """
-        target, start = y, "uniform"
+        target = y
+        start: dict[str, Any] = {}
         if loss == "kl":
-            start = "gaussian"
+            start = {"start": "gaussian", "noise": 0.001}
             with attack_mode(self), torch.no_grad():
                 target = torch.stack([z.softmax(1) for z in self.heads(x)], 1)
-        return self.attack(x, target, self.joint(loss), index, share, model=self.joint_logits, start=start)
+        return self.attack(x, target, self.joint(loss), index, share, model=self.joint_logits, **start)
 
     def joint_logits(self, x: Tensor) -> Tensor:
         """Logits (N, (1 + S) K) of all heads of images x, through the masks of the predicted classes."""
