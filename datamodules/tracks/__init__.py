@@ -42,9 +42,9 @@ class TracksDataModule(ZooDataModule):
     """Tracks as padded batches: `xyt` (B, L, 3) float64, `length` (B,), `traj_id` (B,), `name` (B strings).
 
     Without `root`, commuters of a simulated city, in metres and seconds of its day. With it, files in one of the
-    formats csv, geojson, gpx, kml, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of one
-    time, tracks of a single point and empty files are dropped (`cleaned` counts them); broken rows are errors that name
-    file and row, or dropped and counted, too.
+    formats csv, geojson, gpx, kml, gpkg, geolife, tdrive, porto and flights; tracks are sorted by time, second rows of
+    one time, tracks of a single point and empty files are dropped (`cleaned` counts them); broken rows are errors that
+    name file and row, or dropped and counted, too.
 
     Args:
         root: folder of track files, or one file.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
+import struct
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,6 +35,7 @@ def write_fake(folder: Path, kind: str, tracks: int) -> Path:
         "flights": _flights,
         "gpx": _gpx,
         "kml": _kml,
+        "gpkg": _gpkg,
     }[kind](folder, named)
     return folder
 
@@ -129,3 +132,39 @@ def _kml(folder: Path, tracks: Named) -> None:
         lines += [f"<gx:coord>{lon} {lat} 0</gx:coord>" for lon, lat, _ in points]
         lines.append("</gx:Track></Placemark>")
     (folder / "tracks.kml").write_text("\n".join([*lines, "</Document></kml>"]) + "\n", encoding="utf-8")
+
+
+_TABLES = """
+PRAGMA application_id = 1196444487;
+PRAGMA user_version = 10300;
+CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT NOT NULL, srs_id INTEGER PRIMARY KEY, organization TEXT NOT NULL,
+    organization_coordsys_id INTEGER NOT NULL, definition TEXT NOT NULL, description TEXT);
+CREATE TABLE gpkg_contents (table_name TEXT PRIMARY KEY, data_type TEXT NOT NULL, identifier TEXT UNIQUE,
+    description TEXT DEFAULT '', last_change DATETIME NOT NULL DEFAULT '2020-09-13T12:26:40.000Z', min_x DOUBLE,
+    min_y DOUBLE, max_x DOUBLE, max_y DOUBLE, srs_id INTEGER);
+CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL, column_name TEXT NOT NULL,
+    geometry_type_name TEXT NOT NULL, srs_id INTEGER NOT NULL, z TINYINT NOT NULL, m TINYINT NOT NULL,
+    PRIMARY KEY (table_name, column_name));
+INSERT INTO gpkg_spatial_ref_sys VALUES ('WGS 84', 4326, 'EPSG', 4326, 'GEOGCS["WGS 84",DATUM["WGS_1984",
+SPHEROID["WGS 84",6378137,298.257223563]],PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]]', NULL);
+INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id) VALUES ('points', 'features', 'points', 4326);
+INSERT INTO gpkg_geometry_columns VALUES ('points', 'geom', 'POINT', 4326, 0, 0);
+CREATE TABLE points (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom POINT, id TEXT, time DATETIME);
+"""
+
+
+def _gpkg(folder: Path, tracks: Named) -> None:
+    head = b"GP\0\1" + struct.pack("<i", 4326) + struct.pack("<BI", 1, 1)  # little-endian, a point
+    rows = [
+        (head + struct.pack("<dd", lon, lat), name, f"{_date(t):%Y-%m-%dT%H:%M:%S}.{_date(t).microsecond // 1000:03d}Z")
+        for name, xyt in tracks
+        for lon, lat, t in _degrees(xyt)
+    ]
+    (folder / "tracks.gpkg").unlink(missing_ok=True)
+    base = sqlite3.connect(folder / "tracks.gpkg")
+    try:
+        base.executescript(_TABLES)
+        base.executemany("INSERT INTO points (geom, id, time) VALUES (?, ?, ?)", rows)
+        base.commit()
+    finally:
+        base.close()

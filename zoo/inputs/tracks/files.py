@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo.errors import BadData, BadInput, ZooError, nearest
+from zoo.errors import BadData, BadInput, MissingExtra, ZooError, nearest
 from zoo.inputs import UnreadableError
 from zoo.inputs.text_files import read_head
+from zoo.inputs.tracks.geopackage import read_geopackage
 from zoo.inputs.tracks.shapes import read_flights, read_geojson, read_gpx, read_kml
 from zoo.inputs.tracks.sieve import Sieve
 from zoo.inputs.tracks.table import Columns, Track
@@ -26,6 +27,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "flights": (("*.json.gz", "*.json"), read_flights),
     "gpx": (("*.gpx", "*.gpx.gz"), read_gpx),
     "kml": (("*.kml",), read_kml),
+    "gpkg": (("*.gpkg",), read_geopackage),
 }
 """Format -> where its files are below the root, and how one is read."""
 
@@ -49,14 +51,14 @@ def detect(root: Path) -> str:
     """
     if not root.exists():
         raise BadInput(f"{root}: there is no such folder. Give one with track files.")
-    for kind in ("geolife", "porto", "gpx", "kml", "tdrive", "geojson", "flights", "csv"):
+    for kind in ("geolife", "porto", "gpx", "kml", "gpkg", "tdrive", "geojson", "flights", "csv"):
         patterns = FORMATS[kind][0]
         fits = any(root.match(p.rsplit("/", 1)[-1]) for p in patterns) if root.is_file() else files_of(root, kind)
         if fits and _looks_like(kind, files_of(root, kind)[0]):
             return kind
     raise BadInput(
-        f"{root}: no track files. Expected CSV (id, time, lon, lat or x, y), GeoJSON, GPX, KML, or the layout of "
-        "GeoLife, T-Drive, Porto or traffic's JSON."
+        f"{root}: no track files. Expected CSV (id, time, lon, lat or x, y), GeoJSON, GPX, KML, GeoPackage, or the "
+        "layout of GeoLife, T-Drive, Porto or traffic's JSON."
     )
 
 
@@ -116,6 +118,8 @@ def read_files(
 def _read_file(path: Path, kind: str, columns: Columns, sieve: Sieve) -> list[Track]:
     try:
         return FORMATS[kind][1](path, columns, sieve)
+    except MissingExtra:  # of the machine, and no fault of the file
+        raise
     except UnreadableError as error:
         sieve.file(f"{path.name}: expected {error.expected}, got {error.got}")
     except ZooError as error:
