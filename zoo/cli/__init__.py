@@ -75,6 +75,14 @@ COMMANDS: dict[str, Command] = {
         "write ONNX or torch.export, and compare its numbers with the module's",
         ("zoo export NAME --format onnx", "zoo export NAME:TAG --format export --out model.pt2"),
     ),
+    "convert": Command(
+        "zoo.cli.convert",
+        "make weights of another project ours: checked name by name, nothing in the file is executed",
+        (
+            "zoo convert weights.pt NAME:TAG --out my-weights",
+            "zoo convert weights.pt NAME:TAG --set num_classes=100 --out my-weights",
+        ),
+    ),
     "pull": Command(
         "zoo.cli.use",
         "download weights from the Hub and check them",

@@ -33,6 +33,7 @@ from zoo.errors import BadInput, UnknownName, nearest
 from zoo.nn.classifiers.small import LeNet5, OptionAResNet, StridedLeNet, with_group_norm
 from zoo.nn.classifiers.vgg import VGG16
 from zoo.nn.timm_models import create_timm
+from zoo.store.conversion import read_foreign_state
 
 __all__ = [
     "VGG16",
@@ -392,23 +393,7 @@ def load_classifier_weights(network: nn.Module, path: str | Path) -> None:
         UnsafeFile: if it holds more than tensors and plain values, or asks for more memory than its size explains.
         CorruptFile: if it is damaged.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file of weights.")
-    if path.suffix == ".safetensors":
-        from zoo.store.tensors import read_state
-
-        stored: Any = read_state(path)[0]
-    else:
-        from zoo.store.checkpoint import read_torch_file
-
-        stored = read_torch_file(path)
-    for key in ("state_dict", "model", "net"):
-        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
-            stored = stored[key]
-    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
-        raise BadInput(f"{path}: expected a dict of tensors, got {type(stored).__name__}.")
-    state = {key.removeprefix("module."): value for key, value in stored.items()}
+    state = read_foreign_state(path)
     unused = tuple(getattr(network, "foreign", ()))
     state = {key: value for key, value in state.items() if not (unused and key.startswith(unused))}
     wanted = network.state_dict()
