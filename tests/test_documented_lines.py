@@ -46,6 +46,8 @@ ELSEWHERE = {
     r"zoo data fetch": "publishers' servers: tests/data",
     r"zoo reproduce \S+ (?!--dry-run|.*--dry-run)": "training for hours: tests/claims",
     r"zoo verify NAME|zoo evaluate (NAME|runs/NAME)": "names to be filled in: tests/cli",
+    r"zoo convert |zoo evaluate wrn-34-r": "a published file of another project: tests/store/test_conversion.py",
+    r"zoo train robust-wrn:cifar10-34-r-extra": "data of 1.5 GB: tests/data/test_images_extra.py",
     r"flwr|flower-|openssl|zoo .*--flower": "a server and its clients: tests/federated",
 }
 SKIPPED_PYTHON = ("hf://", "flwr", "ServerApp", "ClientApp")
