@@ -167,10 +167,11 @@ def test_dependencies_are_those_that_are_imported() -> None:
     words = [d.split(">")[0].split("[")[0].strip() for d in project["dependencies"]]
     allowed = {renamed.get(w, w) for w in words} | set(sys.stdlib_module_names) | {"zoo", "datamodules"}
     for path in sorted([*(ROOT / "zoo").rglob("*.py"), *(ROOT / "datamodules").rglob("*.py")]):
+        required = _required(path)
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
-            strange = {n.split(".")[0] for n in names} - allowed - _required(path)
+            strange = {n.split(".")[0] for n in names} - allowed - required
             assert not strange, f"{path.relative_to(ROOT)} imports {strange}, which the base installation lacks"
 
 

@@ -62,7 +62,7 @@ def check(name: str, entry: Any, folder: Path) -> None:
     data, model = data_for(name, entry, model)
     fake = data.fake(folder / name.replace(":", "-"))
     pictures = sorted(str(p) for p in fake.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-    inputs = pictures[:2] if len(pictures) > 1 else model.example_input()[0][:2]
+    inputs = pictures[:2] if len(pictures) > 1 else list(model.example_input()[0][:2])
     assert len(model.predict(inputs)) == len(inputs) > 0
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = lightning.Trainer(fast_dev_run=True, default_root_dir=str(folder), **quiet)
