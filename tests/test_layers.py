@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -73,12 +74,15 @@ def imported(path: Path, name: str, known: dict[str, Path]) -> Iterator[str]:
                 yield inner if inner in known else base
 
 
-def edges() -> Iterator[tuple[str, str]]:
+@cache
+def edges() -> tuple[tuple[str, str], ...]:
     known = modules()
-    for name, path in known.items():
-        for target in imported(path, name, known):
-            if target.partition(".")[0] in ("zoo", "datamodules"):
-                yield name, target
+    return tuple(
+        (name, target)
+        for name, path in known.items()
+        for target in imported(path, name, known)
+        if target.partition(".")[0] in ("zoo", "datamodules")
+    )
 
 
 def test_every_module_belongs_to_a_layer() -> None:

@@ -43,6 +43,8 @@ WORDS = {
 }
 """Pattern -> what to write instead."""
 
+_ANY = re.compile("|".join(WORDS), re.IGNORECASE)
+
 JARGON_NAMES = {"found", "told"}
 """Names of variables and arguments that say nothing about the value."""
 
@@ -50,7 +52,7 @@ JARGON_NAMES = {"found", "told"}
 def refused(text: str) -> Iterator[str]:
     """Each refused word of a text with what to write instead; a word in quotes is spoken about."""
     plain = re.sub(r"[\"`]\w+[\"`]", "", re.sub(r"\s+", " ", text))
-    for pattern, better in WORDS.items():
+    for pattern, better in WORDS.items() if _ANY.search(plain) else ():
         for match in re.finditer(pattern, plain, re.IGNORECASE):
             around = plain[max(0, match.start() - 30) : match.end() + 30]
             yield f"...{around}... (better: {better})"

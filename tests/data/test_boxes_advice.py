@@ -77,6 +77,7 @@ def test_training_takes_what_fits_and_says_so(
     monkeypatch.chdir(tmp_path)
     root = folder(tmp_path / "own", ["square", "disc", "bar"], side=12)
     words = ["fit", "--zoo", "alpha-iou-yolo", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    words += ["--model.size=p"]
     own = training.run([*words, "--data.root", str(root), "--data.batch_size", "2"])
     out = capsys.readouterr().out
     assert "set for your data: --data.img_size 512, --data.augment light, --trainer.max_epochs 50" in out

@@ -10,6 +10,8 @@ import torch
 from federated import rank_learner
 from toys.learners import learn, state_of
 
+pytestmark = pytest.mark.xdist_group("learner on ranks")  # one worker starts the processes for all tests
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return rank_learner.run(request.param, tmp_path_factory.mktemp("ranks"))
 

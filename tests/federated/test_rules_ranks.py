@@ -13,6 +13,7 @@ from zoo.errors import BadInput
 from zoo.federated.ranks import RanksComm, comm_of_run
 from zoo.federated.rules import LOCAL, rule_names
 
+pytestmark = pytest.mark.xdist_group("rules on ranks")  # one worker starts the processes for all tests
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in rule_names()}
 
 
@@ -21,7 +22,7 @@ def alone() -> dict[str, Any]:
     return {key: rank_rules.three_rounds(*variant, range(12)) for key, variant in VARIANTS.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return rank_rules.run(request.param, VARIANTS, tmp_path_factory.mktemp("ranks"))
 

@@ -36,14 +36,36 @@ def test_the_nearest_study_is_named() -> None:
 
 @pytest.mark.parametrize(("name", "claim"), EXACT, ids=[f"{n}-{c.id}" for n, c in EXACT])
 def test_exact_claims_are_confirmed_by_the_code_as_it_is(name: str, claim: claims.Claim) -> None:
-    """Studies that need no data and state no cost run again; their published raw values must be reproduced."""
+    """Studies that need no data and state no cost run again; their published raw values must be reproduced.
+
+    Of a mean over several worlds, the first one is computed; `test_means_over_worlds` computes all.
+    """
+    confirm(name, claim, worlds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "claim"), EXACT, ids=[f"{n}-{c.id}" for n, c in EXACT])
+def test_means_over_worlds(name: str, claim: claims.Claim) -> None:
+    if several_worlds(name, claim):
+        confirm(name, claim)
+
+
+def several_worlds(name: str, claim: claims.Claim) -> bool:
+    arms = [studies.find_study(name, str(arm.study)) for arm in claim.arms.values()]
+    return any("worlds" in inspect.signature(function).parameters for function in arms)
+
+
+def confirm(name: str, claim: claims.Claim, worlds: int | None = None) -> None:
+    """Run the studies of a claim again and compare with what is stored."""
     stored = claims.results_of(index.entries()[name])["claims"][claim.id]["values"]
     for arm in [*claim.of_role("ours"), *claim.of_role("baseline")]:
         function = studies.find_study(name, str(arm.study))
-        found = function(**arm.set)
+        fewer = {"worlds": worlds} if worlds and "worlds" in inspect.signature(function).parameters else {}
+        found = function(**{**arm.set, **fewer})
         assert set(found.metrics) == set(function.metrics)
         # what is next to nothing is rounding, which differs between machines
-        assert found.metrics[claim.metric] == pytest.approx(stored[arm.name]["exact"], rel=0.02, abs=2e-6)
+        wanted = pytest.approx(stored[arm.name]["exact"], rel=0.05 if fewer else 0.02, abs=2e-6)
+        assert found.metrics[claim.metric] == wanted
 
 
 @pytest.mark.parametrize("name", OURS)
