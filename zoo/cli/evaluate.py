@@ -26,8 +26,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attacks",
         default="standard",
-        help="quick, standard, or names with commas: noise,fgsm,pgd-20,cw-30,apgd-ce,apgd-dlr,apgd-t,square-1000,"
-        "autoattack (standard)",
+        help="quick, standard, or names with commas: noise,fgsm,pgd-20,cw-30,gama-100,apgd-ce,apgd-dlr,apgd-t,"
+        "square-1000,autoattack (standard)",
     )
     parser.add_argument("--root", metavar="DIR", help="your data, in the layout of `zoo data fake NAME`")
     parser.add_argument(

@@ -20,6 +20,7 @@ from zoo.errors import BadInput, UnknownName, nearest
 from zoo.nn import attacks as nn_attacks
 from zoo.nn.attacks import Model, apgd, apgd_targeted, cw_margin, fgsm, pgd, square, uniform_noise
 from zoo.nn.attacks.core import Record, misclassified
+from zoo.nn.attacks.guided import gama
 
 __all__ = ["PRESETS", "Attack", "Setting", "attacks_of"]
 
@@ -101,7 +102,7 @@ def _named(name: str, setting: Setting) -> Attack:
     makers: dict[str, Callable[[int | None, Setting], Attack]] = {
         "noise": _noise, "fgsm": _fgsm, "pgd": _pgd, "cw": _cw, "apgd-ce": partial(_apgd, "ce"),
         "apgd-dlr": partial(_apgd, "dlr"), "apgd-margin": partial(_apgd, "margin"), "apgd-t": _apgd_t,
-        "square": _square, "autoattack": _autoattack,
+        "square": _square, "autoattack": _autoattack, "gama": _gama,
     }  # fmt: skip
     match = re.fullmatch(r"([a-z-]+?)(?:-(\d+))?", name)
     if not match or match[1] not in makers:
@@ -174,6 +175,15 @@ def _apgd_t(steps: int | None, setting: Setting) -> Attack:
         return apgd_targeted(model, x, y, steps=steps or 100, index=index, **s.common)
 
     return Attack("", run, f"{steps or 100} steps for each of {min(9, setting.classes - 1)} targets")
+
+
+def _gama(steps: int | None, setting: Setting) -> Attack:
+    steps = steps or 100
+
+    def run(model: Model, x: Tensor, y: Tensor, index: Tensor, s: Setting) -> Tensor:
+        return gama(model, x, y, steps=steps, index=index, **s.common)
+
+    return Attack("", run, "guided margin, step 2 eps at first")
 
 
 def _square(queries: int | None, setting: Setting) -> Attack:

@@ -50,8 +50,8 @@ def evaluate_robustness(
             the data module of the index.
         eps: radius of the ball, in units of the input: pixels in [0, 1].
         n: samples, drawn at random by `seed`; None: all.
-        attacks: `quick`, `standard`, names (`noise`, `fgsm`, `pgd-20`, `cw-30`, `apgd-ce`, `apgd-dlr`, `apgd-t`,
-            `square-1000`, `autoattack`; the number is that of steps), or a mapping: name ->
+        attacks: `quick`, `standard`, names (`noise`, `fgsm`, `pgd-20`, `cw-30`, `gama-100`, `apgd-ce`, `apgd-dlr`,
+            `apgd-t`, `square-1000`, `autoattack`; the number is that of steps), or a mapping: name ->
             function (model, x, y) -> x', or one of these names.
         norm: `linf` or `l2`.
         checks: also run the battery against masked gradients, with the attacks it needs.
