@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather", "has_group", "rank", "sum_over_ranks", "world_size"]
+__all__ = ["copy_first_rank", "gather", "has_group", "rank", "sum_over_ranks", "world_size"]
 
 
 def has_group() -> bool:
@@ -32,6 +33,16 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def copy_first_rank(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that they have on rank 0, in place. All ranks must call it.
+
+    Batch statistics differ between ranks until the next forward pass in training mode.
+    """
+    if has_group():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
