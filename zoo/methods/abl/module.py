@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import checks
@@ -52,6 +52,8 @@ class ABL(ImageClassifier):
         share: p, share of the training samples that is isolated.
         unlearn_lr: learning rate of unlearning.
         unlearn_batch_size: samples per step and process of unlearning.
+        unlearn_statistics: whether batch statistics go on being learned while unlearning, as in the authors' code. Those
+            of the isolated samples then replace those of all within a few steps, which costs accuracy.
         ascent_cap: cross-entropy above which a batch is not unlearned further; None for no limit.
         max_drop: unlearning ends when accuracy on the validation set falls by more than this below that of the
             fine-tuned network; None for no limit.
@@ -87,6 +89,7 @@ class ABL(ImageClassifier):
         share: float = 0.01,
         unlearn_lr: float = 5e-4,
         unlearn_batch_size: int = 64,
+        unlearn_statistics: bool = True,
         ascent_cap: float | None = None,
         max_drop: float | None = None,
         suspects: str | Sequence[int] | None = None,
@@ -270,6 +273,10 @@ class ABL(ImageClassifier):
         if batch_idx == 0 and self.current_epoch and self.phase(self.current_epoch - 1) != phase:
             optimizer: Any = self.optimizers()
             optimizer.optimizer.state.clear()
+        if phase == "unlearn" and not self.hparams["unlearn_statistics"]:
+            for part in self.network.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
 
     def on_train_epoch_end(self) -> None:
         """Isolate at the end of that phase; log what is known of both parts."""

@@ -7,7 +7,8 @@ class k, a mask m in [0, 1] (H, W) and a pattern r in [0, 1] (C, H, W) minimise
 
 over pictures x of the other classes; lambda rises while almost all pictures are turned, and falls otherwise. A class
 with a backdoor needs a much smaller mask than the others. With norms n_k = |m_k|_1 of the smallest mask that still
-turns the pictures, the anomaly index of class k is (median(n) - n_k) / (1.4826 median|n - median(n)|): above 2 is an outlier.
+turns the pictures, the anomaly index of class k is (median(n) - n_k) / (1.4826 median|n - median(n)|): above 2 is an
+outlier.
 """
 
 from __future__ import annotations
