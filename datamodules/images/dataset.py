@@ -219,7 +219,7 @@ class CutMix:
 
         Args:
             own: int64 (n,).
-            others: likewise, of the other images.
+            others: int64 (n,), of the other images.
             share: of one's own (n,).
         """
         mixed = np.zeros((len(own), self.classes), np.float32)

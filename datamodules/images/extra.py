@@ -33,11 +33,11 @@ def find_extra(name: str, root: Path | None) -> Path:
     """
     path = Path(name).expanduser()
     places = [path] if root is None or path.is_absolute() else [root / path, path]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         looked = " and ".join(str(place) for place in places)
         raise BadInput(f"extra: expected a file of further training images, got none at {looked}.")
-    return found
+    return file
 
 
 def read_extra(path: Path, classes: int, channels: int, side: int) -> Pictures:
@@ -47,7 +47,7 @@ def read_extra(path: Path, classes: int, channels: int, side: int) -> Pictures:
         path: the file, pickled or npz.
         classes: labels are below it.
         channels: of the images they are added to.
-        side: likewise the side.
+        side: of the images they are added to.
 
     Raises:
         BadData: naming file and key.

@@ -88,10 +88,10 @@ def fill_from(module: ZooModule, state: Mapping[str, Tensor], path: str | Path) 
         ],
     }
     if any(differences.values()):
-        told = "; ".join(
+        listed = "; ".join(
             f"{len(names)} {kind} ({'; '.join(names[:_SHOWN])}{'; ...' if len(names) > _SHOWN else ''})"
             for kind, names in differences.items()
             if names
         )
-        raise BadInput(f"{path} does not fit this {type(module).__name__}: tensors {told}.")
+        raise BadInput(f"{path} does not fit this {type(module).__name__}: tensors {listed}.")
     module.load_state_dict(dict(state), strict=False)

@@ -37,14 +37,14 @@ def _cost(name: str) -> tuple[float, float]:
 
 def _measured(card: CardFiles) -> dict[str, dict[str, list[float]]]:
     """Network -> metric -> one value for each seed, of the runs behind the claims."""
-    found: dict[str, dict[str, list[float]]] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     for run in card.runs():
         recipe = run["spec"].get("recipe")
         if recipe in _RECIPES:
             name = run["spec"]["set"].get("model.network", _RECIPES[recipe])
             for metric in ("test/robust", "test/lipschitz"):
-                found.setdefault(name, {}).setdefault(metric, []).append(run["metrics"][metric])
-    return found
+                measured.setdefault(name, {}).setdefault(metric, []).append(run["metrics"][metric])
+    return measured
 
 
 @card_picture("budget")
@@ -54,15 +54,15 @@ def budget(card: CardFiles) -> Any:
     Args:
         card: its files.
     """
-    found = {name: values for name, values in _measured(card).items() if name in NETWORKS}
-    if len(found) < 2:
+    measured = {name: values for name, values in _measured(card).items() if name in NETWORKS}
+    if len(measured) < 2:
         return None
     figure = new_figure(9.0, 3.6)
     across = ("parameters, thousands", "multiply-adds, millions", "local Lipschitz constant")
     for axes, title in zip(figure.subplots(1, 3, sharey=True), across, strict=True):
         style_axes(axes)
         axes.set_xlabel(title)
-        for name, values in found.items():
+        for name, values in measured.items():
             label, colour = NETWORKS[name]
             robust = values["test/robust"]
             cost = _cost(name)

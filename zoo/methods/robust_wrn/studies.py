@@ -24,9 +24,9 @@ def sizes() -> Outcome:
         chosen = CONFIGURATIONS[name]
         with torch.device("meta"):
             network = RobustWideResNet(10, 3, chosen.widths, chosen.depths)
-        found = sum(p.numel() for p in network.parameters()), multiply_adds(network, (3, 32, 32))
-        metrics |= {f"parameters_{name}": float(found[0]), f"operations_{name}": float(found[1])}
-        worst = max(worst, *(abs(a / b - 1) for a, b in zip(found, published, strict=True)))
+        counts = sum(p.numel() for p in network.parameters()), multiply_adds(network, (3, 32, 32))
+        metrics |= {f"parameters_{name}": float(counts[0]), f"operations_{name}": float(counts[1])}
+        worst = max(worst, *(abs(a / b - 1) for a, b in zip(counts, published, strict=True)))
     return Outcome({"largest_error": worst, **metrics})
 
 
