@@ -30,7 +30,7 @@ def channels(card: CardFiles) -> Any:
 
     source: Any = datamodule(card.method)
     part = source.split("test")
-    items = [part[k] for k in range(min(1000, len(part)))]
+    items = [part[k] for k in range(0, len(part), max(1, len(part) // 1000))]  # the pictures come class by class
     x, y = torch.stack([item["image"] for item in items]), torch.tensor([int(item["label"]) for item in items])
     figure = new_figure(9.0, 4.8)
     grid = figure.subplots(len(CLASSES), len(NETWORKS), sharex=True, sharey=True)
