@@ -227,7 +227,7 @@ class PoisonedDataModule(ImagesDataModule):
             return TriggeredSet(plain.source, plain.chosen, wanted, self._test_stamp)
         pictures = self._given(len(plain.source)) if split == "test" else None
         if pictures is None:
-            return plain  # nobody knows the trigger, so only accuracy can be measured
+            return plain  # the trigger is unknown, so only accuracy can be measured
         return TriggeredSet(plain.source, plain.chosen, wanted, None, pictures[plain.chosen])
 
     # Sets poisoned elsewhere --------------------------------------------------------------------------------------
@@ -252,20 +252,20 @@ class PoisonedDataModule(ImagesDataModule):
 
     def _truth(self, count: int) -> np.ndarray | None:
         """Which pictures of the training file are poisoned, if it says so."""
-        found = self._extra("train", _TRUTH)
-        if found is None:
+        stored = self._extra("train", _TRUTH)
+        if stored is None:
             return None
-        path, key, values = found
+        path, key, values = stored
         if values.shape != (count,) or values.dtype.kind not in "biu" or not np.isin(values, (0, 1)).all():
             raise wrong(path, key, f"{count} values 0 or 1, one for each image", f"{values.dtype} {values.shape}")
         return values.astype(bool)
 
     def _given(self, count: int) -> np.ndarray | None:
         """Test pictures with the trigger, if the archive has them."""
-        found = self._extra("test", _TRIGGERED)
-        if found is None:
+        stored = self._extra("test", _TRIGGERED)
+        if stored is None:
             return None
-        path, key, values = found
+        path, key, values = stored
         facts = self.facts()
         pixels = to_planes(values, path, key)
         if len(pixels) != count:

@@ -50,7 +50,7 @@ class PoisonedSet(ImageSet):
     Args:
         source: with the trigger on some of the pictures.
         chosen: which of them, in order.
-        is_poison: bool (n,), of the chosen ones; None where nobody knows, and items then do not say it.
+        is_poison: bool (n,), of the chosen ones; None where that is unknown, and items then do not say it.
         augment: what they go through, behind the trigger.
         seed: of the augmentation.
     """

@@ -49,14 +49,14 @@ class Isolation:
             `isolated_indices`; `classes`, how many of each class; and, with the truth, `precision` (share of the
             isolated that are poisoned) and `recall` (share of the poisoned that are isolated).
         """
-        found: dict[str, Any] = {"isolated_indices": self.indices.tolist()}
+        report: dict[str, Any] = {"isolated_indices": self.indices.tolist()}
         if labels is not None:
             kinds, counts = np.unique(labels[self.indices], return_counts=True)
-            found["classes"] = {str(k): int(n) for k, n in zip(kinds.tolist(), counts.tolist(), strict=True)}
+            report["classes"] = {str(k): int(n) for k, n in zip(kinds.tolist(), counts.tolist(), strict=True)}
         if is_poison is not None and is_poison.any():
             right = int(is_poison[self.indices].sum())
-            found |= {"precision": right / len(self.indices), "recall": right / int(is_poison.sum())}
-        return found
+            report |= {"precision": right / len(self.indices), "recall": right / int(is_poison.sum())}
+        return report
 
 
 def lowest(index: np.ndarray, losses: np.ndarray, share: float) -> Isolation:

@@ -52,8 +52,8 @@ class ABL(ImageClassifier):
         share: p, share of the training samples that is isolated.
         unlearn_lr: learning rate of unlearning.
         unlearn_batch_size: samples per step and process of unlearning.
-        unlearn_statistics: whether batch statistics go on being learned while unlearning, as in the authors' code. Those
-            of the isolated samples then replace those of all within a few steps, which costs accuracy.
+        unlearn_statistics: whether batch statistics go on being learned while unlearning, as in the authors' code.
+            Within a few steps those of the isolated samples replace those of all, which costs accuracy.
         ascent_cap: cross-entropy above which a batch is not unlearned further; None for no limit.
         max_drop: unlearning ends when accuracy on the validation set falls by more than this below that of the
             fine-tuned network; None for no limit.
@@ -242,7 +242,7 @@ class ABL(ImageClassifier):
             return
         if self.hparams["start"] is not None:
             copy_weights(self, self.hparams["start"])
-            self.hparams["start"] = None  # whoever loads a checkpoint of this run goes on from its weights
+            self.hparams["start"] = None  # a checkpoint of this run has its own weights
         if self.defends:
             self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
 
@@ -299,12 +299,14 @@ class ABL(ImageClassifier):
             self._write_report(report)
 
     def _log_parts(self) -> None:
-        """Mean loss of poisoned and of clean samples in this epoch."""
+        """Mean loss of poisoned and of clean samples in this epoch, and by how much the second is higher."""
         sums = self.sum_over_ranks(self._sums.to(self.device))
         self._sums = torch.zeros_like(self._sums)
         for name, total, count in (("poison", sums[0], sums[1]), ("clean", sums[2], sums[3])):
             if count:
                 self.log(f"train/loss_{name}", total / count)
+        if sums[1] and sums[3]:
+            self.log("train/loss_gap", sums[2] / sums[3] - sums[0] / sums[1])
 
     def _write_report(self, report: dict[str, Any]) -> None:
         """`isolation.json` in the run's folder, if the run is logged."""

@@ -71,15 +71,15 @@ class BackdoorScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The numbers by name, in [0, 1]."""
         recall = (self.right / self.seen)[self.seen > 0]
-        found = {"accuracy": self.right.sum() / self.seen.sum()}
+        values = {"accuracy": self.right.sum() / self.seen.sum()}
         if len(recall):
-            found["worst_recall"] = recall.min()
+            values["worst_recall"] = recall.min()
         if self.attacked:
-            found |= {
+            values |= {
                 "asr": self.hit / self.attacked,
                 "ra": self.kept / self.attacked,
                 "accuracy_without_target": self.others_right / self.attacked,
             }
         if self.target:
-            found["target_recall"] = self.target_right / self.target
-        return {name: value.float() for name, value in found.items()}
+            values["target_recall"] = self.target_right / self.target
+        return {name: value.float() for name, value in values.items()}
