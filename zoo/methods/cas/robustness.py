@@ -6,9 +6,9 @@
 The mask of an evaluation jumps where the likeliest class of an auxiliary head changes, and no gradient goes through
 that choice. An attack on the final logits may therefore stop where a better point exists. The battery adds to the
 standard attacks, AutoAttack among them: joint losses with several weights, attacks that first turn the auxiliary heads
-and continue from there, masks forced to each of the three likeliest classes, masks that are a softmax mixture of all rows,
-examples made on the network without suppression, and a search without gradients. Every example is judged by the network
-as it is; what counts is the worst of all of them for each picture.
+and continue from there, masks forced to each of the three likeliest classes, masks that are a softmax mixture of all
+rows, examples made on the network without suppression, and a search without gradients. Every example is judged by the
+network as it is; what counts is the worst of all of them for each picture.
 """
 
 from __future__ import annotations
