@@ -59,7 +59,7 @@ def train(name: str, folder: str, strategy: str, batch_size: int, quiet: bool) -
     entry = entry_of(name)
     model, data = model_of(entry), data_of(entry, batch_size=batch_size)
     callbacks: list[Callback] = [StillDropout()] if quiet else []
-    limits: dict[str, Any] = {} if getattr(model, "every_sample", False) else {"max_steps": STEPS}
+    limits: dict[str, Any] = {} if getattr(model, "every_sample", False) else {"max_steps": STEPS, "max_epochs": -1}
     trainer = ddp(folder, strategy, callbacks=callbacks, limit_val_batches=0, **limits)
     trainer.fit(model, data)
     return {"state": {k: v.numpy() for k, v in state_of(model).items()}, "steps": trainer.global_step}

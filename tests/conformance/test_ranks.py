@@ -72,6 +72,7 @@ def test_c16_equals_one_process(entry: Entry, pool: Pool, folder: Path, request:
     limits: dict[str, Any] = {} if rounds else {"max_steps": STEPS, "max_epochs": -1}
     trainer = trainer_of(folder, StillDropout(), limit_val_batches=0, **limits)
     trainer.fit(model, data_of(entry, batch_size=4 if hasattr(data_of(entry), "client_loader") else 8))
+    assert first["steps"] == trainer.global_step
     for key, value in state_of(model).items():
         np.testing.assert_allclose(first["state"][key], value.numpy(), rtol=2e-4, atol=2e-5, err_msg=key)
 

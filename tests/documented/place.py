@@ -6,11 +6,13 @@ import contextlib
 import io
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pytest
+from documented.blocks import Block, commands
 from PIL import Image
 
 from zoo import cli, index, training
@@ -29,6 +31,7 @@ _EXPAND = (
 class BriefTrainer(lightning.Trainer):
     """What documented Python trains with: one process and few batches instead of what the page says."""
 
+    @wraps(lightning.Trainer.__init__)  # commands read its signature
     def __init__(self, **given: Any) -> None:
         few = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "enable_progress_bar": False}
@@ -41,10 +44,12 @@ class Place:
     Args:
         folder: an empty folder; it becomes the current one.
         patch: undone after the test.
+        few: added to trainings that bring no data of their own.
     """
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, few: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.few = few
         self.patch = patch
         self.names: dict[str, Any] = {"__name__": "__main__"}
         patch.chdir(folder)
@@ -80,7 +85,7 @@ class Place:
         said, mistakes = io.StringIO(), io.StringIO()
         self.patch.setattr(sys, "stdin", io.StringIO(typed))
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(mistakes):
-            code = cli.main([*rest, *brief(rest)])
+            code = exit_code([*rest, *brief(rest, self.few)])
         assert code == 0, f"{line}: exit code {code}\n{said.getvalue()[-2000:]}\n{mistakes.getvalue()[-2000:]}"
         return said.getvalue()
 
@@ -91,7 +96,15 @@ class Place:
             exec(compile(code, name, "exec"), self.names)
 
 
-def brief(words: list[str]) -> list[str]:
+def exit_code(words: list[str]) -> int:
+    """That of the command line; `--help` and `--print_config` end it from inside."""
+    try:
+        return cli.main(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def brief(words: list[str], few: tuple[str, ...] = ()) -> list[str]:
     """What is appended to a command so that it ends soon; most commands are run as they are."""
     if words[0] == "reproduce" and "--dry-run" not in words:
         return ["--dry-run"]
@@ -104,7 +117,8 @@ def brief(words: list[str]) -> list[str]:
     if any(word.startswith(SEVERAL) for word in words):
         return ["--print_config"]
     scoring = words[1] in training.request.COMMANDS and words[1] != "fit"
-    return [*SHORT, *([] if scoring else [ONCE])]
+    own = {"--data.root", "--ckpt_path"} & set(words)
+    return [*SHORT, *([] if scoring else [ONCE]), *([] if own else few)]
 
 
 def picture(path: Path) -> None:
@@ -124,3 +138,15 @@ def file_to_predict(name: str, folder: Path) -> str:
         picture(Path("picture.jpg"))
         return "picture.jpg"
     return next(p.as_posix() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix not in (".md", ".txt"))
+
+
+def run_block(block: Block, place: Place, words: dict[str, str]) -> None:
+    """Every line of a block that does not say why it is not run."""
+    if block.language == "python":
+        if block.why_not(block.code) is None:
+            place.execute(block.code, f"{block.page}:{block.line}")
+        return
+    assert block.language == "bash", f"{block.page}:{block.line}: blocks in {block.language} are not known here"
+    for line in commands(block.code):
+        if block.why_not(line) is None:
+            place.run(line, words)

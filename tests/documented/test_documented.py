@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 import pytest
-from documented.blocks import Block, blocks_of, commands, pages
-from documented.place import Place, file_to_predict
+from documented.blocks import blocks_of, commands, pages
+from documented.place import Place, file_to_predict, run_block
 
 import zoo
 from zoo import index
@@ -27,18 +27,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     folder = tmp_path / "a folder"
     folder.mkdir()
     return Place(folder, monkeypatch)
-
-
-def run_block(block: Block, place: Place, words: dict[str, str]) -> None:
-    """Every line of a block that does not say why it is not run."""
-    if block.language == "python":
-        if block.why_not(block.code) is None:
-            place.execute(block.code, f"{block.page}:{block.line}")
-        return
-    assert block.language == "bash", f"{block.page}:{block.line}: blocks in {block.language} are not known here"
-    for line in commands(block.code):
-        if block.why_not(line) is None:
-            place.run(line, words)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -200,8 +200,9 @@ def values_of(base: str, task: str, name: str, package: str | None) -> dict[str,
     snake = name.replace("-", "_")
     values = "value" in index.TASKS[task].results
     can = "batch_independent, " + ("" if values else "num_classes, ") + "onnx, export, compile, odd_size"
+    place = f"{package}.{snake}" if package else f"zoo.methods.{snake}"
     return {
-        f"zoo.cli.templates.{base}": f"{package}.{snake}" if package else f"zoo.methods.{snake}",
+        **{f"zoo.cli.templates.{template}": place for template in (base, "image_classifier")},
         "NewMethod": "".join(word.capitalize() for word in name.split("-")),
         "new-method": name,
         "New method": name.replace("-", " ").capitalize(),
@@ -273,8 +274,10 @@ def _files(base: str, task: str, name: str, target: _Target) -> dict[Path, str]:
     def read(path: Path) -> str:
         return _sorted_imports(_filled(path.read_text(encoding="utf-8"), values, lines), target.package)
 
-    parts = ("__init__.py", "module.py", "network.py")
-    files = {f"{places['code']}/{part}": read(TEMPLATES / base / part) for part in parts}
+    parts = {part: TEMPLATES / base / part for part in ("__init__.py", "module.py", "network.py")}
+    if not parts["network.py"].is_file():  # the classifiers share theirs
+        parts["network.py"] = TEMPLATES / "image_classifier" / "network.py"
+    files = {f"{places['code']}/{part}": read(path) for part, path in parts.items()}
     files[places["recipe"]] = read(TEMPLATES / base / "example.yaml")
     files[places["test"]] = read(TEMPLATES / base / "test_module.py")
     files[places["claims"]] = read(TEMPLATES / "claims.yaml.txt")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.base.adversarial_classifier import AdversarialClassifier
-from zoo.cli.templates.adversarial_classifier.network import Network
+from zoo.cli.templates.image_classifier.network import Network
 
 __all__ = ["NewMethod"]
 

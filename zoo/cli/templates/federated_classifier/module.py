@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from zoo.cli.templates.federated_classifier.network import Network
+from zoo.cli.templates.image_classifier.network import Network
 from zoo.federated.images import FederatedClassifier
 from zoo.federated.rules import Rule, create_rule
 

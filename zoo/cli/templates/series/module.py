@@ -26,7 +26,7 @@ class NewMethod(SeriesModel):
         length: L of the training series.
     """
 
-    parameter_roles: ClassVar[dict[str, str]] = {"head": "head"}
+    parameter_roles: ClassVar[dict[str, str]] = {"head": "head", "spread": "head"}
     task = "time-series-classification"  # zoo new: task
 
     def __init__(
