@@ -22,7 +22,7 @@ def test_sizes_are_the_published_ones() -> None:
 
 def test_operations_follow_the_size_of_the_pictures() -> None:
     assert RobustWRN(network="16-1", channels=1, img_size=28).operations() == 5_537_984
-    assert RobustWRN(network="16-1", channels=1, img_size=56).operations() > 3.9 * 5_537_984
+    assert 3 < RobustWRN(network="16-1", channels=1, img_size=56).operations() / 5_537_984 < 4
 
 
 def runs_of(folder: Path, names: list[str]) -> CardFiles:
