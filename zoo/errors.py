@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import SequenceMatcher, get_close_matches
 
 __all__ = [
     "BadData",
@@ -191,6 +190,8 @@ def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
 
     Half of a name counts more than letters that are the same here and there: `yolov8` is near a name with `yolo`.
     """
+    from difflib import SequenceMatcher, get_close_matches  # each start would pay for it
+
     names, texts = [], [str(k) for k in known]
     if not get_close_matches(str(name), texts, n=1, cutoff=0.6):
         least = max(4, (len(str(name)) + 1) // 2)

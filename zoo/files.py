@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +61,9 @@ def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> Non
         DiskFull: if there is no room; the former file is unchanged.
         NotWritable: if the folder cannot be written; the former file is unchanged.
     """
+    import secrets
+    import shutil
+
     partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         try:
@@ -139,6 +138,8 @@ def read_regular(path: Path, most: int, *, links: bool = True) -> bytes:
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file, read in blocks."""
+    import hashlib
+
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while block := file.read(_BLOCK):
@@ -162,6 +163,9 @@ def writing(place: object) -> Iterator[None]:
 @contextmanager
 def temporary(prefix: str) -> Iterator[Path]:
     """A folder that is gone afterwards; a place for temporary files that cannot be written is said to be one."""
+    import shutil
+    import tempfile
+
     with writing(f"temporary files in {tempfile.gettempdir()} (TMPDIR)"):
         place = tempfile.mkdtemp(prefix=prefix)
     try:

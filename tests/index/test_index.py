@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -333,6 +335,40 @@ def test_third_party_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form
     assert "thing-net" in zoo.list_models()
     assert "thirdparty" not in sys.modules
     assert zoo.info("thing-net").source == str(tmp_path / "thirdparty" / "models.yaml")
+
+
+def test_packages_that_only_a_finder_knows_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = yaml.safe_dump({"thing-net": block()})
+    distribution(tmp_path, "hidden", "hidden:models.yaml", {"models.yaml": text})
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            return None
+
+        @staticmethod
+        def find_distributions(context: Any) -> Any:
+            from importlib.metadata import MetadataPathFinder
+
+            return MetadataPathFinder.find_distributions(context.__class__(name=context.name, path=[str(tmp_path)]))
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    monkeypatch.setattr(index, "_cache", None)
+    assert "thing-net" in zoo.list_models()
+
+
+def test_listing_asks_no_package_where_none_has_an_index() -> None:
+    """Reading what is installed takes as long as all else that a listing does."""
+    code = (
+        "import sys, zoo; zoo.list_models(); "
+        "print(sorted({'importlib.metadata', 'email', 'zipfile', 'difflib', 'hashlib'} & set(sys.modules)))"
+    )
+    found = [d for d in importlib.metadata.distributions() if "zoo.index" in (d.read_text("entry_points.txt") or "")]
+    if found:
+        pytest.skip("a package with an index is installed")
+    env = {**os.environ, "PYTHONPATH": str(Path(zoo.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_package_gives_its_id_to_the_class_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

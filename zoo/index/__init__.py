@@ -176,7 +176,7 @@ def list_models(
         wanted = f"*{wanted}*"
 
     def keep(entry: Entry) -> bool:
-        views = _views(entry)
+        views = _views(entry) if task is not None or needed else [entry]
         licences = [w.licence for w in entry.weights.values()] or [entry.licence]
         has_weights = any(w.sha256 for w in entry.weights.values())
         return (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,11 @@ class Entry:
         if (tag := tag or self.default) is None:
             return self
         given = {k: getattr(self.weights_of(tag), k) for k in _OVERRIDES}
-        return replace(self, **{k: v for k, v in given.items() if v is not None})
+        view = copy(self)  # not made again: everything was checked with the entry, and there are many tags
+        for key, value in given.items():
+            if value is not None:
+                object.__setattr__(view, key, value)
+        return view
 
     def weights_of(self, tag: str) -> Weights:
         """What the index says about a tag.

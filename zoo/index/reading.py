@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +20,8 @@ from zoo.safe_yaml import load_yaml
 __all__ = ["index_path", "read_index", "third_parties", "warn_broken"]
 
 GROUP = "zoo.index"
+
+_PLAIN_FINDER = "_frozen_importlib_external"  # that of packages in the folders of sys.path
 
 
 def index_path() -> Path:
@@ -80,7 +84,9 @@ def read_index(path: Path, *, text: str | None = None, ordered: bool = False) ->
 
 def third_parties() -> Iterator[tuple[str, Path]]:
     """Name and YAML file of each entry point of the group, from file lists, without importing anything."""
-    from importlib.metadata import entry_points
+    if not _may_have_entry_points():
+        return
+    from importlib.metadata import entry_points  # takes as long as all else of a listing
 
     for point in entry_points(group=GROUP):
         relative = PurePosixPath(point.value.replace(":", "/"))
@@ -94,6 +100,31 @@ def third_parties() -> Iterator[tuple[str, Path]]:
             yield owner, _locate(point.dist, relative)
         except (ZooError, OSError, ImportError, ValueError) as error:
             warn_broken(owner, error)
+
+
+def _may_have_entry_points() -> bool:
+    """Whether some installed distribution names our group; True where only `importlib.metadata` can tell."""
+    if any(hasattr(f, "find_distributions") and getattr(f, "__module__", "") != _PLAIN_FINDER for f in sys.meta_path):
+        return True
+    for place in sys.path:
+        folder = place or "."
+        if os.path.isfile(folder):
+            return True  # packages inside a zip archive
+        try:
+            with os.scandir(folder) as inside:
+                names = [item.path for item in inside if item.name.endswith((".dist-info", ".egg-info", ".egg"))]
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".egg"):
+                return True
+            try:
+                with open(os.path.join(name, "entry_points.txt"), "rb") as file:
+                    if GROUP.encode() in file.read():
+                        return True
+            except OSError:
+                continue
+    return False
 
 
 def _locate(dist: Any, relative: PurePosixPath) -> Path:
