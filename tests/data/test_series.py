@@ -310,7 +310,10 @@ def test_frames_of_several_series(channels: int) -> None:
     expected = tensors(SeriesDataModule.from_arrays((x, y), (x, y), val_share=0))["series"]
     model = SoftRocket(num_classes=2, num_kernels=8, length=20, channels=channels)
     probs = [found["probs"] for found in model.predict(list(x))]
-    for frame in (stacked(x), *(long(x, *names).sample(frac=1, random_state=0) for names in LONG)):
+    turned = [part[::-1] for _, part in stacked(x).groupby(level=0)]
+    rows = pd.concat(turned)
+    assert not rows.index.is_monotonic_increasing
+    for frame in (stacked(x), rows, *(long(x, *names).sample(frac=1, random_state=0) for names in LONG)):
         data = SeriesDataModule.from_arrays((frame, y), (frame, y), val_share=0)
         assert torch.equal(tensors(data)["series"], expected)
         results = model.predict(frame)

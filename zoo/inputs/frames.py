@@ -58,7 +58,14 @@ def frames_of(frame: Any) -> list[Any] | None:
     if levels > 2:
         names_of = ", ".join(map(str, frame.index.names))
         raise BadInput(f"Expected an index of two levels, series and time, got {levels} ({names_of}).")
-    return [part.droplevel(0) for _, part in frame.groupby(level=0, sort=False)]
+    return [_in_time(part.droplevel(0)) for _, part in frame.groupby(level=0, sort=False)]
+
+
+def _in_time(frame: Any) -> Any:
+    """A series in the order of its times, whichever order its rows stand in; texts have none."""
+    index = frame.index
+    kind = getattr(index.dtype, "kind", "O")
+    return frame if index.is_monotonic_increasing or kind not in "iufmM" else frame.sort_index(kind="stable")
 
 
 def _column(frame: Any, number: int, name: str, where: str) -> np.ndarray:
