@@ -17,7 +17,7 @@ from datamodules.base import ZooDataModule
 from datamodules.tracks.fake import write_fake
 from datamodules.worlds.commuters import CityConfig, traveller
 from zoo import checks
-from zoo.errors import BadData, BadInput, nearest
+from zoo.errors import BadInput, nearest
 from zoo.inputs import tables
 from zoo.inputs.tracks import COUNTED, FORMATS, POLICIES, Projection, Track, names_of, pad_tracks, plane_of, read_tracks
 
@@ -59,8 +59,8 @@ class TracksDataModule(ZooDataModule):
         on_error: "raise" names broken rows and files, "skip" leaves them out and counts them in `cleaned`.
         origin: [longitude, latitude, seconds since 1970] of the plane; the data's own centre and begin if None. A model
             that was made elsewhere needs its own: `model.hparams.origin`.
-        val_share: share of the files' tracks for validation; at 0 the indexed tracks are the queries, too.
-        test_share: share of the files' tracks for the test; at 0 the indexed tracks are the queries, too.
+        val_share: share of the files' tracks that are queries of validation; 0: all. All tracks are indexed, these too.
+        test_share: share of the files' tracks that are queries of the test; 0: all. All tracks are indexed, these too.
         train_size: tracks of the simulator that are indexed.
         val_size: tracks of the simulator that are queries of validation.
         test_size: tracks of the simulator that are queries of the test.
@@ -98,8 +98,8 @@ class TracksDataModule(ZooDataModule):
             raise BadInput(f"format must be one of {', '.join(FORMATS)}, got {format!r}.{nearest(format, FORMATS)}")
         if every is not None and not every > 0:
             raise BadInput(f"every must be a positive number of seconds, got {every}.")
-        if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
-            raise BadInput(f"val_share and test_share must be shares below 1 in all, got {val_share} and {test_share}.")
+        if not (0 <= val_share <= 1 and 0 <= test_share <= 1):
+            raise BadInput(f"val_share and test_share must be shares from 0 to 1, got {val_share} and {test_share}.")
         checks.one_of("on_error", on_error, POLICIES)
         self._format = format
         self._columns, self._files, self._limit = columns, files, limit
@@ -161,7 +161,7 @@ class TracksDataModule(ZooDataModule):
     # Splits -------------------------------------------------------------------------------------------------------
 
     def dataset(self, split: str) -> TracksDataset:
-        """Tracks of a split; `predict` of files is all of them."""
+        """Tracks of a split; of files, `train` (the index) and `predict` are all of them."""
         if self.root is None:
             made = [(i, traveller(self.city, split, i)) for i in range(self._sizes[split])]
             return TracksDataset([(i, t.name, t.xyt) for i, t in made])
@@ -175,15 +175,13 @@ class TracksDataModule(ZooDataModule):
         return TracksDataset(parts)
 
     def _numbers(self, split: str, count: int) -> list[int]:
-        if split == "predict":
+        """Places of a split's tracks. Nothing is learned from a track, so none is kept out of the index."""
+        share = {"val": self._shares[0], "test": self._shares[1]}.get(split, 0)
+        if not share:
             return list(range(count))
         order = np.random.default_rng([self.seed, 17]).permutation(count)
-        val, test = (max(1, round(share * count)) if share else 0 for share in self._shares)
-        if val + test >= count:
-            raise BadData(f"{self.root}: {count} tracks are too few for a split. Set val_share and test_share to 0.")
-        parts = {"val": order[:val], "test": order[val : val + test], "train": order[val + test :]}
-        chosen = parts[split] if len(parts[split]) else parts["train"]
-        return sorted(chosen.tolist())
+        chosen = order if split == "val" else order[::-1]  # other queries in the test, as far as there are enough
+        return sorted(chosen[: max(1, round(share * count))].tolist())
 
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -179,10 +179,19 @@ def test_shares_of_zero_make_the_indexed_tracks_the_queries(tmp_path: Path) -> N
     found = module(place, val_share=0, test_share=0)
     numbers = {split: [t[0] for t in found.dataset(split).tracks] for split in ("train", "val", "test", "predict")}
     assert numbers["train"] == numbers["val"] == numbers["test"] == numbers["predict"] == list(range(8))
-    parts = module(place, val_share=0.25, test_share=0.25)
-    shares = [[t[0] for t in parts.dataset(split).tracks] for split in ("train", "val", "test")]
-    assert sorted(n for share in shares for n in share) == list(range(8))
-    assert [len(s) for s in shares] == [4, 2, 2]
+
+
+def test_every_track_of_a_file_is_indexed(tmp_path: Path) -> None:
+    """Nothing is learned from a track: one that is kept out of the index would only be missed."""
+    place = TracksDataModule().fake(tmp_path / "d", tracks=9)
+    for options in ({}, {"val_share": 0.25, "test_share": 0.25}):
+        parts = module(place, **options)
+        numbers = {split: [t[0] for t in parts.dataset(split).tracks] for split in ("train", "val", "test")}
+        assert numbers["train"] == list(range(9))
+        assert len(numbers["val"]) == len(numbers["test"]) == (2 if options else 1)
+        assert not set(numbers["val"]) & set(numbers["test"])
+    one = TracksDataModule().fake(tmp_path / "one", tracks=1)
+    assert [len(module(one).dataset(split)) for split in ("train", "val", "test")] == [1, 1, 1]
 
 
 # Tables and the plane ---------------------------------------------------------------------------------------------
