@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from datamodules.boxes.records import Box, Checker, Record, Records
+from datamodules.boxes.records import Box, Checker, Record, Records, spellings
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.json_files import parse_json, read_json
@@ -146,7 +146,7 @@ def _read_images(file: Path, entries: list[Any], folders: list[Path], checker: C
             checker.flaws.add(name, f"{where}.height, width", "numbers of pixels", f"{sides!r:.60}")
             continue
         size = (int(sides[0]), int(sides[1])) if min(sides) >= 1 else None
-        paths = [folder / entry["file_name"] for folder in folders]
+        paths = [folder / name for name in spellings(entry["file_name"]) for folder in folders]
         path = next((p for p in paths if p.name in checker.listing.names(p.parent)), paths[0])
         if checker.image(file, f"{where}.file_name", path):
             records[key] = Record(path, key, checker.size(path, size))

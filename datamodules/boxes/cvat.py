@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from datamodules.boxes.records import Box, Checker, Record, Records
+from datamodules.boxes.records import Box, Checker, Record, Records, spellings
 from zoo.errors import BadData
 from zoo.inputs import UnreadableError
 from zoo.inputs.text_files import read_head
@@ -55,7 +55,7 @@ def read_cvat(files: tuple[Path, list[Path]], names: list[str], checker: Checker
         if not name or name in items:
             checker.flaws.add(checker.name(file), f"{where}.name", "names that occur once", repr(name[:60]))
             continue
-        paths = [folder / name for folder in folders]
+        paths = [folder / spelt for spelt in spellings(name) for folder in folders]
         path = next((p for p in paths if p.name in checker.listing.names(p.parent)), paths[0])
         if checker.image(file, f"{where}.name", path):
             size = _numbers(image, ("height", "width"))

@@ -28,6 +28,7 @@ __all__ = [
     "choose_classes",
     "image_size",
     "read_image",
+    "spellings",
 ]
 
 IMAGE_SUFFIXES = SUFFIXES
@@ -266,6 +267,11 @@ class Checker:
         if self.tiny:
             limit = f"{self.min_side:g} px (min_side)"
             warnings.warn(f"{split}: left out {self.tiny} boxes with a side under {limit} in {self.root}", stacklevel=2)
+
+
+def spellings(name: str) -> list[str]:
+    """A file's name as it stands, and with the slashes of this system for those of Windows."""
+    return list(dict.fromkeys((name, name.replace("\\", "/"))))
 
 
 def choose_classes(records: Records, classes: Sequence[str] | None) -> Records:

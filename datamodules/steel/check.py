@@ -6,6 +6,9 @@ import numpy as np
 
 __all__ = ["signal_problem"]
 
+_DARK = 0.1  # noise and drift of a detector in the dark may be below 0
+_LEAST = 1e-3  # less at the brightest detector is another unit, or no light
+
 
 def signal_problem(signal: np.ndarray, channels: int | None, length: int | None) -> tuple[str, str] | None:
     """What is wrong with a signal.
@@ -34,6 +37,8 @@ def signal_problem(signal: np.ndarray, channels: int | None, length: int | None)
         return "finite intensities", f"{signal[k, t]} at detector {k}, sample {t}"
     if float(np.ptp(signal)) == 0.0:
         return "a signal that varies", f"{float(signal.flat[0]):g} everywhere (laser off or detectors unplugged?)"
-    if float(np.abs(signal).max()) > 10:
-        return "intensities of full scale, 0 to about 1.2", f"up to {float(np.abs(signal).max()):g}"
+    low, high = float(signal.min()), float(signal.max())
+    if high > 10 or high < _LEAST or low < -_DARK:
+        got = f"up to {high:g}" if low >= -_DARK else f"down to {low:g}"
+        return "intensities of full scale, 0 to about 1.2", got
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,11 @@ def test_a_compiled_network_trains_and_predicts(name: str, tmp_path: Path) -> No
     plain = plain_names(model.state_dict())
     loaded = zoo.load(zoo.save(model, tmp_path / "saved")).state_dict()
     assert all(torch.equal(loaded[key], plain[key]) for key in loaded)
+
+
+@pytest.mark.parametrize("name", index.entries())
+def test_a_module_is_pickled_whole(name: str) -> None:
+    """As `torch.save(model)` and processes that are spawned do."""
+    model = zoo.load(name, weights=False)
+    copied = pickle.loads(pickle.dumps(model))
+    assert same(copied, model)

@@ -283,3 +283,23 @@ def test_annotations_that_cannot_be_read_are_the_cause(tmp_path: Path) -> None:
         path.write_bytes(b"<annotation><object>")
     with pytest.raises(BadData, match=r"\.xml: expected XML, got"):
         module(root).facts()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_names_of_files_as_windows_writes_them(split: str, tmp_path: Path) -> None:
+    root = fake(tmp_path, "coco")
+    expected = {part: len(module(root).split(part)) for part in ("train", "val")}
+    for folder in root.glob(f"{split}*"):
+        files = [p for p in folder.iterdir() if p.is_file()]
+        (folder / "deep").mkdir()
+        for path in files:
+            path.rename(folder / "deep" / path.name)
+    for file in (root / "annotations").glob(f"*{split}*"):
+        content = json.loads(file.read_text())
+        for image in content["images"]:
+            image["file_name"] = "deep\\" + image["file_name"]
+        file.write_text(json.dumps(content))
+    assert {part: len(module(root).split(part)) for part in ("train", "val")} == expected
+    edit(root, lambda content: content["images"][0].update(file_name="..\\..\\outside.jpg"))
+    with pytest.raises(BadData, match="file_name"):
+        module(root).split(split)

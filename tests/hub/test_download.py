@@ -409,3 +409,13 @@ def test_a_cache_without_symbolic_links(
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     with pytest.raises(errors.CorruptFile, match="was changed or damaged"):
         zoo.load(f"hf://{REPO}", endpoint=hub.url, offline=True)
+
+
+@pytest.mark.parametrize("address", ["hf://owner/_name", "hf://_owner/name_", "hf://o/n.a-m_e"])
+def test_addresses_that_the_hub_allows(address: str) -> None:
+    from zoo.store.hub import parse_address
+
+    assert parse_address(address) == (address.removeprefix("hf://"), None)
+    for wrong in ("hf://owner/-name", "hf://owner/.name", "hf://owner/na--me", "hf://owner/name."):
+        with pytest.raises(errors.BadInput):
+            parse_address(wrong)

@@ -203,6 +203,10 @@ def test_bad_input_is_named(digits: tuple[Tensor, Tensor]) -> None:
             zoo.evaluate_robustness(victim, given, **{"eps": 0.1, "attacks": ["fgsm"], "checks": False, **options})
     with pytest.raises(UnknownName, match=r"'pdg-20'.*Did you mean 'pgd'"):
         zoo.evaluate_robustness(model, (x, y), 0.1, attacks=["pdg-20"])
+    report = zoo.evaluate_robustness(
+        model, (x[:2], y[:2]), 0.1, attacks="quick, fgsm, noise", checks=False, progress=False
+    )
+    assert [row.name for row in report.rows if row.name != "none (clean)"] == ["fgsm", "pgd-20", "cw-30", "noise"]
     with pytest.raises(TooFewSamples):
         zoo.evaluate_robustness(model, (x[:0], y[:0]), 0.1)
 

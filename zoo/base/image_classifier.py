@@ -45,12 +45,17 @@ class ImageClassifier(ZooModule):
         checks.per_channel(mean, std, options["channels"])
         self.network = self.make_network()
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
-        self.layout: torch.memory_format | None = None  # as the images come
+        self._layout: str | None = None  # as the images come
         safe = layout_of(self.network, options.get("channels_last", True))
         if "channels_last" in options or safe != torch.channels_last:  # images of one channel may come in either
-            self.layout = safe
+            self._layout = str(safe).removeprefix("torch.")
             self.network.to(memory_format=safe)
         self.scores = Scores(accuracy=self.accuracy())
+
+    @property
+    def layout(self) -> torch.memory_format | None:
+        """Memory layout of the images, which cannot be pickled itself; None as they come."""
+        return None if self._layout is None else getattr(torch, self._layout)
 
     def make_network(self) -> nn.Module:
         """Build what maps normalised images (N, C, H, W) to logits (N, K); by default the classifier of that name."""

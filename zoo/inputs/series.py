@@ -34,6 +34,11 @@ def split_series(inputs: Any, channels: int) -> list[Any]:
             raise BadInput(f"A list of points holds {inputs[place]!r} at point {place}, expected numbers.")
         return [list(inputs)] if any(points) else list(inputs)
     if isinstance(inputs, (np.ndarray, Tensor)):
+        if inputs.ndim == 2 and channels == 1 and inputs.shape[1] == 1 < inputs.shape[0]:
+            raise BadInput(
+                f"Expected a series as (points,), or several as (series, points), got the shape {tuple(inputs.shape)}. "
+                "It looks like points x channels: give its transpose."
+            )
         if inputs.ndim == 3 or (inputs.ndim == 2 and channels == 1 and inputs.shape[0] != 1):
             return list(inputs)
         if inputs.ndim > 3:

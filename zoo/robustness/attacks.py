@@ -84,10 +84,11 @@ def attacks_of(wanted: str | Sequence[str] | Mapping[str, Any], setting: Setting
             for name, run in wanted.items()
         ]
     if isinstance(wanted, str):
-        wanted = PRESETS.get(wanted) or [part.strip() for part in wanted.split(",")]
+        wanted = [part.strip() for part in wanted.split(",")]
     if not wanted:
         raise BadInput("attacks is empty: give names, or 'quick' or 'standard'.")
-    return [_named(name, setting) for name in wanted]
+    names = dict.fromkeys(name for part in wanted for name in PRESETS.get(part, (part,)))
+    return [_named(name, setting) for name in names]
 
 
 def _own(name: str, run: Callable[[Model, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:

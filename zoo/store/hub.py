@@ -30,7 +30,7 @@ __all__ = ["Hub", "as_commit", "check_listed", "parse_address"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w./-]{0,254}", re.ASCII)
-_PART = r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?"  # the Hub's own rule for names of owners and repositories
+_PART = r"\w(?:[\w.-]{0,94}\w)?"  # the Hub's own rule for names of owners and repositories
 _ADDRESS = re.compile(rf"hf://({_PART}/{_PART})(?:@(\w[\w./-]{{0,254}}))?", re.ASCII)
 
 

@@ -249,6 +249,9 @@ def test_points_by_channels_is_recognised() -> None:
         model.predict(np.random.default_rng(0).standard_normal((40, 3)))
     with pytest.raises(BadInput, match="one channel only"):
         model.predict([list(range(40))])
+    for column in (np.random.default_rng(0).standard_normal((40, 1)), torch.rand(40, 1)):
+        with pytest.raises(BadInput, match=r"the shape \(40, 1\)\. It looks like points x channels"):
+            SoftRocket(2, channels=1, **SMALL).predict(column)
 
 
 def test_constant_training_series_are_refused() -> None:

@@ -470,6 +470,18 @@ def test_unusable_sections_are_named(section: Any, told: str) -> None:
         model_of("closed-form").predict(section)
 
 
+def test_a_section_in_another_unit_is_named() -> None:
+    """Negative or vanishing intensities would give a number, and it would mean nothing."""
+    signal = np.random.default_rng(0).uniform(0.1, 0.9, (8, 64))
+    model = model_of("closed-form")
+    for wrong in (-signal, signal * 1e-9, signal * 1000, signal - 0.5):
+        with pytest.raises(BadInput, match="signal: expected intensities of full scale"):
+            model.predict(wrong)
+    assert model.predict(signal - 0.1 * signal.min())
+    with pytest.raises(BadInput, match=r"expected a dict or file with signal \(C, L\), got the keys speed, tilt"):
+        model.predict({"speed": 2.0, "tilt": 0.0})
+
+
 def test_sections_shorter_than_a_kernel_name_it() -> None:
     model = model_of("rocket").eval()
     with pytest.raises(BadInput, match=r"kernel \d+ has \d+ points with dilation"):

@@ -56,7 +56,10 @@ def read_section(
         where, held = f"input {number} ({item})", _read_file(Path(item))
         item = held
     if isinstance(item, dict):
-        held, item = item, item.get("signal")
+        if "signal" not in item:
+            keys = ", ".join(map(str, list(item)[:8])) or "none"
+            raise BadInput(f"{where}: expected a dict or file with signal (C, L), got the keys {keys}.")
+        held, item = item, item["signal"]
     if is_frame(item):
         item = frame_numbers(item, where).T
     try:
