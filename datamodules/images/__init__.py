@@ -34,7 +34,7 @@ from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeb
 from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, CutMix, FileSource, ImageSet, Source, resized, stratified
 from datamodules.images.extra import HalfSampler, JoinedSource, find_extra, with_extra
-from datamodules.images.fake import write_fake
+from datamodules.images.fake import write_extra, write_fake
 from datamodules.images.folders import class_folders, find_eurosat, image_files, same_inside, training_classes
 from datamodules.images.read import (
     FASHION_NAMES,
@@ -466,7 +466,10 @@ class ImagesDataModule(ZooDataModule):
         kind = format or (self._format if self.root is not None and self._format != "auto" else "folders")
         if kind not in FORMATS[1:]:
             raise BadInput(f"format: expected one of {', '.join(FORMATS[1:])}, got {kind!r}.{nearest(kind, FORMATS)}")
-        return write_fake(Path(folder), kind, images)
+        place = write_fake(Path(folder), kind, images)
+        if self.hparams["extra"] is not None and kind.startswith("cifar"):
+            write_extra(place / Path(self.hparams["extra"]).name)
+        return place
 
 
 def _embedded(kind: str, split: str) -> Pictures:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.worlds.land_cover import CLASSES
 
-__all__ = ["write_fake"]
+__all__ = ["write_extra", "write_fake"]
 
 _CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -26,6 +26,12 @@ def write_fake(folder: Path, kind: str, images: int) -> Path:
     else:
         _idx(folder / {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[kind] / "raw", images)
     return folder
+
+
+def write_extra(path: Path) -> None:
+    """Write 30 further images of the size of CIFAR, with labels, as they are published for it."""
+    pixels, labels = _draw(30, 10, 32, 3, 6)
+    _pickle(path, {"data": pixels, "extrapolated_targets": labels.astype("<i8")})
 
 
 def _draw(count: int, classes: int, side: int, channels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,8 +108,6 @@ def _cifar10(folder: Path, images: int) -> None:
         name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
         _pickle(place / name, {"data": _planes(pixels), "labels": labels.tolist(), "batch_label": name})
     _pickle(place / "batches.meta", {"label_names": _CIFAR10, "num_vis": 3072})
-    pixels, labels = _draw(30, 10, 32, 3, 6)
-    _pickle(folder / "ti_500K_pseudo_labeled.pickle", {"data": pixels, "extrapolated_targets": labels.astype("<i8")})
 
 
 def _cifar100(folder: Path, images: int) -> None:

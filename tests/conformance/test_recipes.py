@@ -37,7 +37,8 @@ def words_of(whose: Entry, tag: str, folder: Path) -> list[str]:
     recipe = load_yaml(recipe_path(whose, tag))
     data, model = dict(entry.tiny.get("data", {})), dict(entry.tiny.get("model", {}))
     if form := (recipe.get("data") or {}).get("format"):  # a recipe that names a layout needs a folder of it
-        made = entry.data_class()(**data)
+        beside = {k: v for k, v in recipe["data"].items() if k == "extra"}  # a file that is written beside the layout
+        made = entry.data_class()(**data, **beside)
         data |= {"format": form, "batch_size": 2}
         with contextlib.suppress(BadInput):  # a simulated world has no layout, and needs none
             more = {"images": 80} if "images" in inspect.signature(made.fake).parameters else {}

@@ -20,7 +20,7 @@ NAME = "ti_500K_pseudo_labeled.pickle"
 
 
 def cifar(folder: Path, **init: Any) -> ImagesDataModule:
-    place = ImagesDataModule(root=str(folder), format="cifar-10").fake(folder, format="cifar-10", images=100)
+    place = ImagesDataModule(extra=NAME).fake(folder, format="cifar-10", images=100)
     return ImagesDataModule(**({"root": str(place), "format": "cifar-10", "batch_size": 8, "val_size": 20} | init))
 
 
