@@ -206,7 +206,7 @@ def test_bad_input_is_named(digits: tuple[Tensor, Tensor]) -> None:
     report = zoo.evaluate_robustness(
         model, (x[:2], y[:2]), 0.1, attacks="quick, fgsm, noise", checks=False, progress=False
     )
-    assert [row.name for row in report.rows if row.name != "none (clean)"] == ["fgsm", "pgd-20", "cw-30", "noise"]
+    assert [row.attack for row in report.rows] == ["fgsm", "pgd-20", "cw-30", "noise"]
     with pytest.raises(TooFewSamples):
         zoo.evaluate_robustness(model, (x[:0], y[:0]), 0.1)
 
