@@ -77,7 +77,12 @@ def activation_clustering(model: ImageClassifier, images: np.ndarray, labels: np
     )
     features = _features(model, images)  # those of the last linear layer, for any network
     defence._get_activations = lambda *_: features
-    _, clean = defence.detect_poison(nb_clusters=2, nb_dims=10, reduce="PCA")
+    before = np.random.get_state()
+    np.random.seed(0)  # its clusters start at random, from numpy's global state
+    try:
+        _, clean = defence.detect_poison(nb_clusters=2, nb_dims=10, reduce="PCA")
+    finally:
+        np.random.set_state(before)
     return np.flatnonzero(np.asarray(clean) == 0)
 
 
