@@ -59,7 +59,7 @@ def test_blocks_of_a_card(name: str, place: Place) -> None:
             if block.why_not(line) is None:
                 place.run(line, words)
                 done += 1
-    assert done >= 4, "a card shows how to load, predict, train and reproduce"
+    assert done >= 3, "a card shows how to train and reproduce, and where there are weights how to load and predict"
 
 
 def examples(command: str) -> list[str]:
