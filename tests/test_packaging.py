@@ -181,7 +181,8 @@ def _required(path: Path) -> set[str]:
 
     found: set[str] = set()
     for file in {path, path.with_name("__init__.py")}:  # a package asks once for all its parts
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        text = file.read_text(encoding="utf-8")
+        for node in ast.parse(text).body if "require(" in text else ():
             call = node.value if isinstance(node, ast.Expr) else None
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "require":
                 found |= {a.value for a in call.args[:1] if isinstance(a, ast.Constant)}
@@ -239,7 +240,8 @@ def required_extras() -> list[tuple[str, str]]:
 
     found = set()
     for path in [*(ROOT / "zoo").rglob("*.py"), *(ROOT / "datamodules").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if "require(" in text else ():
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "require":
                 values = [a.value for a in node.args if isinstance(a, ast.Constant)]
                 if len(values) == 2:
