@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def run(size: int, folder: Path) -> list[dict[str, Any]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes.spawn(_serve, (size, port, str(folder)), nprocs=size)
+    method = "fork" if sys.platform == "linux" else "spawn"  # forked ones have imported everything
+    processes.start_processes(_serve, (size, port, str(folder)), nprocs=size, start_method=method)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +29,11 @@ def run(size: int, variants: dict[str, tuple[str, dict[str, Any]]], folder: Any)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes.spawn(_serve, (size, port, variants, str(folder)), nprocs=size)
+    if size == 1:
+        _serve(0, size, port, variants, str(folder))
+    else:  # forked ones have imported everything
+        method = "fork" if sys.platform == "linux" else "spawn"
+        processes.start_processes(_serve, (size, port, variants, str(folder)), nprocs=size, start_method=method)
     return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(size)]
 
 

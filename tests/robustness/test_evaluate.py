@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ import zoo
 from zoo.cli import main
 from zoo.errors import BadInput, TooFewSamples, UnknownName
 from zoo.nn.attacks import pgd
+from zoo.robustness import battery
 from zoo.robustness.data import samples
-from zoo.robustness.report import wilson
+from zoo.robustness.report import Check, wilson
 
 FAST = ("fgsm", "pgd-20", "cw-10")
 
@@ -126,6 +128,19 @@ def test_random_models_are_found(digits: tuple[Tensor, Tensor]) -> None:
     assert "deterministic" in failed(lambda x: model(x + 0.1 * torch.randn_like(x)), digits)
 
 
+@pytest.fixture
+def fewer_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the radii and Square, which take most of the time, where the test is about another check."""
+    former = battery._black_box
+
+    def black_box(run: Any, white: Tensor, attack: str, name: str) -> Check:
+        return Check(name, None, "", "") if name == "square" else former(run, white, attack, name)
+
+    monkeypatch.setattr(battery, "_sweep", lambda run: [])
+    monkeypatch.setattr(battery, "_black_box", black_box)
+
+
+@pytest.mark.usefixtures("fewer_checks")
 def test_examples_outside_the_ball_do_not_count(digits: tuple[Tensor, Tensor]) -> None:
     attacks = {"cheat": lambda model, x, y: 1 - x}
     report = zoo.evaluate_robustness(trained(), (digits[0][:4], digits[1][:4]), 0.1, None, attacks)
@@ -133,6 +148,7 @@ def test_examples_outside_the_ball_do_not_count(digits: tuple[Tensor, Tensor]) -
     assert "inside the ball" in {check.name for check in report.suspicious}
 
 
+@pytest.mark.usefixtures("fewer_checks")
 def test_given_surrogates(digits: tuple[Tensor, Tensor]) -> None:
     """A model attacked through itself: transfer is as strong as PGD."""
     few = digits[0][:24], digits[1][:24]
@@ -260,6 +276,7 @@ def test_command_computes_on_the_gpu_where_there_is_one(saved: str, monkeypatch:
     assert asked == ["auto"]
 
 
+@pytest.mark.usefixtures("fewer_checks")
 def test_suspicious_results_give_exit_code_one(
     saved: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
