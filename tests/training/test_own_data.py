@@ -138,3 +138,21 @@ def test_other_classes_are_not_resumed(place: Path, capsys: pytest.CaptureFixtur
 def test_a_folder_with_spaces_is_quoted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "fake", "toy-net", str(place / "my data")]) == 0
     assert f"--data.root '{place / 'my data'}'" in capsys.readouterr().out
+
+
+def test_weights_for_other_colour_channels_are_refused_with_the_way_out(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for split, name in ((s, n) for s in ("train", "test") for n in ("cat", "dog")):
+        (place / "colour" / split / name).mkdir(parents=True)
+        for i in range(4):
+            picture = Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8))
+            picture.save(place / "colour" / split / name / f"{i}.png")
+    words = ["train", "uav-swarm-fl", "--weights", "uav-swarm-fl", "--data.root", str(place / "colour")]
+    words += ["--data.num_clients", "2", "--data.partition", "iid", "--trainer.fast_dev_run", "true"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "take pictures with 1 colour channel, the data give 3" in error
+    assert "--data.channels 1" in error
+    assert main([*words, "--data.channels", "1"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "apply_checkpoint",
     "apply_facts",
     "apply_source",
+    "check_channels",
     "describe_source",
     "drop_other_channels",
     "resumable",
@@ -168,6 +170,22 @@ def apply_facts(
         model[key] = value
         filled[key] = value
     return filled
+
+
+def check_channels(source: Source, model: Mapping[str, Any]) -> None:
+    """Compare the colour channels of starting weights with those of the data.
+
+    Raises:
+        InvalidConfig: if they differ: the first layer would not fit, whatever the arguments.
+    """
+    usual = inspect.signature(source.checkpoint.entry.model_class()).parameters.get("channels")
+    theirs = source.checkpoint.init.get("channels", usual.default if usual is not None else None)
+    ours = model.get("channels")
+    if isinstance(theirs, int) and ours is not None and theirs != ours:
+        raise InvalidConfig(
+            f"The weights {source.name} take pictures with {theirs} colour channel{'s' * (theirs != 1)}, the data give "
+            f"{ours}. Read the data as the weights take them (--data.channels {theirs}), or leave --weights out."
+        )
 
 
 def drop_other_channels(model: dict[str, Any], *, explicit: Iterable[str]) -> list[str]:

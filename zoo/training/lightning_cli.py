@@ -306,6 +306,8 @@ class ZooCLI(LightningCLI):
             meeting.check_resumed(model, facts, what)
         else:
             self.facts = weights.apply_facts(model, facts, explicit=request.explicit, saved_facts=request.saved_facts)
+            if self.source is not None and "channels" in self._own.data.as_dict():
+                weights.check_channels(self.source, model)
             for key in weights.drop_other_channels(model, explicit=request.explicit):
                 _say(f"{key} of the recipe is for other colour channels than your data have: left out")
         self._set_model(model)
