@@ -190,6 +190,44 @@ def test_the_margin_that_decides_is_printed(entry: index.Entry, old: str, new: s
     assert wanted in {row["wanted"] for t in tables(card.render(entry)) for row in t if "wanted" in row}
 
 
+def test_scores_of_each_class_are_shown_while_they_are_of_these_weights(entry: index.Entry) -> None:
+    assert "classes.json" not in card.render(entry)
+    scores = {
+        "tag": "ten-n",
+        "sha256": None,
+        "score": "test/acc",
+        "samples": 1200,
+        "classes": {"cat": 0.9, "dog": 0.25},
+    }
+    path = claims.card_folder(entry) / "classes.json"
+    path.write_text(json.dumps(scores))
+    assert [{"class": "dog", "score": "0.250"}, {"class": "cat", "score": "0.900"}] in tables(card.render(entry))
+    assert "1,200 test samples" in card.render(entry)
+    card.write(entry)
+    assert not [p for p in card.check(entry) if "classes.json" in p]
+    path.write_text(json.dumps(scores | {"sha256": "0" * 64}))
+    assert any("--classes" in p for p in card.check(entry))
+
+
+SCORED = [n for n in OURS if (claims.card_folder(index.entries()[n]) / "classes.json").is_file()]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_scores_of_each_class_agree_with_the_headline(name: str) -> None:
+    entry = index.entries()[name]
+    found = json.loads((claims.card_folder(entry) / "classes.json").read_text())
+    metrics = entry.weights[found["tag"]].metrics
+    mean = sum(found["classes"].values()) / len(found["classes"])
+    wanted = metrics.get("test/accuracy", next(iter(metrics.values())))
+    assert mean == pytest.approx(wanted, abs=0.005), "classes are of about equal size"
+
+
+def test_classes_are_scored_by_a_command(entry: index.Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["card", "toy-net", "--classes"]) == 2
+    assert "no default weights" in capsys.readouterr().err
+    assert cli.main(["card", "toy-net", "--classes", "--check"]) == 2
+
+
 def test_what_else_belongs_to_a_verdict_is_shown(entry: index.Entry) -> None:
     text = CLAIMS.replace("seeds: [0, 1]", "seeds: 6\n  judge: aeon").replace(
         "  metric: test/acc",

@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo import claims as evidence
 from zoo import index
+from zoo.card.classes import measure, out_of_date
 from zoo.card.eval import FOLDER, eval_results
 from zoo.card.text import BLOCKS, card_text, hand_written, metrics_text, table
 from zoo.errors import BadInput
@@ -21,7 +22,18 @@ from zoo.index import Entry
 from zoo.studies import import_beside
 from zoo.text import human_bytes, human_count
 
-__all__ = ["BLOCKS", "check", "check_readme", "draw", "has_card", "readme_table", "render", "write", "write_readme"]
+__all__ = [
+    "BLOCKS",
+    "check",
+    "check_readme",
+    "draw",
+    "has_card",
+    "measure",
+    "readme_table",
+    "render",
+    "write",
+    "write_readme",
+]
 
 _START, _END = "<!-- methods:start -->", "<!-- methods:end -->"
 
@@ -75,6 +87,8 @@ def check(entry: Entry) -> list[str]:
     old = {name: (folder / name).read_text(encoding="utf-8") for name in wanted if (folder / name).is_file()}
     if old != wanted or _stale(folder, wanted):
         problems.append(f"{entry.id}: {FOLDER} is out of date; run: zoo card {entry.id}")
+    if out_of_date(entry, path.parent):
+        problems.append(f"{entry.id}: classes.json is of other weights; run: zoo card {entry.id} --classes")
     missing = [
         name for name in BLOCKS if not hand_written(fresh).get(name) or f"*To be written:* {BLOCKS[name]}" in fresh
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import index
+from zoo.card.classes import FILE, kept
 from zoo.card.header import header
 from zoo.claims.results import after_holm
 from zoo.claims.schema import Claim
@@ -58,7 +59,7 @@ def card_text(entry: Entry, claims: Sequence[Claim], results: dict[str, Any], ol
     lines += [entry.summary, "", *_hand("about", kept)]
     lines += _picture(folder, f"output-{entry.default}", f"Output of {entry.id}:{entry.default} on test samples")
     lines += ["## Use", "", *usage(entry), *_hand("inputs", kept)]
-    lines += ["## Weights", "", *_weights(entry), "## Training", "", *_training(entry)]
+    lines += ["## Weights", "", *_weights(entry), *_classes(entry, folder), "## Training", "", *_training(entry)]
     lines += ["## Claims", "", *_claims(entry, claims, results, folder)]
     lines += ["## Data", "", *_data(entry), *_hand("data", kept)]
     lines += ["## Known limits", "", *_hand("limits", kept)]
@@ -130,6 +131,17 @@ def _weights(entry: Entry) -> list[str]:
         word = "recipe" if len(others) == 1 else "recipes"
         lines += folded(f"{len(others)} {word} without published weights", [listed, ""], when=len(others) > _LONG)
     return lines
+
+
+def _classes(entry: Entry, folder: Path) -> list[str]:
+    """The scores of each class, worst first."""
+    found = kept(folder)
+    if found is None:
+        return []
+    rows = sorted(found["classes"].items(), key=lambda pair: float(pair[1]))
+    about = f"Each class of `{entry.id}:{found['tag']}`, {found['score']} on {found['samples']:,} test samples"
+    listed = table(("class", "score"), [(name, f"{value:.3f}") for name, value in rows])
+    return [f"{about} ([classes.json]({FILE}), written by `zoo card {entry.id} --classes`):", "", *listed]
 
 
 _LONG = 5

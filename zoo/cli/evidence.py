@@ -220,6 +220,7 @@ def add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; say what is out of date")
     parser.add_argument("--dir", metavar="DIR", help="root of the checkout or package, to write there from elsewhere")
     parser.add_argument("--images", action="store_true", help="also redraw the pictures and curves")
+    parser.add_argument("--classes", action="store_true", help="also score the default weights for each class")
 
 
 def run_card(options: argparse.Namespace) -> int:
@@ -228,8 +229,8 @@ def run_card(options: argparse.Namespace) -> int:
 
     if options.name is None and not options.all:
         raise BadInput("Which method? As in: zoo card NAME, or zoo card --all")
-    if options.images and options.check:
-        raise BadInput("--images draws, --check writes nothing: give one of them.")
+    if (options.images or options.classes) and options.check:
+        raise BadInput("--images and --classes write, --check writes nothing: give one of them.")
     known = index.entries()
     names = [n for n in known if card.has_card(known[n])] if options.all else [index.resolve(options.name)[0].id]
     if not options.check:
@@ -241,6 +242,9 @@ def run_card(options: argparse.Namespace) -> int:
         for name in names:
             for path in card.draw(known[name]):
                 print(f"drawn     {path}")
+    if options.classes:
+        for name in names:
+            print(f"scored    {card.measure(known[name])}")
     problems: list[object] = []
     for name in names:
         problems += card.check(known[name]) if options.check else card.write(known[name])
