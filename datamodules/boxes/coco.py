@@ -93,7 +93,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         content = read_json(file)
     except UnreadableError as error:
-        raise BadData.listing(file, [f"expected {error.expected}, got {error.got}"]) from None
+        raise BadData.listing(file, [f"{file.name}: expected {error.expected}, got {error.got}"]) from None
     if not isinstance(content, dict):
         expected = "a JSON object with images, annotations, categories"
         raise BadData(f"{file}: expected {expected}, got a {type(content).__name__}")

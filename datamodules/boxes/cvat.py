@@ -29,7 +29,7 @@ def _tree(file: Path) -> Element:
     try:
         return read_xml(file, _MOST)
     except UnreadableError as error:
-        raise BadData.listing(file, [f"expected {error.expected}, got {error.got}"]) from None
+        raise BadData.listing(file, [f"{file.name}: expected {error.expected}, got {error.got}"]) from None
 
 
 def cvat_class_names(file: Path) -> list[str]:

@@ -184,8 +184,9 @@ TEXTS = {
 def test_json_without_end(case: str, tmp_path: Path) -> None:
     root = fake(tmp_path, "coco")
     (root / "annotations/instances_train2017.json").write_text(TEXTS[case], encoding="latin-1")
-    with pytest.raises(BadData, match=r"instances_train2017\.json"):
+    with pytest.raises(BadData, match=r"instances_train2017\.json") as caught:
         module(root).split("train")
+    assert all("instances_train2017.json" in problem for problem in caught.value.problems), "what `data check` shows"
 
 
 # VOC --------------------------------------------------------------------------------------------------------------
