@@ -121,6 +121,7 @@ def test_resuming_with_other_data_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidConfig, match="resume with the same data"):
             trainer(tmp_path, max_epochs=2).fit(classifier(None), data_of(other), ckpt_path=path, weights_only=True)
     words = ["fit", "--zoo", "rslad", "--model.network=resnet10-w1", "--ckpt_path", str(path)]
+    words += ["--model.teacher=rslad:fmnist-resnet10w24-trades"]  # chosen, so that none is trained on these pictures
     with pytest.raises(InvalidConfig, match="resume with the same data"):
         training.run([*words, "--data.root", str(other)])
 
