@@ -35,7 +35,7 @@ HELP = """\
 Train, validate, test or predict with any method of the zoo.
 
   {prog} fit --zoo NAME[:TAG]                            train with the recipe of that tag
-  {prog} fit --zoo NAME --data.root DIR                  train on your own data
+  {prog} fit --zoo NAME:own --data.root DIR              train on your own data, with settings that fit them
   {prog} fit --zoo NAME --data.root DIR --weights NAME   start from published weights (fine-tune)
   {prog} fit --zoo NAME --trainer.max_epochs 5 --trainer.fast_dev_run true
   {prog} fit --zoo NAME --trainer.devices 8 --trainer.strategy ddp --trainer.precision bf16-mixed
