@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ def test_c27_onnx(onnx_entry: Entry, folder: Path) -> None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs = [i.name for i in session.get_inputs()]
+    assert inputs == list(inspect.signature(model.forward).parameters)[: len(inputs)]
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["zoo"]) == onnx_entry.id
+    assert json.loads(about.get("class_names", "[]")) == model.class_names
+    if outputs := getattr(model, "output_names", None):
+        assert [o.name for o in session.get_outputs()] == list(outputs)
     for args in batches(model):
         got = session.run(None, {name: a.numpy() for name, a in zip(inputs, args, strict=True)})
         with torch.no_grad():

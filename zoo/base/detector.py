@@ -47,6 +47,7 @@ class Detector(ZooModule):
 
     task = "object-detection"
     monitor = ("val/map", "max")
+    output_names: ClassVar[tuple[str, ...]] = ("boxes", "scores")
     logged: ClassVar[tuple[str, ...]] = (
         "loss",
         "map",

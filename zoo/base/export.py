@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from zoo.errors import require
+from zoo.files import writing
 
 __all__ = ["export_onnx", "export_program"]
 
@@ -29,26 +32,45 @@ def export_program(module: LightningModule, path: str | Path) -> Path:
 def export_onnx(module: LightningModule, path: str | Path) -> Path:
     """Write `forward` as ONNX with a dynamic batch size (needs the extra `export`).
 
+    Inputs are called as the arguments of `forward`, outputs as `output_names` of the class says. The file's metadata
+    say what a program needs to use it: `zoo` (the id), `class_names`, `img_size`, `channels`, `length`, as JSON.
+
     Raises:
         MissingExtra: if the packages for it are not installed.
     """
     require("onnx", "export")
     require("onnxscript", "export")
     args = _example(module)
-    names = [f"input_{i}" for i in range(len(args))]
+    inputs = list(inspect.signature(module.forward).parameters)[: len(args)]
     batch = torch.export.Dim("batch", min=1, max=4096)
     with _traceable(module):
         torch.onnx.export(
             module,
             args,
             str(path),
-            input_names=names,
+            input_names=inputs,
+            output_names=list(names) if (names := getattr(module, "output_names", ())) else None,
             dynamo=True,
             external_data=False,
             verbose=False,
             dynamic_shapes=tuple({0: batch} for _ in args),
         )
+    _describe(module, Path(path))
     return Path(path)
+
+
+def _describe(module: LightningModule, path: Path) -> None:
+    """Put into a file what its numbers mean."""
+    import onnx
+
+    from zoo.index import id_of
+
+    model = onnx.load(str(path))
+    about = {"zoo": id_of(type(module)), "class_names": getattr(module, "class_names", None)}
+    about |= {key: module.hparams.get(key) for key in ("img_size", "channels", "length")}
+    onnx.helper.set_model_props(model, {k: json.dumps(v, ensure_ascii=False) for k, v in about.items() if v})
+    with writing(path):
+        onnx.save(model, str(path))
 
 
 def _example(module: LightningModule) -> tuple[Tensor, ...]:

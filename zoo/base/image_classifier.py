@@ -35,6 +35,7 @@ class ImageClassifier(ZooModule):
 
     task = "image-classification"
     monitor = ("val/accuracy", "max")
+    output_names: ClassVar[tuple[str, ...]] = ("logits",)
     logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def __init__(self) -> None:
