@@ -27,6 +27,17 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HF_HOME"] = str(shared / "hf-home")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forks_may_train() -> None:
+    """The first backward pass comes before any export: exports register devices, for which autograd starts threads.
+
+    A process with such threads cannot fork ranks that train, so results would depend on the order of the tests.
+    """
+    import torch
+
+    torch.ones((), requires_grad=True).backward()
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """Root folder of the repository."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from toys import cli as cli_toys
+from toys.cli import failure, output, run
 
 import zoo
 from zoo import cli, index, store
@@ -41,26 +42,6 @@ def rows(place: Path) -> list[str]:
     for i in range(2):
         (place / f"row{i}.json").write_text(json.dumps([i, 1.0, -1.0, 0.5]))
     return ["row0.json", "row1.json"]
-
-
-def run(*words: Any) -> int:
-    return cli.main([*map(str, words)])
-
-
-def output(capsys: pytest.CaptureFixture[str], *words: Any, code: int = 0) -> str:
-    capsys.readouterr()
-    assert run(*words) == code
-    return capsys.readouterr().out
-
-
-def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    """The one line that a mistake prints."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err.strip()
-    assert err.startswith("error: ")
-    assert "\n" not in err
-    return err
 
 
 # Overview and mistakes --------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conformance.support import data_of, inputs_of, model_of, trainer_of
+from toys.cli import failure, run
 
 from zoo import claims, cli, files, index
 from zoo.cli.new import BASES
@@ -25,20 +25,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*words: Any) -> int:
-    return cli.main([*map(str, words)])
-
-
-def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    """The one line that a mistake prints."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err.strip()
-    assert err.startswith("error: ")
-    assert "\n" not in err
-    return err
 
 
 def files_of(folder: Path) -> set[str]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from toys import cli as cli_toys
+from toys.cli import failure, output, run
 
 import zoo
 from zoo import cli, index
@@ -60,26 +61,6 @@ def rows(folder: Path, count: int) -> list[str]:
     for i in range(count):
         (folder / f"row{i}.json").write_text(json.dumps([i, 1.0, -1.0, 0.5]))
     return [str(folder / f"row{i}.json") for i in range(count)]
-
-
-def run(*words: Any) -> int:
-    return cli.main([*map(str, words)])
-
-
-def output(capsys: pytest.CaptureFixture[str], *words: Any, code: int = 0) -> str:
-    capsys.readouterr()
-    assert run(*words) == code
-    return capsys.readouterr().out
-
-
-def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    """The one line of a mistake."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err.strip()
-    assert err.startswith("error: ")
-    assert "\n" not in err
-    return err
 
 
 def found(place: Path, name: str = "results.json") -> Any:

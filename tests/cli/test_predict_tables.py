@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys.cli import failure, run
 
 import zoo
-from zoo import cli, index
+from zoo import index
 from zoo.errors import BadInput, MissingExtra
 from zoo.inputs import tables
 
@@ -24,19 +25,6 @@ SERIES, STEEL, TRACKS = "soft-rocket:gunpoint", "steel-roughness:sim-rocket", "s
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*words: Any) -> int:
-    return cli.main([*map(str, words)])
-
-
-def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err.strip()
-    assert err.startswith("error: ")
-    assert "\n" not in err
-    return err
 
 
 def results(*words: Any) -> list[dict[str, Any]]:

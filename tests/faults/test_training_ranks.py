@@ -13,7 +13,6 @@ import pytest
 import torch
 from fault_tools import FORK
 from test_training_processes import SOON, children, until
-from toys import TOYS
 from toys import cli as cli_toys
 
 from zoo import index, training
@@ -39,19 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An empty folder, the toys in the index, and no child left in the end."""
     monkeypatch.chdir(tmp_path)
     cli_toys.register(tmp_path)
-    learner = index.Entry(
-        id="toy-learner",
-        model="toys.learners:ToyLearner",
-        data="toys.learners:ToyClients",
-        task="tabular-classification",
-        summary="Federated averaging.",
-        paper={"title": "Toys", "year": 2026},
-        licence="Apache-2.0",
-        learns="rounds",
-        tiny={"model": {}, "data": {}},
-    )
-    for entry in (learner, *(toy for toy in TOYS if toy.id == "toy-ridge")):
-        index.register(entry, replace=True)
+    cli_toys.register_rounds()
     before = set(children(os.getpid()))
     yield tmp_path
     assert until(lambda: not (own_children() - before), SOON)

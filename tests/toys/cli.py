@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from datamodules.base import Problems, ZooDataModule
 from zoo import index
 from zoo.base import ZooModule
 from zoo.errors import BadInput
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class ToyRows(Dataset[dict[str, Any]]):
@@ -175,6 +178,52 @@ def register(folder: Path) -> index.Entry:
     )
     index.register(entry, replace=True)
     return entry
+
+
+def register_rounds() -> None:
+    """Put the two toys that learn in rounds into the index."""
+    from toys import TOYS
+
+    learner = index.Entry(
+        id="toy-learner",
+        model="toys.learners:ToyLearner",
+        data="toys.learners:ToyClients",
+        task="tabular-classification",
+        summary="Federated averaging.",
+        paper={"title": "Toys", "year": 2026},
+        licence="Apache-2.0",
+        learns="rounds",
+        tiny={"model": {}, "data": {}},
+    )
+    for entry in (learner, *(toy for toy in TOYS if toy.id == "toy-ridge")):
+        index.register(entry, replace=True)
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+
+def run(*words: Any) -> int:
+    """`zoo` in this process: its exit code."""
+    from zoo import cli
+
+    return cli.main([*map(str, words)])
+
+
+def output(capsys: pytest.CaptureFixture[str], *words: Any, code: int = 0) -> str:
+    """What the command prints."""
+    capsys.readouterr()
+    assert run(*words) == code
+    return capsys.readouterr().out
+
+
+def failure(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    """The one line that a mistake prints."""
+    capsys.readouterr()
+    assert run(*words) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ")
+    assert "\n" not in err
+    return err
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from toys import cli as cli_toys
 from toys.learners import ToyLearner
 from toys.ridge import ToyRidge
 
-from zoo import index, training
+from zoo import training
 from zoo.store.checkpoint import read_checkpoint
 
 FORK = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
@@ -188,24 +188,6 @@ def test_two_ranks(rank: int, kind: str, monkeypatch: pytest.MonkeyPatch, capfd:
 # Rounds -----------------------------------------------------------------------------------------------------------
 
 
-def register_rounds() -> None:
-    from toys import TOYS
-
-    learner = index.Entry(
-        id="toy-learner",
-        model="toys.learners:ToyLearner",
-        data="toys.learners:ToyClients",
-        task="tabular-classification",
-        summary="Federated averaging.",
-        paper={"title": "Toys", "year": 2026},
-        licence="Apache-2.0",
-        learns="rounds",
-        tiny={"model": {}, "data": {}},
-    )
-    for entry in (learner, *(toy for toy in TOYS if toy.id == "toy-ridge")):
-        index.register(entry, replace=True)
-
-
 BY_RANKS = pytest.mark.parametrize("ranks", [ONE, pytest.param(TWO, marks=FORK)], ids=["1", "2"])
 
 
@@ -221,7 +203,7 @@ def only(name: str) -> str:
 
 @BY_RANKS
 def test_closed_form(ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    register_rounds()
+    cli_toys.register_rounds()
     former = ToyRidge.collect
 
     def collect(self: Any, batch: Any, batch_idx: int) -> None:
@@ -242,7 +224,7 @@ def test_closed_form(ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
 @pytest.mark.parametrize("where", ["client", "server"])
 def test_federated(where: str, ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """A client's update that the rule refuses, and a global model that is not finite after aggregation."""
-    register_rounds()
+    cli_toys.register_rounds()
     if where == "client":
         former = ToyLearner.local_step
 
