@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys.geopackages import stand_in
 
 from datamodules.tracks import TracksDataModule, pad_tracks
 from datamodules.worlds.commuters import CityConfig, traveller
@@ -23,11 +22,6 @@ def csv_of(folder: Path, text: str, name: str = "tracks.csv") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def geopackages(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch)
 
 
 def module(root: Path, **options: Any) -> TracksDataModule:

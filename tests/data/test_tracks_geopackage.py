@@ -1,4 +1,4 @@
-"""Tracks in GeoPackages, with pyogrio or a stand-in for it."""
+"""Tracks in GeoPackages, read by pyogrio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys.geopackages import stand_in
 
 from datamodules.tracks import TracksDataModule
 from zoo.cli import main
@@ -15,8 +14,7 @@ from zoo.errors import BadData, MissingExtra
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    stand_in(monkeypatch)
+def package(tmp_path: Path) -> Path:
     return TracksDataModule().fake(tmp_path / "own", format="gpkg", tracks=6) / "tracks.gpkg"
 
 
