@@ -262,7 +262,8 @@ def federated(folder: Path, handlers: bool = True) -> None:
 @LINUX
 @pytest.mark.parametrize("handlers", [True, False], ids=["command-line", "own-program"])
 @pytest.mark.parametrize("moment", [0.0, 0.4])
-def test_killed_client(place: Path, moment: float, handlers: bool) -> None:
+def test_killed_client(place: Path, moment: float, handlers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slow, "seconds", FOR_EVER)  # on a busy machine they would be done before they are killed
     trainer = in_child(lambda: federated(place, handlers))
     clients = until(lambda: found if len(found := children(trainer.pid)) == 2 else [])
     time.sleep(moment)

@@ -30,6 +30,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Deployment:
     """Programs of Flower, each in a process group of its own so that it ends with all its children."""
 
@@ -54,10 +59,17 @@ class Deployment:
         return program
 
     def link(self) -> subprocess.Popen[bytes]:
-        return self.start(
+        """Start the SuperLink and wait until it answers, which takes long on a busy machine."""
+        program = self.start(
             "link", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.port),
             "--disable-runtime-dependency-installation", "--database", str(self.folder / "link.db"),
         )  # fmt: skip
+        until = time.monotonic() + 120
+        while not answers(self.port):
+            assert time.monotonic() < until, self.logs()
+            assert program.poll() is None, self.logs()
+            time.sleep(0.1)
+        return program
 
     def node(self, client: int) -> subprocess.Popen[bytes]:
         state = self.folder / f"state-{client}"
@@ -113,7 +125,6 @@ def test_a_killed_server_goes_on_and_nothing_is_lost(deployment: Deployment) -> 
         "".join(f'{key} = "{value}"\n' for key, value in lines.items()) + f"rounds = {ROUNDS}\nwait = 120.0\n"
     )
     link = deployment.link()
-    time.sleep(5)
     for client in range(2):
         deployment.node(client)
     run = deployment.run()
@@ -124,7 +135,6 @@ def test_a_killed_server_goes_on_and_nothing_is_lost(deployment: Deployment) -> 
     assert 1 <= done < ROUNDS
 
     deployment.link()
-    time.sleep(5)
     deployment.wait(deployment.run(), ROUNDS, 300)
     assert [row["round"] for row in deployment.saved()["history"]] == list(range(ROUNDS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zoo.base import RoundModule
-from zoo.base.resume import random_state
+from zoo.base.resume import plain_state, raw_state
+from zoo.training.state_tensors import StateTensors
 
 __all__ = ["Before"]
 
 _MOST = 64 << 20
 """Bytes of an unfinished round that are copied before each step; a larger one is copied before the last step alone."""
+_SIMPLE = (int, float, bool, str, type(None))
+_TENSOR = object()
 
 
 class Before:
@@ -31,10 +35,10 @@ class Before:
     def __init__(self) -> None:
         self.batch: Any = None
         self.batch_idx = 0
-        self.random: dict[str, Any] = {}
         self.collected: dict[str, Any] | None = None
         self.own: dict[str, Any] = {}
         self.gradients: dict[str, Tensor] = {}
+        self._random: tuple[Any, ...] = ()
         self._names: list[str] = []
         self._weights = _Copies()
         self._extra: dict[str, Any] = {}
@@ -44,12 +48,13 @@ class Before:
         self._stepped = 0
         self._scale: Tensor | None = None
 
-    def take(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def take(self, trainer: Trainer, module: LightningModule, state: StateTensors, batch: Any, batch_idx: int) -> None:
         """Copy what is there now. In the last step of a round all ranks call it together.
 
         Args:
             trainer: about to run a step.
             module: its module.
+            state: of the module.
             batch: of this rank, on its device.
             batch_idx: its number in the epoch.
         """
@@ -59,11 +64,12 @@ class Before:
         if trainer.accumulate_grad_batches > 1 and trainer.fit_loop.epoch_loop.batch_progress.current.ready > 1:
             named = module.named_parameters()
             self.gradients = {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
-        state = module.state_dict(keep_vars=True)
-        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        self._names = list(tensors)
-        self._weights.take(list(tensors.values()))
-        self._extra = {name: copy.deepcopy(value) for name, value in state.items() if name not in tensors}
+        self._names, tensors = state.get()
+        self._weights.take(tensors)
+        self._extra = {}
+        if not state.plain:
+            held = module.state_dict(keep_vars=True).items()
+            self._extra = {name: copy.deepcopy(value) for name, value in held if not isinstance(value, Tensor)}
         while len(self._optimizers) < len(trainer.optimizers):
             self._optimizers.append(_Optimizer())
         for kept, optimizer in zip(self._optimizers, trainer.optimizers, strict=True):
@@ -75,7 +81,7 @@ class Before:
         self._stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
         scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)
         self._scale = scale.clone() if scale is not None else None
-        self.random = random_state()
+        self._random = raw_state(cuda=module.device.type == "cuda")  # whether there is another GPU takes long to say
 
     def _take_collected(self, trainer: Trainer, module: LightningModule) -> None:
         self.collected, self.own = None, {}
@@ -89,6 +95,11 @@ class Before:
             held: dict[str, Any] = {"state_dict": {}}
             module.on_save_checkpoint(held)
             self.own = _copied({key: value for key, value in held.items() if key not in ("state_dict", "zoo")})
+
+    @property
+    def random(self) -> dict[str, Any]:
+        """States of the generators, as a checkpoint holds them."""
+        return plain_state(self._random)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -141,16 +152,16 @@ class _Copies:
             if kinds != self._kinds:
                 self.held, self._kinds = [tensor.detach().clone() for tensor in tensors], kinds
             elif tensors:
-                torch._foreach_copy_(self.held, [tensor.detach() for tensor in tensors])
+                torch._foreach_copy_(self.held, tensors)
 
 
 class _Optimizer:
     """State and settings of an optimiser, as its `state_dict` has them."""
 
     def __init__(self) -> None:
-        self._places: list[tuple[Any, str]] = []
+        self._layout: list[tuple[Any, list[str]]] = []  # parameters, and the keys of what is held for each
         self._copies = _Copies()
-        self._plain: list[tuple[Any, str, Any]] = []
+        self._plain: list[Any] = []  # the values in order, with `_TENSOR` in place of tensors
         self._settings: list[dict[str, Any]] = []
         self._whole: dict[str, Any] | None = None
 
@@ -158,13 +169,13 @@ class _Optimizer:
         if type(optimizer).state_dict is not torch.optim.Optimizer.state_dict:
             self._whole = _copied(optimizer.state_dict())
             return
-        values = [(parameter, key, value) for parameter, held in optimizer.state.items() for key, value in held.items()]
-        tensors = [entry for entry in values if isinstance(entry[2], Tensor)]
-        self._places = [(parameter, key) for parameter, key, _ in tensors]
-        self._copies.take([value for _, _, value in tensors])
-        self._plain = [entry for entry in values if not isinstance(entry[2], Tensor)]
+        self._layout = [(parameter, list(held)) for parameter, held in optimizer.state.items()]
+        values = list(chain.from_iterable(held.values() for held in optimizer.state.values()))
+        self._copies.take([value for value in values if isinstance(value, Tensor)])
+        self._plain = [_TENSOR if isinstance(value, Tensor) else value for value in values]
         self._settings = [
-            {key: _copied(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+            {key: value if _is_simple(value) else _copied(value) for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
         ]
 
     def packed(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -177,9 +188,11 @@ class _Optimizer:
             numbers |= {parameter: start + i for i, parameter in enumerate(group["params"])}
             groups.append({**settings, "params": [numbers[parameter] for parameter in group["params"]]})
         state: dict[Any, dict[str, Any]] = {}
-        entries = [(*place, value) for place, value in zip(self._places, self._copies.held, strict=True)]
-        for parameter, key, value in [*entries, *self._plain]:
-            state.setdefault(numbers[parameter], {})[key] = value
+        plain, copies = iter(self._plain), iter(self._copies.held)
+        for parameter, keys in self._layout:
+            for key in keys:
+                value = next(plain)
+                state.setdefault(numbers[parameter], {})[key] = next(copies) if value is _TENSOR else value
         return {"state": state, "param_groups": groups}
 
 
@@ -189,6 +202,11 @@ def _counters(trainer: Trainer) -> list[Any]:
     optim = loop.automatic_optimization.optim_progress.optimizer
     steps = (loop.manual_optimization.optim_step_progress, optim.step, optim.zero_grad, loop.scheduler_progress)
     return [half for progress in (loop.batch_progress, *steps) for half in (progress.total, progress.current)]
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether there is nothing to copy in it."""
+    return type(value) in _SIMPLE or (type(value) is tuple and all(type(v) in _SIMPLE for v in value))
 
 
 def _copied(value: Any) -> Any:

@@ -23,12 +23,14 @@ from zoo.errors import NotFinite, ZooError
 from zoo.files import write_whole
 from zoo.training.before import Before
 from zoo.training.checkpoints import last_of, within_step
+from zoo.training.state_tensors import StateTensors
 
 __all__ = ["CAPSULE", "StopOnNonFinite", "fingerprints", "loss_of"]
 
 CAPSULE = "capsule"
 """Key of a checkpoint that holds a step."""
 
+_GOOD = torch.zeros(2, dtype=torch.int32)
 _PATIENCE = 10
 """Steps in a row whose loss may be infinite where 16-bit gradients are scaled: the scale is lowered for them."""
 
@@ -59,6 +61,9 @@ class StopOnNonFinite(Callback):
         self.path: Path | None = None
         self._active = self._quick = False
         self._exempt: set[str] = set()
+        self._state: StateTensors | None = None
+        self._names: list[str] = []
+        self._numbers: list[int] = []  # of those that are looked at
         self._slots: list[Before] = []
         self._waiting: _Look | None = None
         self._filling: Before | None = None
@@ -71,12 +76,13 @@ class StopOnNonFinite(Callback):
         self._slots = [Before()] if self._quick else [Before(), Before()]
         self._waiting, self._losses = None, 0
         self._exempt = set(_not_finite(_values(pl_module)))
+        self._state, self._names = StateTensors(pl_module), []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Copy the state before the step."""
-        if self._active:
+        if self._active and self._state is not None:
             self._slots.append(self._slots.pop(0))
-            self._slots[-1].take(trainer, pl_module, batch, batch_idx)
+            self._slots[-1].take(trainer, pl_module, self._state, batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,13 +114,16 @@ class StopOnNonFinite(Callback):
     # Looking ------------------------------------------------------------------------------------------------------
 
     def _look(self, trainer: Trainer, module: LightningModule, loss: Tensor | None) -> _Look:
-        values = list(_values(module, gradients=within_step(trainer), without=self._exempt).values())
         device = trainer.strategy.root_device
         with torch.no_grad():
+            values = self._looked_at(trainer, module)
             sizes = [torch.linalg.vector_norm(loss.detach())] if loss is not None else []
             sizes += torch._foreach_norm(values) if values else []
-            sizes = [size.to(device, torch.float32, non_blocking=True) for size in sizes]
+            if not self._quick:
+                sizes = [size.to(device, torch.float32, non_blocking=True) for size in sizes]
             finite = torch.stack(sizes).isfinite() if sizes else torch.ones(0, dtype=torch.bool, device=device)
+            if self._quick and trainer.world_size == 1 and bool(finite.all()):
+                return _Look(self._slots[-1], loss, _GOOD, None)
             parts = (finite[:1], finite[1:]) if loss is not None else (finite[:0], finite)
             bad = torch.stack([~part.all() for part in parts]).to(torch.int32)
             if trainer.world_size > 1:
@@ -125,6 +134,17 @@ class StopOnNonFinite(Callback):
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         return _Look(self._slots[-1], loss, bad, ready)
+
+    def _looked_at(self, trainer: Trainer, module: LightningModule) -> list[Tensor]:
+        """What a step has changed: the state, or gradients that are still being summed."""
+        if within_step(trainer):
+            return list(_values(module, gradients=True, without=self._exempt).values())
+        names, tensors = self._state.get() if self._state is not None else ([], [])
+        if names is not self._names:
+            wanted = [v.is_floating_point() and v.numel() > 0 for v in tensors]
+            self._names = names
+            self._numbers = [i for i, name in enumerate(names) if wanted[i] and name not in self._exempt]
+        return [tensors[i] for i in self._numbers]
 
     def _settle(self, trainer: Trainer, module: LightningModule) -> None:
         """Read what was seen; the same on all ranks."""
