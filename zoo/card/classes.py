@@ -28,8 +28,8 @@ def kept(folder: Path) -> dict[str, Any] | None:
 
 def out_of_date(entry: Entry, folder: Path) -> bool:
     """Whether the file holds scores of weights that are not the default ones any more."""
-    found = kept(folder)
-    return found is not None and (found["tag"], found["sha256"]) != (entry.default, _sha256(entry))
+    stored = kept(folder)
+    return stored is not None and (stored["tag"], stored["sha256"]) != (entry.default, _sha256(entry))
 
 
 def _sha256(entry: Entry) -> str | None:
@@ -80,7 +80,7 @@ def _logged(model: Any, data: Any) -> tuple[str, dict[str, float], int]:
     trainer = lightning.Trainer(accelerator="cpu", devices=1, **quiet)
     (logged,) = trainer.test(model, data, verbose=False)
     first = model.monitor[0].partition("/")[2]
-    found = {n: logged[f"test/{first}/{n}"] for n in model.class_names if f"test/{first}/{n}" in logged}
-    if len(found) < len(model.class_names):
+    each = {n: logged[f"test/{first}/{n}"] for n in model.class_names if f"test/{first}/{n}" in logged}
+    if len(each) < len(model.class_names):
         raise BadInput(f"Its test logs no score of each class: {', '.join(sorted(logged))}.")
-    return f"test/{first}", {n: round(v, 4) for n, v in found.items()}, len(data.split("test"))
+    return f"test/{first}", {n: round(v, 4) for n, v in each.items()}, len(data.split("test"))

@@ -135,11 +135,11 @@ def _weights(entry: Entry) -> list[str]:
 
 def _classes(entry: Entry, folder: Path) -> list[str]:
     """The scores of each class, worst first."""
-    found = kept(folder)
-    if found is None:
+    stored = kept(folder)
+    if stored is None:
         return []
-    rows = sorted(found["classes"].items(), key=lambda pair: float(pair[1]))
-    about = f"Each class of `{entry.id}:{found['tag']}`, {found['score']} on {found['samples']:,} test samples"
+    rows = sorted(stored["classes"].items(), key=lambda pair: float(pair[1]))
+    about = f"Each class of `{entry.id}:{stored['tag']}`, {stored['score']} on {stored['samples']:,} test samples"
     listed = table(("class", "score"), [(name, f"{value:.3f}") for name, value in rows])
     return [f"{about} ([classes.json]({FILE}), written by `zoo card {entry.id} --classes`):", "", *listed]
 
