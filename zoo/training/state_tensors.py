@@ -57,12 +57,12 @@ class StateTensors:
         self._places = None
         if any(map(_makes_its_own, modules)):
             return
-        places, found = [], dict(self.module.named_modules(remove_duplicate=False))
+        places, layers = [], dict(self.module.named_modules(remove_duplicate=False))
         state = self.module.state_dict(keep_vars=True)
         self._names = list(state)
         for name, value in state.items():
             path, _, key = name.rpartition(".")
-            owner = found.get(path)
+            owner = layers.get(path)
             held = [] if owner is None else [d for d in (owner._parameters, owner._buffers) if d.get(key) is value]
             if not isinstance(value, Tensor) or not held:
                 return
