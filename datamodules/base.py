@@ -258,9 +258,15 @@ class ZooDataModule(DataContract):
         self._facts: dict[str, Any] | None = None
         self._datasets: dict[str, Dataset[Any]] = {}
 
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """Constructor arguments, with which it can be built again; a parent may have others, which it was given."""
+        names = inspect.signature(type(self)).parameters
+        return {k: v for k, v in self.hparams.items() if k in names}
+
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
-        given = [f"{k}={v!r}" for k, v in self.hparams.items() if k in defaults and v != defaults[k].default]
+        given = [f"{k}={v!r}" for k, v in self.init_args.items() if v != defaults[k].default]
         return f"{type(self).__name__}({', '.join(given)})"
 
     # What a subclass fills in -------------------------------------------------------------------------------------

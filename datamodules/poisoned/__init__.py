@@ -119,23 +119,10 @@ class PoisonedDataModule(ImagesDataModule):
         predict_root: str | None = None,
     ) -> None:
         super().__init__(
-            root=root,
-            format=format,
-            img_size=img_size,
-            channels=channels,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            val_size=val_size,
-            train_size=train_size,
-            test_size=test_size,
-            split_seed=split_seed,
-            crop=crop,
-            flip=flip,
-            attribute=attribute,
-            predict_root=predict_root,
-            cutout=cutout,
-        )
+            root=root, format=format, img_size=img_size, channels=channels, batch_size=batch_size,
+            num_workers=num_workers, seed=seed, val_size=val_size, train_size=train_size, test_size=test_size,
+            split_seed=split_seed, crop=crop, flip=flip, attribute=attribute, predict_root=predict_root, cutout=cutout,
+        )  # fmt: skip
         checks.one_of("attack", attack, (*ATTACKS, "given"))
         if labels is not None:
             checks.one_of("labels", labels, LABELS)

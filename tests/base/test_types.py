@@ -14,7 +14,11 @@ from zoo import index
 from zoo.base.modes import in_type_of
 from zoo.errors import BadInput, InvalidConfig
 
-PICTURES = [e.id for e in index.entries().values() if e.task in ("image-classification", "object-detection")]
+PICTURES = [
+    e.id
+    for e in index.entries().values()
+    if e.task in ("image-classification", "object-detection") and e.weights[e.default].file
+]
 
 
 def picture() -> np.ndarray:

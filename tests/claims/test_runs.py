@@ -18,6 +18,7 @@ import pytest
 from toys.claims import BRANCHED, PAIR, PROGRAM, STUB, calls, make_entry, place_of, write_claims
 
 from zoo import claims, cli, index
+from zoo.claims import confirming as _claims_confirming
 from zoo.claims import planning as _claims_plan
 from zoo.claims import run as _claims_run
 from zoo.claims import steps as _claims_steps
@@ -208,8 +209,9 @@ def test_reproduce_from_the_command_line(
 @pytest.fixture
 def stubbed(entry: index.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> index.Entry:
     stub = partial(_claims_steps.Place, program=(*PROGRAM, str(tmp_path)))
-    monkeypatch.setattr(_claims_steps, "Place", stub)
-    monkeypatch.setattr(_claims_run, "carry_out", partial(_claims_run.carry_out, pause=0.01))
+    for name, value in (("Place", stub), ("carry_out", partial(_claims_run.carry_out, pause=0.01))):
+        for module in (_claims_steps, _claims_run, _claims_confirming):  # whichever was imported before
+            monkeypatch.setattr(module, name, value, raising=False)
     return entry
 
 

@@ -18,7 +18,7 @@ import zoo
 from zoo import index
 from zoo.cli import COMMANDS
 
-OURS = [e.id for e in index.entries().values() if e.source != "register()"]
+OURS = [e.id for e in index.entries().values() if e.source != "register()" and e.weights[e.default].file]
 CLASSIFIER = "rslad"
 
 

@@ -17,7 +17,7 @@ import zoo
 from zoo import errors, index
 from zoo.index import Entry, Weights, load_yaml, read_index
 from zoo.index import recipes as _index_recipes
-from zoo.index.recipes import read_recipe, recipe_of, section_of, stages_of
+from zoo.index.recipes import read_recipe, recipe_of, stages_of
 
 BLOCK: dict[str, Any] = {
     "model": "package.module:Net",
@@ -458,10 +458,6 @@ def test_public_names() -> None:
 # Recipes ----------------------------------------------------------------------------------------------------------
 
 
-class Rows:
-    """Stands for a data module."""
-
-
 def test_recipes_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = read(tmp_path)
     with pytest.raises(errors.InvalidConfig, match=r"large\.yaml.*thing-net:large"):
@@ -493,11 +489,3 @@ def test_tags_without_a_recipe(tmp_path: Path) -> None:
     path.write_text("minutes: 3\n")
     assert recipe_of(entry, "small") == path
     assert read_recipe(entry, "small") == {"minutes": 3}
-
-
-def test_sections_may_name_their_class() -> None:
-    recipe = {"data": {"class_path": "package.data.Rows", "init_args": {"size": 3}}, "model": {"width": 2}}
-    assert section_of(recipe, "data") == {"size": 3} == section_of(recipe, "data", Rows)
-    assert section_of(recipe, "data", dict) == {}, "arguments of another class"
-    assert section_of(recipe, "model") == {"width": 2} == section_of(recipe, "model", dict)
-    assert section_of({}, "model") == {} == section_of({"data": {"class_path": "a.Rows"}}, "data")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import zoo
 from datamodules.steel import SteelStripDataModule
-from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra, UnknownName
+from zoo.errors import BadData, BadInput, InvalidConfig, MissingExtra
 from zoo.methods.steel_roughness import FITS, NETWORKS, SteelRoughness, reflected_slope
 from zoo.methods.steel_roughness.networks import PatchTransformer, SpectrogramCNN
 from zoo.methods.steel_roughness.regressor import Sections
@@ -488,20 +488,6 @@ def test_sections_shorter_than_a_kernel_name_it() -> None:
         model.predict(torch.rand(8, 9))
     with pytest.raises(BadInput, match="equally many"):
         model.predict([torch.rand(8, 64), torch.rand(8, 65)])
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"network": "fnc"}, "fcn"),
-        ({"coverage": 1.0}, "coverage"),
-        ({"network": "inception", "depth": 0}, "depth"),
-        ({"network": "rocket", "length": 8}, "at least 12"),
-    ],
-)
-def test_arguments_are_refused(given: dict[str, Any], told: str) -> None:
-    with pytest.raises((BadInput, UnknownName), match=told):
-        SteelRoughness(**given)
 
 
 def test_forward_is_what_exports_see() -> None:

@@ -55,7 +55,7 @@ class Job:
                 f"{type(learner).__name__} is in no index, so that clients could not build it; zoo.register it there "
                 "and here."
             )
-        return cls(method, dict(learner.init_args), {k: v for k, v in data.hparams.items() if k not in _LOCAL})
+        return cls(method, dict(learner.init_args), {k: v for k, v in data.init_args.items() if k not in _LOCAL})
 
     def to_json(self) -> str:
         """One line, the same for equal jobs."""
