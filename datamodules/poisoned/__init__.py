@@ -45,7 +45,8 @@ class PoisonedDataModule(ImagesDataModule):
 
     Args:
         attack: the trigger, one of badnets-grid, badnets-square, four-corners, random-pixels, blend, sig, sig-mix,
-            trojan (see `datamodules.poisoned.triggers`); or given, for an npz archive that was poisoned elsewhere.
+            trojan (see `datamodules.poisoned.triggers`); or given, for data that are taken as they are, such as an npz
+            archive that was poisoned elsewhere. None: given for the data at a root, badnets-grid for embedded ones.
         rate: share of the training pictures to poison; with clean labels share of the target class; 0 for none, and
             then only the test pictures have a trigger.
         target: class that the attacker wants.
@@ -89,7 +90,7 @@ class PoisonedDataModule(ImagesDataModule):
 
     def __init__(
         self,
-        attack: str = "badnets-grid",
+        attack: str | None = None,
         rate: float = 0.1,
         target: int = 0,
         labels: str | None = None,
@@ -123,7 +124,8 @@ class PoisonedDataModule(ImagesDataModule):
             num_workers=num_workers, seed=seed, val_size=val_size, train_size=train_size, test_size=test_size,
             split_seed=split_seed, crop=crop, flip=flip, attribute=attribute, predict_root=predict_root, cutout=cutout,
         )  # fmt: skip
-        checks.one_of("attack", attack, (*ATTACKS, "given"))
+        self.attack = attack or ("badnets-grid" if root is None else "given")
+        checks.one_of("attack", self.attack, (*ATTACKS, "given"))
         if labels is not None:
             checks.one_of("labels", labels, LABELS)
         if not 0 <= rate <= 1:
@@ -136,8 +138,8 @@ class PoisonedDataModule(ImagesDataModule):
                 "target and poison_seed must be at least 0 and trigger_size at least 1, got "
                 f"{target}, {poison_seed} and {trigger_size}."
             )
-        if attack == "given" and indices is not None:
-            raise BadInput("indices: data with attack: given are poisoned already; leave it out.")
+        if self.attack == "given" and indices is not None:
+            raise BadInput("indices: data are taken as they are (attack: given); leave it out, or name an attack.")
         self._trigger: Trigger | None = None
 
     # The attack ---------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class PoisonedDataModule(ImagesDataModule):
     @property
     def label_mode(self) -> str:
         """One of `LABELS`: the argument, or what is usual for the attack."""
-        usual = "clean" if self.hparams["attack"] in CLEAN_LABEL else "all-to-one"
+        usual = "clean" if self.attack in CLEAN_LABEL else "all-to-one"
         return str(self.hparams["labels"] or usual)
 
     @property
@@ -154,7 +156,7 @@ class PoisonedDataModule(ImagesDataModule):
         if self._trigger is None:
             facts, given = self.facts(), self.hparams
             self._trigger = Trigger(
-                given["attack"],
+                self.attack,
                 facts["channels"],
                 facts["img_size"],
                 size=given["trigger_size"],
@@ -190,7 +192,7 @@ class PoisonedDataModule(ImagesDataModule):
         source, labels = plain.source, plain.labels
         assert labels is not None
         assert source.labels is not None
-        if self.hparams["attack"] == "given":
+        if self.attack == "given":
             truth = self._truth(len(source))
             return PoisonedSet(
                 source, plain.chosen, None if truth is None else truth[plain.chosen], plain.augment, self.seed
@@ -209,7 +211,7 @@ class PoisonedDataModule(ImagesDataModule):
     def _triggered(self, plain: ImageSet, split: str) -> ImageSet:
         assert plain.labels is not None
         wanted = self._wanted(plain.labels)
-        if self.hparams["attack"] != "given":
+        if self.attack != "given":
             self.trigger  # noqa: B018
             return TriggeredSet(plain.source, plain.chosen, wanted, self._test_stamp)
         pictures = self._given(len(plain.source)) if split == "test" else None

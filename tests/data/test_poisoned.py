@@ -311,3 +311,15 @@ def test_every_attack_is_reachable(tmp_path: Path) -> None:
         pattern = str(tmp_path / "m.npz") if attack == "trojan" else None
         item = data(attack=attack, pattern=pattern, rate=0.5).split("test")[0]
         assert not torch.equal(item["image"], item["triggered"]), attack
+
+
+def test_a_users_own_pictures_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Fine-tuning puts no backdoor into them, unless a trigger is named."""
+    root = str(ImagesDataModule().fake(tmp_path / "own", format="folders"))
+    own, plain = PoisonedDataModule(root=root).split("train"), ImagesDataModule(root=root).split("train")
+    assert len(own) == len(plain) > 0
+    for k in range(len(own)):
+        assert torch.equal(own[k]["image"], plain[k]["image"])
+        assert own[k]["label"] == plain[k]["label"]
+    named = PoisonedDataModule(root=root, attack="badnets-grid", rate=0.5).split("train")
+    assert any(not torch.equal(named[k]["image"], plain[k]["image"]) for k in range(len(plain)))

@@ -60,6 +60,9 @@ class AdversarialClassifier(ImageClassifier):
     tests: ClassVar[tuple[str, ...]] = TESTS
     """Names that `test_attacks` may hold; a subclass that adds to them knows them in `attacked`."""
 
+    validation_attack: ClassVar[str] = "pgd"
+    """The one of `tests` whose examples validation scores."""
+
     monitor = ("val/robust", "max")
     logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in TESTS))
 
@@ -294,7 +297,7 @@ class AdversarialClassifier(ImageClassifier):
         self.scores.update_loss(stage, F.cross_entropy(logits, y), len(batch["index"]))
         worst = logits.argmax(1)
         self.scores.update(stage, "accuracy", worst, y)
-        attacks: Sequence[str] = self.hparams["test_attacks"] if stage == "test" else ("pgd",)
+        attacks: Sequence[str] = self.hparams["test_attacks"] if stage == "test" else (self.validation_attack,)
         for name in attacks:
             x_adv = self.attacked(name, batch)
             z_adv = self(x_adv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,22 @@ def test_masks_are_put_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="stop"), model.masks(lambda _, weight: weight[y]):
         raise RuntimeError("stop")
     assert torch.equal(model(x), before)
-    assert all(part.heard is None for part in model.suppressions)
+    assert not any(part.listeners for part in model.suppressions)
+
+
+def test_threads_keep_their_masks_and_answers_apart() -> None:
+    model, (x, y, _) = classifier().eval(), batch()
+    expected = model.predict(list(x))
+    labelled = model.forward_train(x, y)[0]
+
+    def use(number: int) -> bool:
+        if number % 2:
+            return torch.equal(model.forward_train(x, y)[0], labelled)
+        results = model.predict(list(x))
+        return all(torch.equal(a["aux_labels"], b["aux_labels"]) for a, b in zip(results, expected, strict=True))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(use, range(64)))
 
 
 def test_no_gradient_through_the_choice_of_a_row() -> None:

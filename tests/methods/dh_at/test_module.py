@@ -13,6 +13,7 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 
 from datamodules.images import ImagesDataModule
+from zoo.base.modes import rest
 from zoo.errors import BadInput
 from zoo.methods.dh_at import Aggregator, DualHeadAT
 from zoo.methods.dh_at.joint import joint_loss, reverse_smoothing, weights_at
@@ -250,6 +251,33 @@ def test_rates_fall_within_each_phase(tmp_path: Path) -> None:
     """A tenth after 75 % and 90 % of a head's epochs, and after 25, 40 and 50 of 60 of the aggregator's."""
     _, watch = fitted(tmp_path, epochs=12, phases=[4, 4, 4], lr=0.1)
     assert watch.rates == pytest.approx([0.1, 0.1, 0.1, 0.01] * 2 + [0.1, 0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(("strategy", "merge"), [("single", "main"), ("joint", "mean")])
+def test_rates_of_the_other_strategies_are_those_of_a_head(strategy: str, merge: str, tmp_path: Path) -> None:
+    _, watch = fitted(tmp_path, epochs=10, strategy=strategy, merge=merge, lr=0.1)
+    assert watch.rates == pytest.approx([0.1] * 8 + [0.01, 0.001])
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "double"])
+def test_heads_take_the_type_of_the_network(kind: str) -> None:
+    model, (x, _, _) = classifier().eval(), batch()
+    expected = model.forward_heads(x)
+    getattr(model, kind)()
+    for z, wanted in zip(model.forward_heads(x), expected, strict=True):
+        torch.testing.assert_close(z, wanted, rtol=0.1, atol=0.1)
+    assert len(model.predict(list(x))) == 6
+
+
+def test_what_an_error_left_at_rest_is_trained_again(tmp_path: Path) -> None:
+    model = classifier(num_classes=10, img_size=28, attack_steps=1, eval_steps=1, phases=[1, 1, 1])
+    rest(model, "network.main")
+    data = ImagesDataModule(batch_size=10, train_size=20, val_size=10, test_size=10)
+    before = model.network.main.fc.weight.clone()
+    options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options |= {"accelerator": "cpu", "enable_checkpointing": False, "default_root_dir": tmp_path}
+    Trainer(max_epochs=3, **options).fit(model, data)
+    assert not torch.equal(model.network.main.fc.weight, before)
 
 
 # Predictions, and what is refused -----------------------------------------------------------------------------------

@@ -58,8 +58,8 @@ def anomaly_index(norms: Tensor) -> Tensor:
     Args:
         norms: (K,).
     """
-    middle = norms.median()
-    spread = _CONSISTENT * (norms - middle).abs().median()
+    middle = norms.quantile(0.5)  # of an even number, the mean of the two in the middle
+    spread = _CONSISTENT * (norms - middle).abs().quantile(0.5)
     return (middle - norms) / spread.clamp(min=1e-12)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from zoo import checks
 from zoo.base.adversarial_classifier import CRITERIA, TESTS, AdversarialClassifier
 from zoo.methods.cas.activity import NAMES, ChannelActivity
-from zoo.methods.cas.suppression import Choice, places_of, predicted
+from zoo.methods.cas.suppression import ChannelSuppression, Choice, places_of, predicted
 from zoo.methods.cas.suppression import suppress as suppress_channels
 from zoo.nn import adversarial_losses as losses
 from zoo.nn.attacks import Objective, attack_mode, objective, pgd
@@ -54,6 +55,9 @@ class CAS(AdversarialClassifier):
     """
 
     tests = (*TESTS, "joint")
+    validation_attack = (
+        "joint"  # PGD on the answer alone is misled by the masks, and would choose what misleads it most
+    )
     logged: ClassVar[tuple[str, ...]] = (
         "loss",
         "accuracy",
@@ -103,19 +107,23 @@ class CAS(AdversarialClassifier):
 
     @contextmanager
     def masks(self, choose: Choice = predicted) -> Iterator[list[Tensor]]:
-        """Choose the masks of the passes inside, and hear their auxiliary logits.
+        """Choose the masks of this thread's passes inside, and hear their auxiliary logits.
 
         Args:
             choose: (auxiliary logits (N, K), weights (K, C)) -> mask (N, C).
         """
         heard: list[Tensor] = []
+        thread, parts = get_ident(), [part for part in self.suppressions if isinstance(part, ChannelSuppression)]
+        former = [part.listeners.get(thread) for part in parts]
         try:
-            for part in self.suppressions:
-                part.choose, part.heard = choose, heard  # type: ignore[assignment]
+            for part in parts:
+                part.listeners[thread] = choose, heard
             yield heard
         finally:
-            for part in self.suppressions:
-                part.choose, part.heard = predicted, None  # type: ignore[assignment]
+            for part, listener in zip(parts, former, strict=True):
+                del part.listeners[thread]
+                if listener is not None:
+                    part.listeners[thread] = listener
 
     def heads(self, x: Tensor, choose: Choice = predicted) -> list[Tensor]:
         """Final logits z and auxiliary logits a_1 ... a_S, each (N, K), of images x (N, C, H, W)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -38,15 +39,15 @@ class ChannelSuppression(nn.Module):
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.classifier = nn.Linear(channels, num_classes)
-        self.choose: Choice = predicted
-        self.heard: list[Tensor] | None = None
-        """Where the auxiliary logits of a pass are put, if somebody waits for them."""
+        self.listeners: dict[int, tuple[Choice, list[Tensor]]] = {}
+        """Thread -> which masks its passes take, and where their auxiliary logits are put; others are not concerned."""
 
-    def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, f: Tensor, choose: Choice = predicted) -> tuple[Tensor, Tensor]:
         """Suppress the channels of a map, in single precision at least.
 
         Args:
             f: (N, C, H, W), or (N, C) where the spatial mean has been taken already.
+            choose: which weights multiply the channels.
 
         Returns:
             f' of the same shape and type, and the auxiliary logits a (N, K).
@@ -55,14 +56,16 @@ class ChannelSuppression(nn.Module):
             wide = f.float() if f.dtype in (torch.float16, torch.bfloat16) else f
             weight, bias = self.classifier.weight.to(wide.dtype), self.classifier.bias.to(wide.dtype)
             logits = F.linear(wide.mean((2, 3)) if wide.ndim == 4 else wide, weight, bias)
-            mask = self.choose(logits, weight)
+            mask = choose(logits, weight)
             return (wide * (mask[:, :, None, None] if wide.ndim == 4 else mask)).to(f.dtype), logits
 
     def on_input(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Act on what a layer is about to take."""
-        suppressed, logits = self(inputs[0])
-        if self.heard is not None:
-            self.heard.append(logits)
+        if not self.listeners or (listener := self.listeners.get(get_ident())) is None:
+            return (self(inputs[0])[0], *inputs[1:])
+        choose, heard = listener
+        suppressed, logits = self(inputs[0], choose)
+        heard.append(logits)
         return (suppressed, *inputs[1:])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo import checks
 from zoo.base.adversarial_classifier import CRITERIA, TESTS, AdversarialClassifier
-from zoo.base.modes import rest
+from zoo.base.modes import in_type_of, rest
 from zoo.base.module import every_step, trained_steps
 from zoo.errors import BadInput
 from zoo.methods.dh_at.joint import joint_loss, weights_at
@@ -139,18 +139,22 @@ class DualHeadAT(AdversarialClassifier):
     def forward_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z1, z2 and z (N, K) of images (N, C, H, W): main head, second head, merged."""
         network: Any = self.network
-        main, second = (z.float() for z in network.heads(self.prepared(x)))
-        return main, second, network.merged(main, second)
+        main, second = network.heads(self._inputs(x))
+        return main.float(), second.float(), network.merged(main, second).float()
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Images as the network takes them, in the type of its parameters."""
+        return in_type_of(self.network, self.prepared(x))
 
     def main_logits(self, x: Tensor) -> Tensor:
         """z1 (N, K)."""
         network: Any = self.network
-        return network.main(network.shared(self.prepared(x)))  # type: ignore[no-any-return]
+        return network.main(network.shared(self._inputs(x)))  # type: ignore[no-any-return]
 
     def second_logits(self, x: Tensor) -> Tensor:
         """z2 (N, K)."""
         network: Any = self.network
-        return network.second(network.shared(self.prepared(x)))  # type: ignore[no-any-return]
+        return network.second(network.shared(self._inputs(x)))  # type: ignore[no-any-return]
 
     def sum_logits(self, x: Tensor) -> Tensor:
         """z1 + z2 (N, K)."""
@@ -207,7 +211,9 @@ class DualHeadAT(AdversarialClassifier):
         if self.hparams["merge"] == "mean":
             parts[2] = 0.0  # there is nothing to train
         ends, wanted = [], sum(part > 0 for part in parts)
-        if self.hparams["strategy"] != "staged" or epochs < wanted:
+        if self.hparams["strategy"] != "staged":
+            return [epochs] * 3  # the schedule of a head
+        if epochs < wanted:
             return [0, 0, epochs]
         done, previous = 0.0, 0
         for part in parts:
@@ -228,8 +234,13 @@ class DualHeadAT(AdversarialClassifier):
 
     def on_train_epoch_start(self) -> None:
         """Let everything rest that the phase does not train, batch statistics included."""
-        if self.ends(self._epochs())[0]:
+        if self.hparams["strategy"] == "staged" and self.ends(self._epochs())[0]:
             rest(self, *(p for phase, parts in PARTS.items() if phase != self.phase for p in parts))
+
+    def setup(self, stage: str) -> None:
+        """Wake what a training rested that ended by an error: an optimiser would leave it out."""
+        rest(self)
+        super().setup(stage)
 
     def on_fit_end(self) -> None:
         """Nothing rests after the training."""
