@@ -280,14 +280,17 @@ class AdversarialClassifier(ImageClassifier):
         start = self.hparams.get("eval_start", "uniform")
         return pgd(self, x, y, step=eps / 10, steps=int(self.hparams["eval_steps"]), start=start, **common)
 
-    def observe(self, stage: str, name: str, images: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]) -> None:
+    def observe(
+        self, stage: str, name: str, batch: dict[str, Any], x_adv: Tensor, logits: tuple[Tensor, Tensor]
+    ) -> None:
         """Measure more than labels of an attack in an evaluation; here nothing.
 
         Args:
             stage: `val` or `test`.
             name: of the attack.
-            images: x and x' (N, C, H, W).
-            logits: (N, K) of both.
+            batch: with `image` and `label`.
+            x_adv: x' (N, C, H, W).
+            logits: (N, K) on x and on x'.
         """
 
     def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
@@ -301,7 +304,7 @@ class AdversarialClassifier(ImageClassifier):
         for name in attacks:
             x_adv = self.attacked(name, batch)
             z_adv = self(x_adv)
-            self.observe(stage, name, (x, x_adv), (logits, z_adv.float()))
+            self.observe(stage, name, batch, x_adv, (logits, z_adv.float()))
             label = z_adv.argmax(1)
             if stage == "test":
                 self.scores.update(stage, f"robust_{name}", label, y)

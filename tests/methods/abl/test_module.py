@@ -328,6 +328,16 @@ def test_ascent_ends_when_accuracy_falls(tmp_path: Path) -> None:
     assert max(watched.seen) == 2
 
 
+def test_ascent_without_fine_tuning_compares_with_the_network_at_its_start(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"isolate": 0, "unlearn": 3, "suspects": [3, 1, 4]}
+    _, free = fitted(tmp_path, 3, **given)
+    net, watched = fitted(tmp_path, 3, **given, max_drop=-1.0)
+    assert max(free.seen) == 2
+    assert max(watched.seen) == 0
+    assert net.accuracy_before is not None
+    assert 0 <= net.accuracy_before <= 1
+
+
 # What is measured -------------------------------------------------------------------------------------------------
 
 

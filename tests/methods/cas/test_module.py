@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput
 from zoo.methods.cas import CAS, ChannelSuppression
 from zoo.methods.cas.activity import ChannelActivity
+from zoo.methods.cas.robustness import forced
 from zoo.nn.attacks import pgd
 
 EPS = 0.1
@@ -240,6 +241,34 @@ def test_threads_keep_their_masks_and_answers_apart() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(use, range(64)))
+
+
+def test_forced_masks_are_those_of_the_images_as_they_were() -> None:
+    """Each place keeps the row of its own second class, however the images change."""
+    model, (x, _, _) = classifier().eval(), batch()
+    rows = [a.topk(2, 1).indices[:, 1] for a in model.heads(x)[1:]]
+    choices = forced(1)(model, x)
+    other = 1 - x
+    with model.masks(choices):
+        found = model(other)
+    with model.masks([lambda _, weight, k=k: weight[k] for k in rows]):
+        expected = model(other)
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, model(other))
+
+
+def test_a_test_measures_activity_under_the_joint_attack() -> None:
+    """With the very examples that were scored, and not at all without that attack."""
+    x, y, index = batch()
+    model = classifier(test_attacks=["joint"], eval_steps=2).eval()
+    given = {"image": x, "label": y, "index": index}
+    model.test_step(given)
+    expected = ChannelActivity(4)
+    expected.update(model.last_channels(x), model.last_channels(model.attacked("joint", given)), y)
+    found = model.scores["test", "activity"].compute()
+    for name, value in expected.compute().items():
+        torch.testing.assert_close(found[name], value)
+    assert "activity" not in classifier(test_attacks=["pgd"]).scores.names("test")
 
 
 def test_no_gradient_through_the_choice_of_a_row() -> None:

@@ -87,7 +87,8 @@ def test_sizes_of_the_paper() -> None:
     assert count(network.main) + count(network.conv1) + count(network.block1) == 46_160_474
     assert 44.0e6 < count(network.second) < 44.1e6
     with torch.device("meta"):
-        assert Aggregator(100, 16).linear.in_features == 4_950 * 8
+        many: Any = DualHeadAT(network="wrn10-1", num_classes=100).network
+    assert many.merge.linear.in_features == 4_950 * 8
 
 
 def test_the_main_head_is_the_whole_network() -> None:

@@ -257,6 +257,20 @@ class ABL(ImageClassifier):
                 stacklevel=2,
             )
 
+    def on_train_start(self) -> None:
+        """Measure the accuracy that unlearning may lower, where no fine-tuning comes before it."""
+        super().on_train_start()
+        if self.hparams["max_drop"] is None or self.phase() != "unlearn" or self.accuracy_before is not None:
+            return
+        counts = torch.zeros(2, device=self.device)
+        with self.inference():
+            for batch in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+                there = self.transfer_batch_to_device(batch, self.device, 0)
+                right = self(there["image"]).argmax(1) == there["label"]
+                counts += counts.new_tensor([float(right.sum()), float(len(right))])
+        right, count = self.sum_over_ranks(counts).tolist()
+        self.accuracy_before = right / count if count else None
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Forget the momentum where a phase begins: that of descent would carry ascent the wrong way.
 

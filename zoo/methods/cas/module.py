@@ -106,18 +106,19 @@ class CAS(AdversarialClassifier):
     # The method ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def masks(self, choose: Choice = predicted) -> Iterator[list[Tensor]]:
+    def masks(self, choose: Choice | Sequence[Choice] = predicted) -> Iterator[list[Tensor]]:
         """Choose the masks of this thread's passes inside, and hear their auxiliary logits.
 
         Args:
-            choose: (auxiliary logits (N, K), weights (K, C)) -> mask (N, C).
+            choose: (auxiliary logits (N, K), weights (K, C)) -> mask (N, C); one for all places, or one for each.
         """
         heard: list[Tensor] = []
         thread, parts = get_ident(), [part for part in self.suppressions if isinstance(part, ChannelSuppression)]
         former = [part.listeners.get(thread) for part in parts]
+        choices = choose if isinstance(choose, Sequence) else [choose] * len(parts)
         try:
-            for part in parts:
-                part.listeners[thread] = choose, heard
+            for part, choice in zip(parts, choices, strict=True):
+                part.listeners[thread] = choice, heard
             yield heard
         finally:
             for part, listener in zip(parts, former, strict=True):
@@ -220,17 +221,25 @@ class CAS(AdversarialClassifier):
         return pgd(self.joint_logits, batch["image"], batch["label"], **options)
 
     def test_scores(self) -> dict[str, Metric]:
-        """Those of the base, agreement of the heads, and the activity of channels."""
-        activity = ChannelActivity(int(self.hparams["num_classes"]))
-        return {**super().test_scores(), "agreement": MeanMetric(), "activity": activity}
+        """Those of the base, agreement of the heads, and, if the joint attack is measured, the activity of channels."""
+        scores: dict[str, Metric] = {**super().test_scores(), "agreement": MeanMetric()}
+        if "joint" in self.hparams["test_attacks"]:
+            scores["activity"] = ChannelActivity(int(self.hparams["num_classes"]))
+        return scores
 
     def evaluate_step(self, stage: str, batch: dict[str, Any]) -> None:
-        """What the base scores; in a test also how the heads agree and which channels are active under PGD."""
+        """What the base scores; in a test also how the heads agree."""
         super().evaluate_step(stage, batch)
         if stage == "test":
             z, *auxiliary = self.heads(batch["image"])
             self.scores.update(stage, "agreement", _agree(z, auxiliary).float())
-            maps = [self.last_channels(x) for x in (batch["image"], self.attacked("pgd", batch))]
+
+    def observe(
+        self, stage: str, name: str, batch: dict[str, Any], x_adv: Tensor, logits: tuple[Tensor, Tensor]
+    ) -> None:
+        """Which channels are active under the joint attack, which the masks do not mislead."""
+        if stage == "test" and name == "joint":
+            maps = [self.last_channels(x) for x in (batch["image"], x_adv)]
             self.scores.update(stage, "activity", *maps, batch["label"])
 
     def last_channels(self, x: Tensor) -> Tensor:

@@ -40,14 +40,14 @@ def channels(card: CardFiles) -> Any:
         for begin in range(0, len(x), 200):
             images, labels = x[begin : begin + 200], y[begin : begin + 200]
             batch = {"image": images, "label": labels, "index": torch.arange(begin, begin + len(images))}
-            attacked = model.attacked("pgd", batch)
+            attacked = model.attacked("joint", batch)
             with torch.no_grad():
                 metric.update(model.last_channels(images), model.last_channels(attacked), labels)
         natural, other = metric.frequencies()
         ratio = float(metric.compute()["activation_ratio"])
         for row, k in enumerate(CLASSES):
             axes, order = grid[row, column], natural[k].argsort(descending=True)
-            axes.plot(other[k][order], color=CURVES[1], linewidth=1.0, label="attacked (PGD-20)")
+            axes.plot(other[k][order], color=CURVES[1], linewidth=1.0, label="attacked (joint)")
             axes.plot(natural[k][order], color=CURVES[0], linewidth=1.6, label="natural")
             axes.set_ylim(0, 1.02)
             if column == 0:

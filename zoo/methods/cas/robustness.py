@@ -6,7 +6,7 @@
 The mask of an evaluation jumps where the likeliest class of an auxiliary head changes, and no gradient goes through
 that choice. An attack on the final logits may therefore stop where a better point exists. The battery adds to the
 standard attacks, AutoAttack among them: joint losses with several weights, attacks that first turn the auxiliary heads
-and continue from there, masks forced to each of the three likeliest classes, masks that are a softmax mixture of all
+and continue from there, masks of each of the three classes likeliest at first, masks that are a softmax mixture of all
 rows, examples made on the network without suppression, and a search without gradients. Every example is judged by the
 network as it is; what counts is the worst of all of them for each picture.
 """
@@ -17,9 +17,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.methods.cas.module import CAS
+from zoo.methods.cas.suppression import Choice
 from zoo.nn.attacks import cw_margin, pgd, square, transfer
 from zoo.robustness.stored import main
 
@@ -74,9 +76,11 @@ def _aimed(model: CAS, common: dict[str, Any]) -> dict[str, str | Attack]:
         turned = pgd(auxiliary, x, y, steps=STEPS // 2, mode="keep", **common)
         return pgd(model, x, y, steps=STEPS, start=turned, keep="best", **common)
 
-    def surrogate(choose: Callable[[Tensor, Tensor], Tensor], m: Any, x: Tensor, y: Tensor) -> Tensor:
+    def surrogate(masks: Callable[[CAS, Tensor], list[Choice]], m: Any, x: Tensor, y: Tensor) -> Tensor:
+        choices = masks(model, x)
+
         def changed(images: Tensor) -> Tensor:
-            with model.masks(choose):
+            with model.masks(choices):
                 return model.logits(images)
 
         return transfer(model, x, y, surrogates=[changed], steps=STEPS, **common)
@@ -87,14 +91,28 @@ def _aimed(model: CAS, common: dict[str, Any]) -> dict[str, str | Attack]:
     return chosen | {f"soft-mask-{t:g}": partial(surrogate, soft(t)) for t in TEMPERATURES}
 
 
-def forced(rank: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The row of the class that is `rank`-th likeliest, from 0."""
-    return lambda logits, weight: weight[logits.topk(rank + 1, 1).indices[:, rank]]
+def forced(rank: int) -> Callable[[CAS, Tensor], list[Choice]]:
+    """At each place the row of the class that is `rank`-th likeliest (from 0) on the images as they are."""
+
+    def masks(model: CAS, x: Tensor) -> list[Choice]:
+        with torch.no_grad():
+            classes = [a.topk(rank + 1, 1).indices[:, rank] for a in model.heads(x)[1:]]
+        return [partial(_row, labels) for labels in classes]
+
+    return masks
 
 
-def soft(temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+def _row(labels: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
+    return weight[labels]
+
+
+def soft(temperature: float) -> Callable[[CAS, Tensor], list[Choice]]:
     """All rows, mixed by the softmax of the auxiliary logits: it has a gradient everywhere."""
-    return lambda logits, weight: (logits / temperature).softmax(1) @ weight
+
+    def mixed(logits: Tensor, weight: Tensor) -> Tensor:
+        return (logits / temperature).softmax(1) @ weight
+
+    return lambda model, x: [mixed] * len(model.suppressions)
 
 
 def _transferred(eps: float, model: Any, x: Tensor, y: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ class DualHeadAT(AdversarialClassifier):
         beta_merged: that of the aggregator's training.
         phases: how the epochs are shared among main head, second head and aggregator, in any unit.
         joint_weights: b0 to b3 of the joint strategy at its beginning.
-        pool_kernel: features that the aggregator averages: 2, or 16 for many classes.
+        pool_kernel: features that the aggregator averages; None: 2 up to 20 classes, as in the paper, and 16 for more,
+            for which its last layer would have millions of weights.
         mean: mean of each channel, for a normalisation inside the network; None for none, as in the paper.
         std: standard deviation of each channel; None if `mean` is.
         eps: radius of the perturbation in the maximum norm, in units of pixels in [0, 1].
@@ -94,7 +95,7 @@ class DualHeadAT(AdversarialClassifier):
         beta_merged: float = 3.0,
         phases: Sequence[float] = (100, 100, 60),
         joint_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.1),
-        pool_kernel: int = 2,
+        pool_kernel: int | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         eps: float = 0.031,
@@ -127,7 +128,8 @@ class DualHeadAT(AdversarialClassifier):
                 f"merge: the strategy {options['strategy']!r} takes {' or '.join(wanted)}, got {options['merge']!r}."
             )
         shape = options["num_classes"], options["channels"]
-        return DualHead(options["network"], *shape, options["merge"], options["pool_kernel"])
+        kernel = options["pool_kernel"] or (2 if options["num_classes"] <= 20 else 16)
+        return DualHead(options["network"], *shape, options["merge"], kernel)
 
     def roles(self) -> dict[str, str]:
         """The last layer of each head and the whole aggregator depend on the number of classes."""

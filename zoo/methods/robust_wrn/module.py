@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -155,8 +155,10 @@ class RobustWRN(AdversarialClassifier):
         probe = ("lipschitz", "lipschitz_kl") if "pgd" in self.hparams["test_attacks"] else ()
         return {**super().test_scores(), **{name: MeanMetric() for name in probe}}
 
-    def observe(self, stage: str, name: str, images: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]) -> None:
+    def observe(
+        self, stage: str, name: str, batch: dict[str, Any], x_adv: Tensor, logits: tuple[Tensor, Tensor]
+    ) -> None:
         """Measure the local Lipschitz constant under PGD."""
         if stage == "test" and name == "pgd":
             for score, distance in (("lipschitz", "l1"), ("lipschitz_kl", "kl")):
-                self.scores.update(stage, score, local_lipschitz(*logits, *images, distance))
+                self.scores.update(stage, score, local_lipschitz(*logits, batch["image"], x_adv, distance))
