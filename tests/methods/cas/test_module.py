@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys.oracles import each_ce, each_kl, probs, six_images
 
 from zoo.errors import BadInput
 from zoo.methods.cas import CAS, ChannelSuppression
@@ -27,22 +28,7 @@ def classifier(**init: Any) -> CAS:
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(7)
-    return torch.rand(6, 1, 12, 12), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6)
-
-
-def probs(z: Tensor) -> np.ndarray:
-    e = np.exp(z.detach().double().numpy() - z.detach().double().numpy().max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def each_ce(z: Tensor, y: Tensor) -> np.ndarray:
-    return -np.log(probs(z)[np.arange(len(y)), y.numpy()])
-
-
-def each_kl(z: Tensor, z_adv: Tensor) -> np.ndarray:
-    p, q = probs(z), probs(z_adv)
-    return (p * (np.log(p) - np.log(q))).sum(1)
+    return six_images(12)
 
 
 # The suppression ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor, nn
+from toys.oracles import probs, six_images
 
 from datamodules.images import ImagesDataModule
 from zoo.base.modes import rest
@@ -30,13 +31,7 @@ def classifier(**init: Any) -> DualHeadAT:
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(7)
-    return torch.rand(6, 1, 12, 12), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6)
-
-
-def probs(z: Tensor) -> np.ndarray:
-    e = np.exp(z.detach().double().numpy() - z.detach().double().numpy().max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+    return six_images(12)
 
 
 # The network --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from lightning import Trainer
 from PIL import Image
 from torch import Tensor, nn
+from toys.oracles import probs, six_images
 
 from datamodules.images import FASHION_NAMES, ImagesDataModule
 from zoo.errors import BadInput, InvalidConfig
@@ -35,8 +36,7 @@ def teacher_net() -> nn.Module:
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(7)
-    return torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6)
+    return six_images(8)
 
 
 def slow_kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -45,11 +45,6 @@ def slow_kl(p: np.ndarray, q: np.ndarray) -> float:
     for a, b in zip(p.astype(np.float64), q.astype(np.float64), strict=True):
         total += sum(x * (np.log(x) - np.log(y)) for x, y in zip(a, b, strict=True))
     return total / len(p)
-
-
-def probs(z: Tensor) -> np.ndarray:
-    e = np.exp(z.detach().double().numpy() - z.detach().double().numpy().max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
 
 
 def slow_ce(z: Tensor, y: Tensor) -> float:
