@@ -98,6 +98,7 @@ def test_not_worse_where_less_is_better() -> None:
     ("old", "new", "message"),
     [
         ("recipe: ten-n, set: {model.lr: 0.5}", "recipe: ten-m", r"fast-wins.arms.ours.recipe.*'ten-m'.*'ten-n'"),
+        ("set: {model.lr: 0.5}}", "once: true}", r"ours.once: expected a study with role: shown"),
         ("expect: higher", "expect: hihger", r"expect.*'hihger'.*'higher'"),
         ("expect: higher", "expect: within", r"margin: within needs one"),
         ("expect: higher", "expect: at-least", r"value: at-least needs the number"),

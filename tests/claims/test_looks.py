@@ -13,7 +13,7 @@ from toys.claims import PAIR, make_entry, runs_with, write_claims
 from zoo import claims, index
 from zoo.claims import stats as _claims_stats
 from zoo.claims.judging import judge, judge_seeds
-from zoo.claims.planning import fingerprint, plan, spec_of
+from zoo.claims.planning import fingerprint, jobs_of, plan, spec_of
 from zoo.claims.results import after_holm, judged, summary
 
 
@@ -242,6 +242,21 @@ def with_metric(entry: index.Entry, claim: claims.Claim, name: str, values: dict
         for seed, value in zip(claim.seeds, given, strict=True):
             runs[fingerprint(spec_of(entry, claim.arms[arm], seed))]["metrics"][name] = value
     return runs
+
+
+def test_one_run_of_published_weights_serves_a_premise_for_all_seeds(entry: index.Entry) -> None:
+    teacher = "    baseline: {recipe: ten-n, set: {model.lr: 0.25}}\n    teacher: {study: score, role: shown, once: true}\n"
+    text = PAIR.replace("    baseline: {recipe: ten-n, set: {model.lr: 0.25}}\n", teacher)
+    (claim,) = write_claims(
+        entry, text + "  premise: [{arm: teacher, above: baseline, by: 0.2, says: the teacher knows more}]\n"
+    )
+    specs = [spec for (arm, _), spec in jobs_of(entry, claim).items() if arm == "teacher"]
+    assert len(specs) == 3
+    assert specs == 3 * [{"study": "score", "set": {}, "seed": None}]
+    given = {"ours": [0.5, 0.7, 0.6], "baseline": [0.4, 0.59, 0.51]}
+    assert judge(entry, claim, runs_with(entry, claim, {**given, "teacher": 3 * [0.75]})).verdict == "holds"
+    found = judge(entry, claim, runs_with(entry, claim, {**given, "teacher": 3 * [0.65]}))
+    assert found.verdict == "premise not met"
 
 
 def test_where_a_premise_fails_nothing_was_tested(entry: index.Entry) -> None:

@@ -103,7 +103,7 @@ def recipe_seed(entry: Entry, tag: str) -> int:
 def spec_of(entry: Entry, arm: Arm, seed: int | None) -> dict[str, Any]:
     """What is run for one arm and seed: equal specs are the same run, whichever claims they belong to."""
     if arm.study is not None:
-        return {"study": arm.study, "set": arm.set, "seed": seed}
+        return {"study": arm.study, "set": arm.set, "seed": None if arm.once else seed}
     assert arm.recipe is not None
     spec = _recipe_spec(entry, arm.recipe, arm.set)
     if arm.start is not None:
@@ -248,6 +248,7 @@ def plan(
             for arm in claim.arms.values():
                 measures = () if arm.study else measures_of(claim, arm.name)
                 minutes = 1.0 if quick else (claim.minutes or 0) / whole
-                label = f"{claim.id}: {arm.name}" + (f", seed {seed}" if seed is not None else "")
-                planner.add(spec_of(entry, arm, seed), label, measures, minutes)
+                spec = spec_of(entry, arm, seed)
+                label = f"{claim.id}: {arm.name}" + (f", seed {seed}" if spec["seed"] is not None else "")
+                planner.add(spec, label, measures, minutes)
     return list(planner.jobs.values())

@@ -62,6 +62,7 @@ class Arm:
         study: a function of `zoo/studies/<id>.py` instead.
         set: `model.X`, `data.X`, `trainer.X` or `weights` -> value; for a study, its arguments.
         start: a run to start from.
+        once: one run without a seed serves all seeds of the claim (a study of published weights, say).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Arm:
     study: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
     start: Branch | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,7 @@ _ARM: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "role": (f"one of {', '.join(ROLES)}", _text, False),
     "set": ("a mapping from setting to a plain value", _settings, False),
     "start": ("{recipe: TAG, set: {...}}", lambda v: isinstance(v, dict), False),
+    "once": ("true or false", lambda v: isinstance(v, bool), False),
 }
 _BRANCH = {"recipe": ("a tag of the method", _text, True), "set": _ARM["set"]}
 
@@ -273,6 +276,8 @@ def _check_arm(where: str, raw: Any, tags: Iterable[str], needs: Iterable[str]) 
         problems.append(f"{where}: expected either a recipe or a study")
     problems += _one_of(f"{where}.recipe", raw.get("recipe"), tags)
     problems += _one_of(f"{where}.role", raw.get("role"), ROLES)
+    if raw.get("once") is True and ("study" not in raw or raw.get("role") != "shown"):
+        problems.append(f"{where}.once: expected a study with role: shown; what is compared needs a run for each seed")
     problems += _check_settings(f"{where}.set", raw.get("set"), needs, study="study" in raw)
     if isinstance(start := raw.get("start"), dict):
         problems += _check_keys(f"{where}.start", start, _BRANCH)
@@ -394,7 +399,8 @@ def _claim(raw: dict[str, Any]) -> Claim:
         start = arm.get("start")
         branch = Branch(start["recipe"], {**common, **start.get("set", {})}) if start else None
         settings = {**({} if "study" in arm else common), **arm.get("set", {})}
-        arms[name] = Arm(name, _role(name, arm), arm.get("recipe"), arm.get("study"), settings, branch)
+        once = bool(arm.get("once"))
+        arms[name] = Arm(name, _role(name, arm), arm.get("recipe"), arm.get("study"), settings, branch, once)
     seeds = given.pop("seeds", None) or ()
     looks = looks_up_to(seeds) if isinstance(seeds, int) else ()
     given["seeds"] = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)

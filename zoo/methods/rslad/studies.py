@@ -1,8 +1,11 @@
-"""What can be said about the loss of robust soft labels without training anything."""
+"""What can be said about robust soft labels without training anything: their loss, and the published teachers."""
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
 from zoo.nn.adversarial_losses import kl
@@ -34,3 +37,27 @@ def reduction(batches: int = 200) -> Outcome:
         theirs = (p * torch.log(p + 1e-5) - p * log_q).mean()
         worst = max(worst, (0.1 * kl(teacher.log_softmax(1), log_q) / theirs - 1).abs().item())
     return Outcome({"largest_error": worst})
+
+
+@study("test/robust", "test/accuracy")
+def teacher(
+    tag: str = "fmnist-resnet10w24-trades", pictures: int = 1000, root: str | None = None, batch_size: int = 250
+) -> Outcome:
+    """Published weights under the attacks that judge the students, on the same test pictures."""
+    from zoo.store import datamodule, load
+
+    model = load(f"rslad:{tag}", test_attacks=["apgd-ce", "apgd-dlr"])
+    data = datamodule(f"rslad:{tag}", root=root, test_size=pictures, batch_size=batch_size)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        (measured,) = trainer.test(model, data, verbose=False)
+    return Outcome({name: float(measured[name]) for name in ("test/robust", "test/accuracy")})
