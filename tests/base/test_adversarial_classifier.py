@@ -128,6 +128,7 @@ def test_fit_and_test_log_what_is_declared(tmp_path: Path, criterion: str) -> No
     each = [value for name, value in values.items() if name.startswith("test/robust_")]
     assert values["test/robust"] <= min(each)
     assert values["test/robust"] <= values["test/accuracy"]
+    assert values["test/mean"] == pytest.approx((values["test/robust"] + values["test/accuracy"]) / 2, abs=1e-6)
 
 
 def test_worst_case_counts_images_that_every_attack_leaves_right(tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ def with_metric(entry: index.Entry, claim: claims.Claim, name: str, values: dict
 
 
 def test_one_run_of_published_weights_serves_a_premise_for_all_seeds(entry: index.Entry) -> None:
-    teacher = "    baseline: {recipe: ten-n, set: {model.lr: 0.25}}\n    teacher: {study: score, role: shown, once: true}\n"
-    text = PAIR.replace("    baseline: {recipe: ten-n, set: {model.lr: 0.25}}\n", teacher)
+    baseline = "    baseline: {recipe: ten-n, set: {model.lr: 0.25}}\n"
+    text = PAIR.replace(baseline, f"{baseline}    teacher: {{study: score, role: shown, once: true}}\n")
     (claim,) = write_claims(
         entry, text + "  premise: [{arm: teacher, above: baseline, by: 0.2, says: the teacher knows more}]\n"
     )

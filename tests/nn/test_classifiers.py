@@ -105,6 +105,12 @@ def test_wide_resnet_has_46_million_parameters() -> None:
     assert strides == [1, 2, 2]
 
 
+def test_a_wide_resnet_between_two_whole_factors() -> None:
+    network = create_classifier("wrn16-1.5-s2", 10, channels=1)
+    assert round(sum(p.numel() for p in network.parameters()) / 1e3, 1) == 390.5
+    assert [p.shape[0] for n, p in network.named_parameters() if n.endswith("layer.0.conv1.weight")] == [24, 48, 96]
+
+
 def literal_wide_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """A pre-activation block as its paper draws it."""
     h = torch.relu(block.bn1(x))
@@ -143,7 +149,14 @@ def test_other_sizes_channels_and_classes(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("resnet10w8", "resnet10-w8"), ("wrn33-10", "6 n"), ("resnet10-w0", "width"), ("timm/resnet181", "resnet18")],
+    [
+        ("resnet10w8", "resnet10-w8"),
+        ("wrn33-10", "6 n"),
+        ("wrn16-1.3", "whole number"),
+        ("wrn16-0", "whole number"),
+        ("resnet10-w0", "width"),
+        ("timm/resnet181", "resnet18"),
+    ],
 )
 def test_unknown_names(name: str, told: str) -> None:
     with pytest.raises((UnknownName, BadInput), match=told):

@@ -64,7 +64,7 @@ class AdversarialClassifier(ImageClassifier):
     """The one of `tests` whose examples validation scores."""
 
     monitor = ("val/robust", "max")
-    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in TESTS))
+    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", "mean", *(f"robust_{name}" for name in TESTS))
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,8 +258,8 @@ class AdversarialClassifier(ImageClassifier):
     # Evaluation ---------------------------------------------------------------------------------------------------
 
     def test_scores(self) -> dict[str, Metric]:
-        """What only a test measures; a subclass adds its own."""
-        return {f"robust_{attack}": self.accuracy() for attack in self.hparams["test_attacks"]}
+        """What only a test measures; a subclass adds its own. `mean` is that of clean and robust accuracy."""
+        return {name: self.accuracy() for name in ("mean", *(f"robust_{a}" for a in self.hparams["test_attacks"]))}
 
     def attacked(self, name: str, batch: dict[str, Any]) -> Tensor:
         """Adversarial images of an evaluation; the start belongs to the sample, so batches do not matter.
@@ -298,8 +298,8 @@ class AdversarialClassifier(ImageClassifier):
         x, y = batch["image"], batch["label"]
         logits = self.logits(x)
         self.scores.update_loss(stage, F.cross_entropy(logits, y), len(batch["index"]))
-        worst = logits.argmax(1)
-        self.scores.update(stage, "accuracy", worst, y)
+        clean = worst = logits.argmax(1)
+        self.scores.update(stage, "accuracy", clean, y)
         attacks: Sequence[str] = self.hparams["test_attacks"] if stage == "test" else (self.validation_attack,)
         for name in attacks:
             x_adv = self.attacked(name, batch)
@@ -310,6 +310,8 @@ class AdversarialClassifier(ImageClassifier):
                 self.scores.update(stage, f"robust_{name}", label, y)
             worst = torch.where(worst == y, label, worst)  # right without an attack and under each of them
         self.scores.update(stage, "robust", worst, y)
+        if stage == "test":
+            self.scores.update(stage, "mean", torch.cat([clean, worst]), torch.cat([y, y]))
 
 
 def warmup_share(progress: float, begin: float = 0.0, shape: str = "linear") -> float:

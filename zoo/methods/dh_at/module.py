@@ -77,7 +77,7 @@ class DualHeadAT(AdversarialClassifier):
     """
 
     tests = (*TESTS, "pgd-main", "pgd-second", "pgd-sum")
-    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", *(f"robust_{name}" for name in tests))
+    logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", "mean", *(f"robust_{name}" for name in tests))
     partial_backward = True
 
     def __init__(

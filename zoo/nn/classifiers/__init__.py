@@ -198,7 +198,7 @@ class WideResNet(nn.Module):
 
     Args:
         depth: 6 n + 4.
-        widen: k.
+        widen: k, a whole number in the paper; a fraction must give whole widths (1.5: 16, 24, 48, 96).
         num_classes: K.
         channels: of the images.
         stem_stride: of the first convolution; 1 in the paper, 2 makes it cheap.
@@ -207,9 +207,9 @@ class WideResNet(nn.Module):
     foreign = ("sub_block1.",)
     """Prefixes of parts that circulating files hold and that no forward pass uses."""
 
-    def __init__(self, depth: int, widen: int, num_classes: int, channels: int, stem_stride: int = 1) -> None:
+    def __init__(self, depth: int, widen: float, num_classes: int, channels: int, stem_stride: int = 1) -> None:
         super().__init__()
-        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        widths = [16, *(round(base * widen) for base in (16, 32, 64))]
         self.conv1 = _conv(channels, widths[0], 3, stem_stride)
         for stage in (1, 2, 3):
             parts = [WideBlock(widths[stage - 1], widths[stage], 1 if stage == 1 else 2)]
@@ -319,10 +319,12 @@ def create_classifier(
         network = ResNet((1, 1, 1, 1), width, 2, num_classes, channels)
         _he(network)
         return network
-    if match := re.fullmatch(r"wrn-?(\d+)-(\d+)(?:-s([12]))?", name):
-        depth, widen, stride = int(match[1]), int(match[2]), int(match[3] or 1)
-        if depth < 10 or (depth - 4) % 6 or widen < 1:
+    if match := re.fullmatch(r"wrn-?(\d+)-(\d+(?:\.\d+)?)(?:-s([12]))?", name):
+        depth, widen, stride = int(match[1]), float(match[2]), int(match[3] or 1)
+        if depth < 10 or (depth - 4) % 6:
             raise BadInput(f"network: the depth in {name!r} must be 6 n + 4 (10, 16, 22, 28, 34, 70, ...).")
+        if widen <= 0 or 16 * widen % 1:
+            raise BadInput(f"network: 16 times the widening factor in {name!r} must be a whole number of channels.")
         return WideResNet(depth, widen, num_classes, channels, stride)
     if name in ("cifar-resnet18", "cifar-resnet34"):
         blocks = (2, 2, 2, 2) if name.endswith("18") else (3, 4, 6, 3)
