@@ -11,10 +11,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 CARD_FILES = ("claims.yaml", "results.json")
+BOARDS = "docs/leaderboards/*/*.json"
 
 
 class CustomBuildHook(BuildHookInterface):
-    """Adds `checkpoints.yaml` and the data files of the cards; a plain list would fail where a card has none yet."""
+    """Adds `checkpoints.yaml`, data files of cards and boards; a plain list would fail where a card has none yet."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Name the files, unless the package stays where it is (editable installation)."""
@@ -26,4 +27,7 @@ class CustomBuildHook(BuildHookInterface):
             for path in sorted(root.glob(f"model_cards/*/{name}")):
                 relative = path.relative_to(root).as_posix()
                 added[relative] = f"zoo/{relative}"
+        for path in sorted(root.glob(BOARDS)):
+            relative = path.relative_to(root).as_posix()
+            added[relative] = f"zoo/{relative}"
         build_data["force_include"].update(added)

@@ -70,6 +70,16 @@ COMMANDS: dict[str, Command] = {
             "zoo evaluate my.ckpt --eps 0.5 --norm l2 --root DIR --json",
         ),
     ),
+    "leaderboard": Command(
+        "zoo.cli.leaderboard",
+        "checkpoints side by side on the same test pictures, measured again, and yours between them",
+        (
+            "zoo leaderboard robustness",
+            "zoo leaderboard robustness --measure NAME:TAG --dry-run",
+            "zoo leaderboard robustness --own my.ckpt --n 200 --autoattack 50",
+            "zoo leaderboard robustness --missing              # every row of the zoo that lacks something",
+        ),
+    ),
     "export": Command(
         "zoo.cli.use",
         "write ONNX or torch.export, and compare its numbers with the module's",

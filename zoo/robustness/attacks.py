@@ -22,11 +22,14 @@ from zoo.nn.attacks import Model, apgd, apgd_targeted, cw_margin, fgsm, pgd, squ
 from zoo.nn.attacks.core import Record, misclassified
 from zoo.nn.attacks.guided import gama
 
-__all__ = ["PRESETS", "Attack", "Setting", "attacks_of"]
+__all__ = ["ADAPTIVE", "PRESETS", "Attack", "Setting", "attacks_of"]
+
+ADAPTIVE = "adaptive"
+"""Stands for the attacks that a model declares against itself (`zoo.robustness.adaptive`)."""
 
 PRESETS: dict[str, tuple[str, ...]] = {
-    "quick": ("fgsm", "pgd-20", "cw-30"),
-    "standard": ("fgsm", "pgd-20", "cw-30", "apgd-ce", "apgd-dlr", "autoattack"),
+    "quick": ("fgsm", "pgd-20", "cw-30", ADAPTIVE),
+    "standard": ("fgsm", "pgd-20", "cw-30", "apgd-ce", "apgd-dlr", ADAPTIVE, "autoattack"),
 }
 """Names of lists of attacks."""
 
@@ -70,10 +73,18 @@ class Attack:
     flags: list[str] = field(default_factory=list)
 
 
-def attacks_of(wanted: str | Sequence[str] | Mapping[str, Any], setting: Setting) -> list[Attack]:
+def attacks_of(
+    wanted: str | Sequence[str] | Mapping[str, Any], setting: Setting, adaptive: Mapping[str, Any] | None = None
+) -> list[Attack]:
     """Resolve names, presets, or a mapping of name -> function (model, x, y) -> adversarial x, or name of an attack.
 
+    Args:
+        wanted: names, presets or the mapping.
+        setting: of the evaluation.
+        adaptive: what `adaptive` stands for in names and presets.
+
     Raises:
+        BadInput: if there is nothing to run.
         UnknownName: naming the nearest attacks.
     """
     if isinstance(wanted, Mapping):
@@ -88,7 +99,15 @@ def attacks_of(wanted: str | Sequence[str] | Mapping[str, Any], setting: Setting
     if not wanted:
         raise BadInput("attacks is empty: give names, or 'quick' or 'standard'.")
     names = dict.fromkeys(name for part in wanted for name in PRESETS.get(part, (part,)))
-    return [_named(name, setting) for name in names]
+    declared = {name: Attack(name, _own(name, run), "declared by the model") for name, run in (adaptive or {}).items()}
+    attacks = [
+        attack
+        for name in names
+        for attack in (declared.values() if name == ADAPTIVE else [declared.get(name) or _named(name, setting)])
+    ]
+    if not attacks:
+        raise BadInput("attacks: the model declares none against itself, and no other is named.")
+    return list({attack.name: attack for attack in attacks}.values())
 
 
 def _own(name: str, run: Callable[[Model, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -107,10 +126,10 @@ def _named(name: str, setting: Setting) -> Attack:
     }  # fmt: skip
     match = re.fullmatch(r"([a-z-]+?)(?:-(\d+))?", name)
     if not match or match[1] not in makers:
-        hint = nearest(name.rstrip("-0123456789"), [*makers, *PRESETS])
+        hint = nearest(name.rstrip("-0123456789"), [*makers, *PRESETS, ADAPTIVE])
         raise UnknownName(
             f"There is no attack {name!r}.{hint} Attacks: {', '.join(makers)} (a number after it is "
-            f"that of steps: pgd-100), or a list: {', '.join(PRESETS)}."
+            f"that of steps: pgd-100), or a list: {', '.join(PRESETS)}, {ADAPTIVE} (what the model declares)."
         )
     number = None if match[2] is None else int(match[2])
     if number == 0 or (number is not None and match[1] in ("noise", "fgsm", "autoattack")):

@@ -24,13 +24,14 @@ from zoo.base.meeting import meet
 from zoo.errors import BadInput
 from zoo.nn.attacks import Model, attack_mode
 from zoo.nn.attacks.core import check_eps, check_range
+from zoo.robustness.adaptive import adaptive_attacks
 from zoo.robustness.attacks import Setting, attacks_of
 from zoo.robustness.battery import battery
 from zoo.robustness.data import samples
 from zoo.robustness.report import Check, RobustnessReport, Row
 from zoo.robustness.run import Run
 
-__all__ = ["Check", "RobustnessReport", "Row", "evaluate_robustness"]
+__all__ = ["Check", "RobustnessReport", "Row", "evaluate_robustness", "opened"]
 
 
 def evaluate_robustness(
@@ -51,8 +52,9 @@ def evaluate_robustness(
         eps: radius of the ball, in units of the input: pixels in [0, 1].
         n: samples, drawn at random by `seed`; None: all.
         attacks: `quick`, `standard`, names (`noise`, `fgsm`, `pgd-20`, `cw-30`, `gama-100`, `apgd-ce`, `apgd-dlr`,
-            `apgd-t`, `square-1000`, `autoattack`; the number is that of steps), or a mapping: name ->
-            function (model, x, y) -> x', or one of these names.
+            `apgd-t`, `square-1000`, `autoattack`; the number is that of steps; `adaptive`: those that the model
+            declares against itself, part of `quick` and `standard`), or a mapping: name -> function (model, x, y) ->
+            x', or one of these names.
         norm: `linf` or `l2`.
         checks: also run the battery against masked gradients, with the attacks it needs.
         surrogates: models, or names, for the transfer attack of the battery; without, a small substitute is trained.
@@ -68,8 +70,33 @@ def evaluate_robustness(
         InvalidConfig: a model of the zoo and a data module of other classes or another picture size.
         UnknownName: if there is no such attack.
     """
+    began = time.perf_counter()
+    with opened(
+        model, data, eps, n, norm=norm, surrogates=surrogates, batch_size=batch_size, seed=seed, bounds=bounds,
+        device=device, progress=progress,
+    ) as (name, run, others):  # fmt: skip
+        chosen = attacks_of(attacks, run.setting, adaptive_attacks(run.model))
+        for attack in chosen:
+            run.run(attack)
+        asked = [attack.name for attack in chosen]
+        flags = [flag for attack in chosen for flag in attack.flags]
+        tests = battery(run, others, flags) if checks else []
+    seconds = {"seconds": round(time.perf_counter() - began, 2)}
+    return RobustnessReport(name, len(run.x), run.total, eps, norm, seed, **run.results(asked, tests, seconds))
+
+
+@contextmanager
+def opened(
+    model: Model | str, data: Any, eps: float, n: int | None, *, norm: str = "linf",
+    surrogates: Sequence[Model | str] = (), batch_size: int = 128, seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0), device: str | torch.device | None = None, progress: bool | None = None,
+) -> Iterator[tuple[str, Run, list[Model]]]:  # fmt: skip
+    """A checked evaluation before its first attack: the model's name, the run, and the surrogates as models.
+
+    Arguments and errors are those of `evaluate_robustness`. The model is in evaluation mode, and on its device, inside.
+    """
     name, network, data = _resolve(model, data)
-    place, began = _place(network, device), time.perf_counter()
+    place = _place(network, device)
     others = [_resolve(other, ())[1] for other in surrogates]
     order = meet(network, data) if isinstance(network, ZooModule) else None
     for other in others:
@@ -84,14 +111,7 @@ def evaluate_robustness(
     with _moved([network, *others], place), attack_mode(network), _progress(progress) as tell:
         run = Run(network, drawn, place, batch_size, tell)
         run.setting = Setting(eps, norm, bounds, seed, run.clean_logits.shape[1], batch_size)
-        chosen = attacks_of(attacks, run.setting)
-        for attack in chosen:
-            run.run(attack)
-        asked = [attack.name for attack in chosen]
-        flags = [flag for attack in chosen for flag in attack.flags]
-        tests = battery(run, others, flags) if checks else []
-    seconds = {"seconds": round(time.perf_counter() - began, 2)}
-    return RobustnessReport(name, len(drawn.x), drawn.total, eps, norm, seed, **run.results(asked, tests, seconds))
+        yield name, run, others
 
 
 def _resolve(model: Any, data: Any) -> tuple[str, Model, Any]:

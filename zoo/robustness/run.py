@@ -32,7 +32,7 @@ class Run:
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}.")
         self.model, self.device, self.batch_size, self.tell = model, device, batch_size, tell
-        self.x, self.y, self.index = drawn.x, drawn.y, drawn.index
+        self.x, self.y, self.index, self.total = drawn.x, drawn.y, drawn.index, drawn.total
         self.clean_logits = self.logits_of(self.x)
         check_logits(self.clean_logits, len(self.x))
         classes = self.clean_logits.shape[1]
@@ -47,6 +47,13 @@ class Run:
         self.sweep: list[tuple[float, float]] = []
         self.outside = 0
         self.largest = 0.0
+
+    def part(self, first: int, last: int) -> Run:
+        """The same evaluation of the samples from `first` to before `last` alone."""
+        drawn = Samples(self.x[first:last], self.y[first:last], self.index[first:last], self.total)
+        part = Run(self.model, drawn, self.device, self.batch_size, self.tell)
+        part.setting = self.setting
+        return part
 
     def batches(self, rows: Tensor) -> Iterator[Tensor]:
         """Rows in groups of the batch size."""

@@ -39,6 +39,12 @@ QUERIES = 5000
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
 
+def adaptive_attacks(model: CAS) -> dict[str, Attack]:
+    """Attacks that know the suppressions, by name: every evaluation of these models runs them."""
+    eps = float(model.hparams["eps"])
+    return _aimed(model, {"eps": eps, "step": eps / 10, "check": False}) if len(model.suppressions) else {}
+
+
 def battery(model: CAS) -> dict[str, str | Attack]:
     """Attacks by name, for `zoo.evaluate_robustness`.
 
@@ -58,7 +64,7 @@ def battery(model: CAS) -> dict[str, str | Attack]:
     return chosen
 
 
-def _aimed(model: CAS, common: dict[str, Any]) -> dict[str, str | Attack]:
+def _aimed(model: CAS, common: dict[str, Any]) -> dict[str, Attack]:
     """Attacks that aim at the suppressions."""
     count = int(model.hparams["num_classes"])
 
@@ -85,7 +91,7 @@ def _aimed(model: CAS, common: dict[str, Any]) -> dict[str, str | Attack]:
 
         return transfer(model, x, y, surrogates=[changed], steps=STEPS, **common)
 
-    chosen: dict[str, str | Attack] = {f"joint-{w:g}": partial(joint, w) for w in WEIGHTS}
+    chosen: dict[str, Attack] = {f"joint-{w:g}": partial(joint, w) for w in WEIGHTS}
     chosen |= {f"head-{k + 1}-first": partial(head_first, k) for k in range(len(model.suppressions))}
     chosen |= {f"mask-{rank + 1}": partial(surrogate, forced(rank)) for rank in RANKS}
     return chosen | {f"soft-mask-{t:g}": partial(surrogate, soft(t)) for t in TEMPERATURES}
