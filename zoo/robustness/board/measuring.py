@@ -33,8 +33,8 @@ ATTACKS = ("pgd-20", "apgd-ce", "gama-100", ADAPTIVE, "autoattack")
 BLOCK = 100
 """Pictures between two writings of the file, and those that the battery against masked gradients sees."""
 
-_SHARE = 100
-"""Pictures whose hash says that two rows were measured on the same ones."""
+SHARED = 20
+"""First pictures whose hash says that two rows were measured on the same ones; also the least a row is made of."""
 
 _TASK = "image-classification"
 
@@ -271,11 +271,11 @@ def _check(row: BoardRow, part: Run) -> None:
 
 def _begun(subject: Subject, run: Run, path: Path, n: int) -> BoardRow:
     """The row of the file if it is of the same weights and pictures, else a new one."""
-    first = _SHARE if len(run.x) >= _SHARE else len(run.x)
-    digest = hashlib.sha256(f"{run.total} {first}".encode())
-    digest.update(run.index[:first].numpy().tobytes())
-    digest.update((run.x[:first] * 255).round().to(torch.uint8).numpy().tobytes())
-    digest.update(run.y[:first].numpy().tobytes())
+    if len(run.x) < SHARED:
+        raise BadInput(f"{len(run.x)} pictures: a row is made of at least {SHARED}. Give a larger --n, or more data.")
+    digest = hashlib.sha256(str(run.total).encode())
+    for part in (run.index, (run.x * 255).round().to(torch.uint8), run.y):
+        digest.update(part[:SHARED].numpy().tobytes())
     data = {"name": subject.label, "pictures": digest.hexdigest()[:16], "total": run.total}
     row = BoardRow(
         subject.name, subject.sha256, data, subject.eps, run.setting.norm, run.setting.seed, len(run.x),
