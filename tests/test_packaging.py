@@ -45,8 +45,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the checkout, so that a developer's clutter is the same as on a clean machine."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
-    kept = ["zoo", "datamodules", "model_cards", "checkpoints.yaml", "pyproject.toml", "hatch_build.py", "LICENSE"]
-    kept += ["README.md", ".gitignore"]
+    kept = [
+        "zoo",
+        "datamodules",
+        "model_cards",
+        "checkpoints.yaml",
+        "pyproject.toml",
+        "hatch_build.py",
+        "LICENSE",
+        "docs",
+    ]
+    kept += ["README.md", ".gitignore", "docs"]
     source.mkdir()
     for name in kept:
         if (path := ROOT / name).is_dir():
@@ -84,6 +93,9 @@ def test_wheel_holds_everything(wheel: Path) -> None:
     assert {"zoo/checkpoints.yaml", "zoo/py.typed", "datamodules/py.typed"} <= inside
     cards = {f"zoo/{p}" for p in files_below("model_cards") if p.endswith(("/claims.yaml", "/results.json"))}
     assert cards <= inside
+    boards = {f"zoo/{p}" for p in files_below("docs/leaderboards") if p.endswith(".json")}
+    assert boards
+    assert boards <= inside
     tops = {name.split("/")[0] for name in inside}
     assert tops == {"zoo", "datamodules", next(t for t in tops if t.endswith(".dist-info"))}
     assert any(n.endswith("licenses/LICENSE") for n in inside)
@@ -115,6 +127,8 @@ assert here in pathlib.Path(datamodules.__file__).parents, datamodules.__file__
 from zoo.index import entries, index_path
 assert here in index_path().parents
 from zoo.data_sources import CATALOGUE
+from zoo.robustness.board import published
+assert published(), "rows of the leader board"
 assert "mnist" in CATALOGUE
 for entry in entries().values():
     loaded = 0

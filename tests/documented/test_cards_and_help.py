@@ -24,6 +24,8 @@ NOT_RUN = {
     "zoo card --all --check": "every card: tests/card",
     "zoo card NAME --images": "draws into the checkout: tests/card",
     "zoo data fetch": "publishers' servers: tests/data, tests/faults",
+    "zoo leaderboard robustness --own": "minutes: tests/robustness/test_board.py",
+    "zoo leaderboard robustness --missing": "hours: tests/robustness/test_board.py",
     "zoo predict NAME pictures/ film.mp4": "a film needs the extra: tests/cli/test_predict.py",
 }
 """Starts of examples that are not run here, and where they are."""
@@ -67,7 +69,7 @@ def examples(command: str) -> list[str]:
     return [line for line in COMMANDS[command].examples if not line.startswith(tuple(NOT_RUN))]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "verify", "reproduce", "data"])
+@pytest.mark.parametrize("command", ["evaluate", "leaderboard", "verify", "reproduce", "data"])
 def test_examples_of_a_command(command: str, place: Place) -> None:
     words = {"NAME": CLASSIFIER, "CLAIM": first_claim(CLASSIFIER), "DATA=DIR": "unused=."}
     if command == "evaluate":
@@ -75,6 +77,8 @@ def test_examples_of_a_command(command: str, place: Place) -> None:
         (last,) = Path("trained").rglob("last.ckpt")
         place.run(f"zoo data fake {PLAIN} DIR --format fashion-mnist")
         words |= {"my.ckpt": str(last)}
+    if command == "leaderboard":
+        words = {"NAME:TAG": PLAIN}
     if command == "data":
         words |= {"NAME DIR --format coco": f"{DETECTOR} DIR --format coco", "NAME DIR": f"{DETECTOR} DIR"}
     if command == "reproduce":

@@ -90,6 +90,7 @@ def _measure(name: str, target: Path, folder: Path, options: argparse.Namespace,
     from zoo.robustness.board.row import read_row
 
     eps = None if options.eps is None else number(options.eps, "--eps")
+    device = device_of(options.device)
     subject = board.subject_of(name, eps, options.root, options.data)
     subject.own = own or target == folder
     path = board.place_of(target, subject.name, "linf", subject.eps)
@@ -100,7 +101,7 @@ def _measure(name: str, target: Path, folder: Path, options: argparse.Namespace,
         return
     row = board.measure(
         subject, work, options.n, whole=options.autoattack, batch_size=options.batch_size,
-        device=device_of(options.device), made=facts_of_machine(), tell=lambda line: print(line, file=sys.stderr),
+        device=device, made=facts_of_machine(), tell=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     if before is not None:
         print("\n".join(_compared(before, row)))
@@ -113,7 +114,7 @@ def _plan(subject: Subject, options: argparse.Namespace) -> str:
     from zoo.robustness.adaptive import adaptive_attacks
     from zoo.robustness.board.measuring import cost, macs_of
 
-    macs = macs_of(subject.model)
+    macs = macs_of(subject)
     if macs is None:
         return f"{subject.name}: its operations are unknown"
     operations, minutes = cost(macs, options.n, options.autoattack, len(adaptive_attacks(subject.model)))

@@ -21,6 +21,7 @@ from zoo.robustness.adaptive import adaptive_attacks
 from zoo.robustness.attacks import ADAPTIVE, Attack, attacks_of
 from zoo.robustness.battery import battery
 from zoo.robustness.board.row import BoardRow, Verdicts, place_of, read_row
+from zoo.robustness.data import samples
 from zoo.robustness.evaluate import opened
 from zoo.robustness.run import Run
 from zoo.store import datamodule, load
@@ -305,9 +306,9 @@ def _macs(model: Model, x: Tensor) -> int | None:
     return counter.get_total_flops() // 2 or None
 
 
-def macs_of(module: Any) -> int | None:
-    """Multiply-adds of one picture of a module of the zoo."""
-    return _macs(module, module.example_input()[0][:1])
+def macs_of(subject: Subject) -> int | None:
+    """Multiply-adds of one picture; None if torch's counter sees none."""
+    return _macs(subject.model, samples(subject.data, 1).x)
 
 
 def cost(macs: int, n: int, whole: int | None, declared: int = 0) -> tuple[float, float]:
