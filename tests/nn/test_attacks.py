@@ -436,7 +436,7 @@ def test_bad_input_is_named(victim: tuple[nn.Module, Tensor, Tensor]) -> None:
     with pytest.raises(BadInput, match="not finite"):
         pgd(lambda x: model(x) / 0, x, y, eps=0.1)
     with pytest.raises(BadInput, match="images"):
-        square(model, x[:, 0], y, eps=0.1)
+        square(model, x[:, 0, 0], y, eps=0.1)
     with pytest.raises(BadInput, match="3 classes"):
         apgd(lambda x: model(x)[:, :2], x, y % 2, eps=0.1, loss="dlr")
     with pytest.raises(BadInput, match="4 classes"):

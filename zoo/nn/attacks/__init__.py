@@ -5,7 +5,9 @@
     x_adv = apgd(model, images, labels, eps=8 / 255, loss="dlr")                             # Croce and Hein 2020
 
 `fgsm`, `pgd`, `cw_margin`, `apgd`, `apgd_targeted` follow the gradient, `square` needs outputs only, `transfer` makes
-its examples on other models, `uniform_noise` is what no attack may be weaker than. All share these arguments:
+its examples on other models, `uniform_noise` is what no attack may be weaker than. `smooth` is for series (N, C, L), on
+which the others work, too, and `undetected` an objective against models that also tell whether they are attacked. All
+share these arguments:
 
 - `model`: anything that returns logits (N, K); normalisation belongs inside it, since eps is in units of `x`.
 - `x`: (N, ...) inputs inside `bounds`; `target`: labels (N,), or what `loss` takes, first axis N.
@@ -48,6 +50,8 @@ from zoo.nn.attacks.core import (
     owned,
     random_start,
 )
+from zoo.nn.attacks.evasion import misclassified_undetected, undetected
+from zoo.nn.attacks.filters import SIGMAS, SIZES, filtered, gaussian_filters
 from zoo.nn.attacks.square_search import square
 
 __all__ = [
@@ -63,10 +67,13 @@ __all__ = [
     "cw_margin",
     "fgsm",
     "input_gradient",
+    "misclassified_undetected",
     "objective",
     "pgd",
+    "smooth",
     "square",
     "transfer",
+    "undetected",
     "uniform_noise",
 ]
 
@@ -201,6 +208,64 @@ def cw_margin(model: Model, x: Tensor, target: Tensor, *, eps: float, steps: int
     What robustness papers report as "CW-inf". Keeps the best point unless `keep` says otherwise.
     """
     return pgd(model, x, target, **{"eps": eps, "steps": steps, "loss": "margin", "keep": "best", **options})
+
+
+def smooth(
+    model: Model,
+    x: Tensor,
+    target: Tensor,
+    *,
+    eps: float,
+    sizes: Sequence[int] = SIZES,
+    sigmas: Sequence[float] = SIGMAS,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    mode: str = "eval",
+    check: bool = True,
+    **options: Any,
+) -> Tensor:
+    """Smooth perturbations of series (Han et al. 2020): PGD on a signal d, of which x + mean_i d * K_i is shown.
+
+    K_i are Gaussian filters, so no point moves by more than eps, and what a signal's noise never looks like, one point
+    up and the next one down, cannot arise.
+
+    Args:
+        model: returns logits (N, K).
+        x: (N, C, L) clean series.
+        target: labels (N,) or what `loss` takes.
+        eps: radius in the maximum norm.
+        sizes: points of the filters, odd numbers.
+        sigmas: their standard deviations in points.
+        bounds: range of valid inputs, or None.
+        mode: `eval` or `keep`.
+        check: whether inputs and logits are checked.
+        options: others of `pgd`: `step`, `steps`, `loss`, `start`, `seed`, `index`.
+
+    Returns:
+        (N, C, L) adversarial series.
+
+    Raises:
+        BadInput: for other inputs than series, or filters that cannot be.
+    """
+    if x.ndim != 3:
+        raise BadInput(f"smooth perturbs series (N, C, L), got {tuple(x.shape)}.")
+    if refused := {"norm", "restarts", "keep"} & set(options):
+        raise BadInput(f"smooth takes the last point of one run in linf: leave out {', '.join(sorted(refused))}.")
+    with attack_mode(model, mode):
+        centre, labels, index = owned(x, target, options.pop("index", None))
+        ball = Ball.around(centre, eps, "linf", bounds, check)
+        kernel = gaussian_filters(sizes, sigmas).to(centre)
+
+        def shown(d: Tensor) -> Tensor:
+            moved = torch.maximum(centre + filtered(d, kernel), torch.as_tensor(ball.low).to(centre))
+            return torch.minimum(moved, torch.as_tensor(ball.high).to(centre))
+
+        start = torch.zeros_like(centre)
+        d = pgd(
+            lambda d: model(shown(d)), start, labels, eps=eps, bounds=None, mode="keep", check=check, index=index,
+            **options,
+        )  # fmt: skip
+        with torch.no_grad():
+            return shown(d)
 
 
 def transfer(

@@ -6,7 +6,8 @@ search", ECCV 2020, algorithms 1 to 3.
 Each iteration proposes to change a square window of side s = round(sqrt(p H W)) at a random place; the proposal is kept
 if it lowers z_y - max_{k != y} z_k. The share p of changed pixels halves at fixed iterations (`share`).
 
-linf: the window of each channel moves to x + eps or x - eps.
+linf: the window of each channel moves to x + eps or x - eps. In series (N, C, L) the window is a segment of round(p L)
+points, and the search starts from a random sign at each point.
 l2: perturbation mass of a second window moves into the first, in the shape of two opposite bumps, and the whole is
 scaled to length eps.
 """
@@ -56,11 +57,11 @@ def square(
 
     Args:
         model: returns logits (N, K).
-        x: (N, C, H, W) clean images.
+        x: (N, C, H, W) clean images, or (N, C, L) series.
         target: labels (N,).
         eps: radius.
         queries: forward passes per sample and restart, at most (5,000 in AutoAttack); beaten samples stop.
-        norm: `linf` or `l2`.
+        norm: `linf`, or for images `l2`.
         p: share of pixels changed at first.
         restarts: repetitions on samples that still stand.
         success: when a sample counts as beaten; None: misclassified.
@@ -71,15 +72,20 @@ def square(
         check: whether inputs and logits are checked.
 
     Returns:
-        (N, C, H, W) the first misclassified point of each sample, otherwise that of smallest margin.
+        (N, C, H, W) or (N, C, L) the first misclassified point of each sample, otherwise that of smallest margin.
 
     Raises:
         BadInput: naming the argument that cannot be used.
     """
     if queries < 1 or restarts < 1 or not 0 < p <= 1:
         raise BadInput(f"queries and restarts must be at least 1 and p in (0, 1], got {queries}, {restarts} and {p}.")
-    if x.ndim != 4:
-        raise BadInput(f"The square attack changes windows of images (N, C, H, W), got {tuple(x.shape)}.")
+    if x.ndim not in (3, 4):
+        raise BadInput(
+            "The square attack changes windows of images (N, C, H, W) or segments of series (N, C, L), got "
+            f"{tuple(x.shape)}."
+        )
+    if x.ndim == 3 and norm != "linf":
+        raise BadInput(f"The square attack on series (N, C, L) needs norm='linf', got {norm!r}.")
     with attack_mode(model, mode), torch.no_grad():
         x, target, index = owned(x, target, index)
         ball = Ball.around(x, eps, norm, bounds, check)
@@ -105,8 +111,10 @@ def _run(
     record: Record,
 ) -> None:
     seed, index = key
-    height, width = ball.centre.shape[2:]
+    sizes = ball.centre.shape[2:]
     propose, begin = (_propose_linf, _stripes) if ball.norm == "linf" else (_propose_l2, _tiles)
+    if len(sizes) == 1:
+        propose, begin = _propose_segment, _points
     x = begin(ball, seed, index)
     best = x
     value = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
@@ -125,8 +133,9 @@ def _run(
             if not len(rows):
                 return
         if number + 1 < queries:
-            area = share(number, queries, p) * height * width
-            x = propose(ball, best, round(math.sqrt(area)), seed, index, 4 * (number + 1))
+            area = share(number, queries, p) * math.prod(sizes)
+            side = round(area if len(sizes) == 1 else math.sqrt(area))
+            x = propose(ball, best, side, seed, index, 4 * (number + 1))
 
 
 def _window(side: int, shape: torch.Size, seed: int, index: Tensor, stream: int) -> tuple[Tensor, Tensor]:
@@ -159,6 +168,25 @@ def _propose_linf(ball: Ball, best: Tensor, side: int, seed: int, index: Tensor,
     sign = numbers.signs((best.shape[1], 1, 1), seed, index, stream + 1).to(best)
     moved = ball.project(ball.centre + ball.eps * sign)
     return torch.where(_inside(top, left, side, best.shape), moved, best)
+
+
+# series -----------------------------------------------------------------------------------------------------------
+
+
+def _points(ball: Ball, seed: int, index: Tensor) -> Tensor:
+    """+eps or -eps at each point, per channel."""
+    shape = ball.centre.shape[1:]
+    return ball.project(ball.centre + ball.eps * numbers.signs(shape, seed, index, 0).to(ball.centre))
+
+
+def _propose_segment(ball: Ball, best: Tensor, side: int, seed: int, index: Tensor, stream: int) -> Tensor:
+    _, channels, length = best.shape
+    side = max(1, min(side, length))
+    start = numbers.integers((length - side + 1,), seed, index, stream)
+    from_start = torch.arange(length, device=best.device)[None] - start
+    inside = (from_start >= 0) & (from_start < side)
+    sign = numbers.signs((channels, 1), seed, index, stream + 1).to(best)
+    return torch.where(inside[:, None], ball.project(ball.centre + ball.eps * sign), best)
 
 
 # l2 ---------------------------------------------------------------------------------------------------------------
