@@ -14,7 +14,8 @@ TEST := $(VENV)/.installed-test
 DEV := $(VENV)/.installed-dev
 
 # one thread per process: the tests run two at a time, and sums in a fixed order are the same everywhere
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+# compiled modules are kept, or each of the many processes that tests start would compile the zoo again
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 WORKERS ?= 2
 
 .PHONY: demo test test-all lint clean

@@ -45,16 +45,29 @@ class Place:
         folder: an empty folder; it becomes the current one.
         patch: undone after the test.
         few: added to trainings that bring no data of their own.
+        processes: so many stages that come before a training are processes of their own, as for users; those after
+            them run in this one, which saves the imports.
     """
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, few: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, few: tuple[str, ...] = (), processes: int = 0) -> None:
         self.folder = folder
         self.few = few
+        self.processes = processes
         self.patch = patch
         self.names: dict[str, Any] = {"__name__": "__main__"}
         patch.chdir(folder)
-        stage = training.stages._run  # a stage that comes before, in a process of its own
-        patch.setattr(training.stages, "_run", lambda words: stage([*words, *SHORT, ONCE]))
+        start = training.stages._run
+
+        def stage(words: list[str]) -> int:
+            words = [*words, *SHORT, ONCE]
+            self.processes -= 1
+            if self.processes >= 0:
+                return start(words)
+            assert words[:3] == [sys.executable, "-m", "zoo"]
+            with contextlib.redirect_stdout(io.StringIO()):
+                return exit_code(words[3:])
+
+        patch.setattr(training.stages, "_run", stage)
 
     def run(self, line: str, words: dict[str, str] | None = None) -> str:
         """Run a command line and return what it printed.

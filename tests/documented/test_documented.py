@@ -26,7 +26,7 @@ CLASSIFIER = "rslad"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     folder = tmp_path / "a folder"
     folder.mkdir()
-    return Place(folder, monkeypatch)
+    return Place(folder, monkeypatch, processes=1)
 
 
 @pytest.mark.parametrize("name", OURS)

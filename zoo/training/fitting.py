@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import InvalidConfig
 from zoo.index.recipes import section_of
 from zoo.index.schema import OWN
-from zoo.store.recipe_data import are_the_recipes
 from zoo.training.request import Request
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ def fitting_settings(
     """
     if request.command != "fit" or request.saved_facts or "root" not in request.explicit_data:
         return {}
+    from zoo.store.recipe_data import are_the_recipes  # imports lightning: a misspelt name is answered before
+
     cls = entry.data_class()
     suggest = getattr(data, "fitting", None)
     if suggest is None or are_the_recipes(entry, tag, cls, section_of(recipe, "data", cls), own.data["root"]):
