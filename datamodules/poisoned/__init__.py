@@ -31,6 +31,8 @@ from zoo.inputs.arrays import open_arrays
 
 __all__ = ["ATTACKS", "LABELS", "PoisonedDataModule", "Trigger"]
 
+_RATE = 0.1
+"""Of the constructor; where it is another, the user wants pictures to be poisoned."""
 _TRUTH = ("is_poison", "is_poison_train", "train_is_poison")
 _TRIGGERED = ("triggered_images", "x_triggered", "test_triggered_images", "x_test_triggered")
 
@@ -91,7 +93,7 @@ class PoisonedDataModule(ImagesDataModule):
     def __init__(
         self,
         attack: str | None = None,
-        rate: float = 0.1,
+        rate: float = _RATE,
         target: int = 0,
         labels: str | None = None,
         indices: Sequence[int] | None = None,
@@ -130,7 +132,8 @@ class PoisonedDataModule(ImagesDataModule):
             checks.one_of("labels", labels, LABELS)
         if not 0 <= rate <= 1:
             raise BadInput(f"rate: expected a share of the pictures in [0, 1], got {rate}.")
-        for name, value, low, high in (("alpha", alpha, 0, 1), ("test_strength", test_strength, 0, 10)):
+        bounds = ("alpha", alpha, 0, 1), ("test_strength", test_strength, 0, 10), ("delta", delta, -255, 255)
+        for name, value, low, high in bounds:
             if not low <= value <= high:
                 raise BadInput(f"{name}: expected a number from {low} to {high}, got {value}.")
         if target < 0 or trigger_size < 1 or poison_seed < 0:
@@ -138,8 +141,12 @@ class PoisonedDataModule(ImagesDataModule):
                 "target and poison_seed must be at least 0 and trigger_size at least 1, got "
                 f"{target}, {poison_seed} and {trigger_size}."
             )
-        if self.attack == "given" and indices is not None:
-            raise BadInput("indices: data are taken as they are (attack: given); leave it out, or name an attack.")
+        chosen = {"indices": indices is not None, "rate": rate not in (0, _RATE), "pattern": pattern is not None}
+        for name in (name for name, said in chosen.items() if said and self.attack == "given"):
+            raise BadInput(
+                f"{name}: data at a root are taken as they are, unless an attack is named (attack is 'given'): leave "
+                f"{name} out, or name the attack, one of {', '.join(ATTACKS)}."
+            )
         self._trigger: Trigger | None = None
 
     # The attack ---------------------------------------------------------------------------------------------------

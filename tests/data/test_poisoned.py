@@ -235,6 +235,9 @@ def test_the_trigger_comes_before_augmentation() -> None:
         ({"labels": "all"}, "all-to-"),
         ({"trigger_size": 28, "attack": "badnets-square"}, "trigger_size"),
         ({"test_strength": -1.0}, "test_strength"),
+        ({"attack": "sig", "delta": float("inf")}, "delta"),
+        ({"attack": "given", "rate": 0.3}, "rate: data at a root are taken as they are.*badnets-grid"),
+        ({"attack": "given", "pattern": "r.png"}, "pattern: data at a root are taken"),
     ],
 )
 def test_impossible_attacks_are_refused_by_name(given: dict[str, Any], message: str) -> None:
@@ -321,5 +324,7 @@ def test_a_users_own_pictures_are_taken_as_they_are(tmp_path: Path) -> None:
     for k in range(len(own)):
         assert torch.equal(own[k]["image"], plain[k]["image"])
         assert own[k]["label"] == plain[k]["label"]
+    with pytest.raises(BadInput, match=r"rate: .*name the attack"):
+        PoisonedDataModule(root=root, rate=0.5)
     named = PoisonedDataModule(root=root, attack="badnets-grid", rate=0.5).split("train")
     assert any(not torch.equal(named[k]["image"], plain[k]["image"]) for k in range(len(plain)))
