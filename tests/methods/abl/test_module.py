@@ -290,6 +290,19 @@ def test_starts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ABL.from_classifier("w.pt", [1])
 
 
+def test_a_start_that_is_more_than_its_network_is_refused(tmp_path: Path) -> None:
+    """Its weights fit, but without what the method adds to the network they would be another classifier."""
+    with pytest.raises(BadInput, match="CAS is more than a plain resnet10-w16"):
+        ABL.from_classifier("cas:fmnist-resnet10w16", [1])
+    ABL.from_classifier("cas:fmnist-resnet10w16-plain", [1])
+    two = zoo.load("dh-at", weights=False, network="wrn10-1-s2", channels=1, img_size=28)
+    zoo.save(two, tmp_path / "two")
+    with pytest.raises(BadInput, match="DualHeadAT is more than a plain wrn10-1-s2"):
+        ABL.from_classifier(str(tmp_path / "two"), [1])
+    with pytest.raises(BadInput, match=r"a network of its own \(16-1\)"):
+        ABL.from_classifier("robust-wrn:fmnist-16-1", [1])
+
+
 def test_a_loader_cannot_follow_the_phases(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="data module"):
         trainer(3, tmp_path).fit(model(), data().train_dataloader())
@@ -300,9 +313,31 @@ def test_too_few_epochs_are_said(tmp_path: Path) -> None:
         fitted(tmp_path, 1)
 
 
+@pytest.mark.parametrize("limit", [{"max_epochs": -1, "max_steps": 10}, {"max_epochs": 3, "max_steps": 10}])
+def test_a_run_that_ends_before_unlearning_says_so(limit: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="ended in the phase finetune"):
+        trainer(0, tmp_path, **limit).fit(model(), datamodule=data())
+
+
+def test_too_few_pictures_are_refused_before_training(tmp_path: Path) -> None:
+    net = model(isolate=2, share=0.01)
+    before = net.network.fc.weight.clone()
+    with pytest.raises(BadInput, match=r"0\.01 of 40 training samples isolates none: raise it, 0\.025 is one"):
+        trainer(4, tmp_path).fit(net, datamodule=data(train_size=40))
+    assert torch.equal(net.network.fc.weight, before)
+
+
+def test_suspecting_everything_leaves_nothing_for_fine_tuning(tmp_path: Path) -> None:
+    net = model(isolate=0, suspects=list(range(120)))
+    with pytest.raises(BadInput, match="none is left for fine-tuning"):
+        trainer(2, tmp_path).fit(net, datamodule=data())
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"ascent_cap": 0.0}, "ascent_cap"),
         ({"isolation": "lgb"}, "lga"),
         ({"reduction": "mean"}, "sample"),
         ({"share": 0.0}, "share"),

@@ -20,7 +20,7 @@ from zoo.errors import BadInput, NotFinite
 from zoo.inputs import UnreadableError
 from zoo.inputs.json_files import read_json
 
-__all__ = ["Isolation", "lowest", "read_suspects", "training_losses"]
+__all__ = ["Isolation", "isolated_count", "lowest", "read_suspects", "training_losses"]
 
 CHUNK = 500
 """Pictures scored at a time. Chunks are the same for any number of ranks, so that no digit of a loss depends on it."""
@@ -78,11 +78,23 @@ def lowest(index: np.ndarray, losses: np.ndarray, share: float) -> Isolation:
         )
     samples, first = np.unique(index, return_index=True)
     values = losses[first]
-    count = int(np.floor(share * len(samples) + 1e-9))
-    if count < 1:
-        raise BadInput(f"share: {share} of {len(samples)} training samples isolates none: raise it.")
+    count = isolated_count(share, len(samples))
     order = np.lexsort((samples, values))
     return Isolation(samples[order[:count]].astype(np.int64), values)
+
+
+def isolated_count(share: float, samples: int) -> int:
+    """floor(share n).
+
+    Raises:
+        BadInput: if that is no sample.
+    """
+    count = int(np.floor(share * samples + 1e-9))
+    if count < 1:
+        raise BadInput(
+            f"share: {share} of {samples} training samples isolates none: raise it, {1 / samples:.2g} is one sample."
+        )
+    return count
 
 
 @torch.no_grad()

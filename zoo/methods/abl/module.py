@@ -19,7 +19,7 @@ from zoo.base.image_classifier import ImageClassifier
 from zoo.base.ranks import copy_first_rank
 from zoo.errors import BadInput, InvalidConfig
 from zoo.files import write_whole
-from zoo.methods.abl.isolation import Isolation, lowest, read_suspects, training_losses
+from zoo.methods.abl.isolation import Isolation, isolated_count, lowest, read_suspects, training_losses
 from zoo.methods.abl.losses import KINDS, REDUCTIONS, isolation_loss
 from zoo.methods.abl.scores import BackdoorScores
 from zoo.methods.abl.start import copy_weights, matching
@@ -108,6 +108,9 @@ class ABL(ImageClassifier):
             checks.at_least(name, value, least)
         checks.at_least("unlearn_batch_size", unlearn_batch_size, 1)
         checks.above("unlearn_lr", unlearn_lr, 0)
+        checks.above("lr", lr, 0)  # that of unlearning is a multiple of it
+        if ascent_cap is not None:
+            checks.above("ascent_cap", ascent_cap, 0)
         if suspects is not None and isolate:
             raise InvalidConfig(f"suspects are unlearned in place of an isolation: set isolate to 0, got {isolate}.")
         if not isolate and suspects is None and unlearn:
@@ -121,6 +124,7 @@ class ABL(ImageClassifier):
         """Of validation, at the end of fine-tuning."""
         self._sums = torch.zeros(4)  # loss and number of poisoned, of clean training samples
         self._epoch_of_part = -1
+        self._last_phase: str | None = None
 
     # Phases -------------------------------------------------------------------------------------------------------
 
@@ -159,6 +163,11 @@ class ABL(ImageClassifier):
             return TrainingPart(isolated.indices.tolist(), False, int(self.hparams["unlearn_batch_size"]))
         others = torch.ones(len(data), dtype=torch.bool)
         others[torch.from_numpy(isolated.indices)] = False
+        if not others.any():
+            raise BadInput(
+                f"All {len(data)} training pictures are to be unlearned, none is left for fine-tuning: give fewer "
+                f"suspects, or train for unlearn ({self.hparams['unlearn']}) epochs only."
+            )
         return TrainingPart(others.nonzero().flatten().tolist())
 
     def isolate_from(self, data: Any) -> Isolation:
@@ -193,7 +202,7 @@ class ABL(ImageClassifier):
         if phase == "isolate":
             loss = isolation_loss(losses, options["isolation"], options["gamma"], options["reduction"])
         elif phase == "unlearn":
-            loss = -losses.mean().clamp(max=options["ascent_cap"] or float("inf"))
+            loss = -losses.mean().clamp(max=float("inf") if options["ascent_cap"] is None else options["ascent_cap"])
         else:
             loss = losses.mean()
         if self._trainer is not None:
@@ -247,13 +256,35 @@ class ABL(ImageClassifier):
             self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
-        """Warn if there are too few epochs for all phases."""
+        """Warn if there are too few epochs for all phases.
+
+        Raises:
+            BadInput: if there are too few pictures to isolate one, which would only be noticed after epochs.
+        """
         super().on_fit_start()
-        epochs, needed = self.trainer.max_epochs or -1, self.hparams["isolate"] + self.hparams["unlearn"]
-        if 0 < epochs < needed and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        self._last_phase = None
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        isolate, unlearn, epochs = self.hparams["isolate"], self.hparams["unlearn"], self.trainer.max_epochs or -1
+        split = getattr(getattr(self.trainer, "datamodule", None), "split", None)
+        if split is not None and isolate and not 0 < epochs < isolate:
+            isolated_count(self.hparams["share"], len(split("train")))
+        if 0 < epochs < isolate + unlearn:
             warnings.warn(
-                f"max_epochs={epochs} is less than isolate and unlearn together ({needed}): not all phases will be "
-                "reached, so a backdoor may stay.",
+                f"max_epochs={epochs} is less than isolate and unlearn together ({isolate + unlearn}): not all phases "
+                "will be reached, so a backdoor may stay.",
+                stacklevel=2,
+            )
+
+    def on_train_end(self) -> None:
+        """Warn if the training ended before it came to unlearning, by a limit of steps or of time."""
+        super().on_train_end()
+        epochs, needed = self.trainer.max_epochs or -1, self.hparams["isolate"] + self.hparams["unlearn"]
+        said = 0 < epochs < needed  # when the training began
+        if self.hparams["unlearn"] and self._last_phase not in (None, "unlearn") and not said:
+            warnings.warn(
+                f"the training ended in the phase {self._last_phase}, before unlearning, so a backdoor may stay: give "
+                f"max_epochs, of which the last {self.hparams['unlearn']} unlearn, and no smaller limit.",
                 stacklevel=2,
             )
 
@@ -284,6 +315,7 @@ class ABL(ImageClassifier):
                 "abl trains on another part of the data in each phase: give trainer.fit a data module of the zoo "
                 "(datamodule=...), not a loader."
             )
+        self._last_phase = None if self.trainer.fast_dev_run else phase  # type: ignore[attr-defined]
         if batch_idx == 0 and self.current_epoch and self.phase(self.current_epoch - 1) != phase:
             optimizer: Any = self.optimizers()
             optimizer.optimizer.state.clear()
@@ -395,7 +427,7 @@ class ABL(ImageClassifier):
             init: other arguments, such as `unlearn` or, for a state dict, `network`, `num_classes` and `channels`.
 
         Raises:
-            BadInput: if it is no classifier of images with a network of `zoo.nn.classifiers`.
+            BadInput: if it is no classifier of images with a network of `zoo.nn.classifiers`, or is more than that.
         """
         given = {} if Path(start).suffix in (".pt", ".pth", ".safetensors") else matching(start)
         if not given and "network" not in init:

@@ -9,8 +9,8 @@ import torch
 
 from zoo.base.image_classifier import ImageClassifier
 from zoo.base.other_network import find_network
-from zoo.errors import BadInput
-from zoo.nn.classifiers import load_classifier_weights
+from zoo.errors import BadInput, UnknownName
+from zoo.nn.classifiers import create_classifier, load_classifier_weights
 
 __all__ = ["FILES", "copy_weights", "matching"]
 
@@ -23,13 +23,25 @@ _SHAPE = ("network", "num_classes", "channels", "img_size", "mean", "std")
 def _classifier(name: str) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):  # building draws numbers: training must not depend on which
         model = find_network(name).model
-    if not isinstance(model, ImageClassifier) or not isinstance(model.hparams.get("network"), str):
-        task = getattr(model, "task", "something else")
+        network = model.hparams.get("network") if isinstance(model, ImageClassifier) else None
+        known = isinstance(network, str) and _known(network)
+    if not isinstance(model, ImageClassifier) or not known:
+        own = f" and has a network of its own ({network})" if network else ""
         raise BadInput(
             f"start {name}: expected a classifier of images with a network of zoo.nn.classifiers, it is "
-            f"{type(model).__name__}, for {task}."
+            f"{type(model).__name__}, for {getattr(model, 'task', 'something else')}{own}."
         )
     return model
+
+
+def _known(network: str) -> bool:
+    """Whether `zoo.nn.classifiers` has a network of this name."""
+    try:
+        with torch.device("meta"):
+            create_classifier(network, 2)
+    except UnknownName:
+        return False
+    return True
 
 
 def matching(name: str) -> dict[str, Any]:
@@ -50,7 +62,7 @@ def copy_weights(model: ImageClassifier, start: str) -> None:
         start: whatever `zoo.load` takes, or a file with a state dict.
 
     Raises:
-        BadInput: if it has another network, other classes or another normalisation.
+        BadInput: if it has another network, other classes or another normalisation, or is more than its network.
     """
     if Path(start).suffix in FILES:
         load_classifier_weights(model.network, start)
@@ -71,4 +83,21 @@ def copy_weights(model: ImageClassifier, start: str) -> None:
             f"start {start} has the classes {', '.join(names[1])[:80]}, this model {', '.join(names[0])[:80]}: choose "
             "one with the same classes in the same order."
         )
-    model.network.load_state_dict(other.network.state_dict())
+    state, wanted = other.network.state_dict(), model.network.state_dict()
+    same = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in wanted.items()}
+    if same:
+        model.network.load_state_dict(state)
+    if not same or not _agree(model, other):
+        raise BadInput(
+            f"start {start}: {type(other).__name__} is more than a plain {theirs['network']}, in which its weights "
+            "would be another classifier: choose one that consists of this network alone."
+        )
+
+
+def _agree(model: ImageClassifier, other: ImageClassifier) -> bool:
+    """Whether both give the same logits, as far as rounding goes, for pictures of noise."""
+    channels, side = int(other.hparams["channels"]), int(other.hparams["img_size"])
+    x = torch.rand(4, channels, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), model.inference(), other.inference():
+        ours, theirs = (m(x.to(m.device)).float().cpu() for m in (model, other))
+    return torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()))
