@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import BadInput, MissingExtra
 from zoo.methods.abl import ABL
 from zoo.methods.abl.baselines import activation_clustering, art_classifier, spectral_signatures
-from zoo.methods.abl.search import anomaly_index, search_triggers
+from zoo.methods.abl.search import TriggerSearch, anomaly_index, search_triggers
 
 
 class Planted(nn.Module):
@@ -65,6 +65,21 @@ def test_search_needs_pictures_of_several_classes() -> None:
     for bad in ((images[:0], labels[:0]), (images[:1], labels[:1]), (images[0], labels)):
         with pytest.raises(BadInput, match="several classes"):
             search_triggers(Planted(), *bad)
+
+
+def test_search_refuses_bytes_and_no_steps() -> None:
+    images, labels = pictures()
+    for bad in ((255 * images).byte(), 255 * images, images - 1):
+        with pytest.raises(BadInput, match=r"values in \[0, 1\]"):
+            search_triggers(Planted(), bad, labels, steps=1)
+    with pytest.raises(BadInput, match="steps"):
+        search_triggers(Planted(), images, labels, steps=0)
+
+
+def test_a_small_mask_that_turns_nothing_is_no_outlier() -> None:
+    anomaly, success = torch.tensor([0.0, 3.0, 3.0]), torch.tensor([1.0, 0.99, 0.0])
+    search = TriggerSearch(torch.zeros(3, 2, 2), torch.zeros(3, 1, 2, 2), torch.zeros(3), success, anomaly)
+    assert search.outliers == [1]
 
 
 def marked(count: int = 300) -> tuple[ABL, np.ndarray, np.ndarray, np.ndarray]:

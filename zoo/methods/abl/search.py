@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import checks
 from zoo.errors import BadInput
 
 __all__ = ["TriggerSearch", "anomaly_index", "search_triggers"]
@@ -48,8 +49,8 @@ class TriggerSearch:
 
     @property
     def outliers(self) -> list[int]:
-        """Classes that a backdoor may lead to."""
-        return [int(k) for k in (self.anomaly > 2).nonzero().flatten()]
+        """Classes that a backdoor may lead to: small masks that do turn most of the pictures."""
+        return [int(k) for k in ((self.anomaly > 2) & (self.success > 0.5)).nonzero().flatten()]
 
 
 def anomaly_index(norms: Tensor) -> Tensor:
@@ -89,10 +90,17 @@ def search_triggers(
         seed: of the start and the batches.
 
     Raises:
-        BadInput: if there are no pictures, or only of one class.
+        BadInput: if there are no pictures, or only of one class, or if their values are not in [0, 1].
     """
+    checks.at_least("steps", steps, 1)
+    checks.at_least("batch_size", batch_size, 1)
     if images.ndim != 4 or not 0 < len(images) == len(labels) or int(labels.min()) == int(labels.max()):
         raise BadInput(f"trigger search needs pictures (N, C, H, W) of several classes, got {tuple(images.shape)}.")
+    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
+        raise BadInput(
+            "trigger search needs pictures of floating-point values in [0, 1], as the masks and patterns are, got "
+            f"{images.dtype} from {images.min().item():g} to {images.max().item():g}: divide bytes by 255."
+        )
     draw = torch.Generator().manual_seed(seed)
     frozen = model.parameters() if isinstance(model, nn.Module) else ()
     flags = [(p, p.requires_grad) for p in frozen]
