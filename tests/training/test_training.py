@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from zoo import index, training
 from zoo.errors import InvalidConfig
 from zoo.training import request as args
 from zoo.training import stages
+from zoo.training.arguments import apply_source
 from zoo.training.checkpoints import last_of
 
 QUIET = ["--trainer.max_epochs", "1"]
@@ -179,6 +181,13 @@ def test_no_validation_still_saves_last(place: Path) -> None:
 
 
 # Weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_the_weights_equals_the_tuple_of_a_default() -> None:
+    model: dict[str, Any] = {"sizes": (1, 2), "rates": (1, 2)}
+    source: Any = SimpleNamespace(init={"sizes": [1, 2], "rates": [1, 3]})
+    options: dict[str, Any] = {"explicit": (), "recipe": {}, "shapes_differ": lambda key, value: False}
+    assert apply_source(model, source, **options) == ["rates=[1, 3] (was (1, 2))"]
 
 
 def test_weights_bring_their_architecture_and_flags_stay(

@@ -88,7 +88,7 @@ def apply_source(
     chosen = set(explicit)
     notes = []
     for key, value in source.init.items():
-        if key not in model or key in chosen or model[key] == value:
+        if key not in model or key in chosen or _plain(model[key]) == _plain(value):
             continue
         if key in recipe and not shapes_differ(key, value):
             continue
@@ -214,6 +214,11 @@ def shapes_differ(model_class: Callable[..., Any], model: Mapping[str, Any], key
         raise
     except Exception:  # a constructor that cannot run without real tensors: better the trained value than a wrong one
         return True
+
+
+def _plain(value: Any) -> Any:
+    """A default may be a tuple, which files keep as a list."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _short(value: Any) -> str:
