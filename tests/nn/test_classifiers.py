@@ -233,3 +233,9 @@ def test_layout_of_one_channel_is_told_by_strides() -> None:
     found = laid_out(x, torch.contiguous_format)
     assert found.stride() == (25, 25, 5, 1)
     assert torch.equal(found, x)
+
+
+def test_pictures_that_are_too_small_for_a_network_are_refused() -> None:
+    network = create_classifier("cifar-vgg16", 10, 1).eval()
+    with pytest.raises(BadInput, match="img_size: VGG16 takes pictures of at least 32x32 pixels, got 28x40"):
+        network(torch.zeros(1, 1, 28, 40))

@@ -60,6 +60,9 @@ class AdversarialClassifier(ImageClassifier):
     tests: ClassVar[tuple[str, ...]] = TESTS
     """Names that `test_attacks` may hold; a subclass that adds to them knows them in `attacked`."""
 
+    schedules: ClassVar[tuple[str, ...]] = SCHEDULES
+    """What `schedule` may be; a subclass without `milestones` has no `shares`."""
+
     validation_attack: ClassVar[str] = "pgd"
     """The one of `tests` whose examples validation scores."""
 
@@ -73,7 +76,7 @@ class AdversarialClassifier(ImageClassifier):
 
     def _check_attacks(self) -> None:
         options = self.hparams
-        checks.one_of("schedule", options["schedule"], SCHEDULES)
+        checks.one_of("schedule", options["schedule"], self.schedules)
         for name in options["test_attacks"]:
             checks.one_of("test_attacks", name, self.tests)
         eps = options["eps"]

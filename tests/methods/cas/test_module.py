@@ -319,6 +319,8 @@ def test_activity_by_hand() -> None:
         ({"criterion": "at"}, "criterion.*sat"),
         ({"test_attacks": ["joined"]}, "test_attacks.*joint"),
         ({"aux_weight": -1.0}, "aux_weight"),
+        ({"beta": -1.0}, "beta"),
+        ({"network": "cifar-vgg16", "img_size": 28}, "img_size: VGG16 takes pictures of at least 32x32"),
     ],
 )
 def test_wrong_arguments(given: dict[str, Any], message: str) -> None:

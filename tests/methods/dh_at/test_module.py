@@ -219,6 +219,12 @@ def test_each_phase_trains_its_part_and_nothing_else_moves(tmp_path: Path) -> No
     assert watch.rates[0] == watch.rates[2] == watch.rates[4] == 0.1
 
 
+def test_fewer_epochs_than_phases_are_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="max_epochs=2 is less than one for each of the phases"):
+        _, watch = fitted(tmp_path, epochs=2, phases=[2, 2, 2])
+    assert "second" in watch.changed[0]
+
+
 def test_what_the_user_froze_stays_frozen(tmp_path: Path) -> None:
     model = classifier(num_classes=10, img_size=28, attack_steps=1, eval_steps=1, phases=[1, 1, 1])
     model.freeze("network.conv1")
@@ -315,6 +321,11 @@ def test_attacks_on_one_head_raise_its_loss(name: str) -> None:
         ({"num_classes": 1}, "at least 2"),
         ({"eps": 8}, "8/255"),
         ({"test_attacks": ["pgd-third"]}, "pgd-third"),
+        ({"schedule": "shares"}, "schedule: expected one of steps, cosine"),
+        ({"phases": [float("inf"), 1, 1]}, "phases"),
+        ({"joint_weights": [-1, 1, 1, 1]}, "joint_weights"),
+        ({"beta_second": -1.0}, "beta_second"),
+        ({"pool_kernel": 0}, "pool_kernel"),
     ],
 )
 def test_wrong_arguments(given: dict[str, Any], message: str) -> None:

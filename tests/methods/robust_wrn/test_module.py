@@ -240,6 +240,7 @@ def test_evaluation_logs_the_probe(tmp_path: Path) -> None:
         ({"eps": 0.0}, "eps"),
         ({"criterion": "trade"}, "trades"),
         ({"beta": -1.0}, "beta"),
+        ({"head_weight_decay": -1.0}, "head_weight_decay"),
         ({"ce_start": "normal"}, "ce_start"),
         ({"kl_start": "gauss"}, "gaussian"),
         ({"eval_start": "pgd"}, "eval_start"),

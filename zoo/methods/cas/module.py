@@ -66,7 +66,7 @@ class CAS(AdversarialClassifier):
         "agreement",
         *NAMES,
     )
-    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {"aux_weight": (0, 1e6)}
+    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {"aux_weight": (0, 1e6), "beta": (0, 1e6)}
 
     def __init__(
         self,

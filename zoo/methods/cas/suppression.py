@@ -102,7 +102,8 @@ def suppress(network: nn.Module, layers: Sequence[str], num_classes: int, shape:
         One `ChannelSuppression` for each layer.
 
     Raises:
-        BadInput: if there is no such layer, or if it does not take one map (N, C, H, W) or one vector (N, C).
+        BadInput: if there is no such layer, or if it does not take one map (N, C, H, W) or one vector (N, C), or if the
+            images are too small for the network.
     """
     named = dict(network.named_modules())
     for name in layers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -78,7 +79,12 @@ class DualHeadAT(AdversarialClassifier):
 
     tests = (*TESTS, "pgd-main", "pgd-second", "pgd-sum")
     logged: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "robust", "mean", *(f"robust_{name}" for name in tests))
+    schedules = ("steps", "cosine")
     partial_backward = True
+    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        **dict.fromkeys(("beta_main", "beta_second", "beta_merged"), (0, 1e6)),
+        "pool_kernel": (1, 16),
+    }
 
     def __init__(
         self,
@@ -112,10 +118,10 @@ class DualHeadAT(AdversarialClassifier):
     ) -> None:
         super().__init__()
         checks.one_of("criterion", criterion, [name for name in CRITERIA if name != "natural"])
-        if len(phases) != 3 or not all(part >= 0 for part in phases) or not phases[0] > 0:
+        if len(phases) != 3 or not all(0 <= part < math.inf for part in phases) or not phases[0] > 0:
             raise BadInput(f"phases: expected three shares of the epochs, the first above 0; got {list(phases)}.")
-        if len(joint_weights) != 4:
-            raise BadInput(f"joint_weights: expected four weights, b0 to b3; got {list(joint_weights)}.")
+        if len(joint_weights) != 4 or not all(0 <= weight < math.inf for weight in joint_weights):
+            raise BadInput(f"joint_weights: expected four weights from 0 on, b0 to b3; got {list(joint_weights)}.")
 
     def make_network(self) -> nn.Module:
         """Build both heads and what merges them."""
@@ -233,6 +239,17 @@ class DualHeadAT(AdversarialClassifier):
         if epochs is not None and epochs > 0:
             return epochs
         return max(1, math.ceil(trained_steps(self.trainer) / self.trainer.num_training_batches))
+
+    def on_train_start(self) -> None:
+        """Warn if there are fewer epochs than phases, which makes it another method."""
+        super().on_train_start()
+        epochs = self._epochs()
+        if self.hparams["strategy"] == "staged" and not self.ends(epochs)[0] and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            warnings.warn(
+                f"max_epochs={epochs} is less than one for each of the phases {list(self.hparams['phases'])}: the "
+                "merged logits train both heads at once, which is not the staged strategy.",
+                stacklevel=2,
+            )
 
     def on_train_epoch_start(self) -> None:
         """Let everything rest that the phase does not train, batch statistics included."""

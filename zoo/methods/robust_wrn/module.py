@@ -105,6 +105,7 @@ class RobustWRN(AdversarialClassifier):
         super().__init__()
         checks.one_of("criterion", criterion, CRITERIA)
         checks.at_least("beta", beta, 0)
+        checks.at_least("head_weight_decay", head_weight_decay or 0, 0)
 
     # The network --------------------------------------------------------------------------------------------------
 

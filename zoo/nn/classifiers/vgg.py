@@ -6,10 +6,15 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from zoo.errors import BadInput
+
 __all__ = ["VGG16"]
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and convolutions of each block."""
+
+SIDE = 32
+"""Least side of the pictures: each block halves it."""
 
 
 class VGG16(nn.Module):
@@ -39,7 +44,16 @@ class VGG16(nn.Module):
         self.linear = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, K)."""
+        """(N, C, H, W) -> logits (N, K).
+
+        Raises:
+            BadInput: for pictures that the five poolings would leave nothing of.
+        """
+        if min(x.shape[2:]) < SIDE:
+            raise BadInput(
+                f"img_size: VGG16 takes pictures of at least {SIDE}x{SIDE} pixels, got {x.shape[2]}x{x.shape[3]}: "
+                f"set img_size to {SIDE} or more, of the data too, or choose another network."
+            )
         for number in range(1, len(_BLOCKS) + 1):
             x = self.get_submodule(f"block{number}")(x)
         return self.linear(self.hidden(x.mean((2, 3))))
