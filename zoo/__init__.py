@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.base import RoundModule, ZooModule
     from zoo.index import info, list_models, register
     from zoo.robustness.evaluate import evaluate_robustness
+    from zoo.robustness.natural import evaluate_corruptions
     from zoo.store import datamodule, load, publish, pull, push, save, verify
     from zoo.training.estimators import SeriesClassifier, SeriesRegressor
 
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "datamodule",
     "errors",
+    "evaluate_corruptions",
     "evaluate_robustness",
     "info",
     "list_models",
@@ -46,6 +48,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("ZooModule", "RoundModule"), "zoo.base"),
     **dict.fromkeys(("info", "list_models", "register"), "zoo.index"),
+    "evaluate_corruptions": "zoo.robustness.natural",
     "evaluate_robustness": "zoo.robustness.evaluate",
     **dict.fromkeys(("datamodule", "load", "publish", "pull", "push", "save", "verify"), "zoo.store"),
     **dict.fromkeys(("SeriesClassifier", "SeriesRegressor"), "zoo.training.estimators"),

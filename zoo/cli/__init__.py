@@ -63,11 +63,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate": Command(
         "zoo.cli.evaluate",
-        "how robust a classifier is: attacks, the worst case, signs of masked gradients",
+        "how robust a classifier is: attacks and the worst case, corruptions, calibration",
         (
             "zoo evaluate NAME --eps 8/255",
             "zoo evaluate NAME --eps 0.1 --n 200 --attacks pgd-20,cw-30,autoattack --out robustness.json",
             "zoo evaluate my.ckpt --eps 0.5 --norm l2 --root DIR --json",
+            "zoo evaluate NAME --corruptions fog,gaussian_noise --severity 1 3 5 --calibration --n 200",
         ),
     ),
     "leaderboard": Command(

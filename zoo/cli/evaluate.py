@@ -1,16 +1,20 @@
-"""`zoo evaluate`: how robust a classifier is against adversarial examples."""
+"""`zoo evaluate`: how robust a classifier is against adversarial examples and corruptions, and its calibration."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BadInput, InvalidConfig
+from zoo.files import write_whole
 
 if TYPE_CHECKING:
     from zoo.base import ZooModule
     from zoo.base.data import DataContract
+    from zoo.robustness.natural import CorruptionReport
+    from zoo.robustness.report import RobustnessReport
 
 __all__ = ["add_evaluate", "number", "run_evaluate"]
 
@@ -20,7 +24,7 @@ _TASK = "image-classification"
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo evaluate`."""
     parser.add_argument("model", help="NAME[:TAG], hf://owner/repo, a saved folder or a .ckpt")
-    parser.add_argument("--eps", required=True, help="radius in pixel units, [0, 1]: 0.1 or 8/255")
+    parser.add_argument("--eps", help="attack it: radius in pixel units, [0, 1]: 0.1 or 8/255")
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf", help="of the ball (linf)")
     parser.add_argument("--n", type=int, default=1000, help="test samples, drawn at random by --seed (1000)")
     parser.add_argument(
@@ -29,6 +33,16 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="quick, standard, or names with commas: noise,fgsm,pgd-20,cw-30,gama-100,apgd-ce,apgd-dlr,apgd-t,"
         "square-1000,autoattack (standard)",
     )
+    parser.add_argument(
+        "--corruptions",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help="fog, jpeg_compression, ... with commas (all)",
+    )
+    parser.add_argument("--severity", type=_severity, nargs="+", metavar="1..5", help="of --corruptions (1 2 3 4 5)")
+    parser.add_argument("--corrupted", metavar="DIR", help="published corrupted pictures: NAME.npy and labels.npy")
+    parser.add_argument("--calibration", action="store_true", help="ECE, Brier score and NLL of the confidences")
     parser.add_argument("--root", metavar="DIR", help="your data, in the layout of `zoo data fake NAME`")
     parser.add_argument(
         "--surrogate", action="append", default=[], metavar="NAME", help="model for the transfer attack; repeatable"
@@ -41,22 +55,61 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
+def _severity(text: str) -> int:
+    if text not in ("1", "2", "3", "4", "5"):
+        raise argparse.ArgumentTypeError(f"expected 1 to 5, got {text!r}")
+    return int(text)
+
+
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Attack, print, and return 1 if a check says that the numbers cannot be trusted."""
-    eps = number(options.eps, "--eps")
+    """Attack, corrupt, print, and return 1 if a check says that the numbers cannot be trusted."""
+    corruptions = options.corruptions or ("all" if options.corrupted or options.severity else None)
+    natural = corruptions is not None or options.calibration
+    if options.eps is None and not natural:
+        raise BadInput("What shall be evaluated? --eps 8/255 attacks it, --corruptions and --calibration do not.")
+    eps = None if options.eps is None else number(options.eps, "--eps")
     target = Path(options.out).expanduser() if options.out else None
     if target is not None and (target.is_dir() or not target.parent.is_dir()):
         raise BadInput(f"--out {options.out}: give a file in a folder that exists.")
     entry_name = _data_name(options.model)
     from zoo.cli.devices import device_of
-    from zoo.robustness.evaluate import evaluate_robustness
+    from zoo.robustness.natural import chosen_names
     from zoo.store import load
 
+    names = chosen_names(corruptions or "none")
     device = device_of(options.device)
     module = load(options.model, map_location=device)
     _check_task(options.model, module.task)
     data = _data_for(module, entry_name or _class_name(module), options)
-    report = evaluate_robustness(
+    reports: dict[str, Any] = {}
+    if eps is not None:
+        reports["attacks"] = _attacked(module, data, eps, device, options)
+    if natural:
+        reports["corruptions"] = _corrupted(module, data, names, device, options)
+    for report in reports.values():
+        report.model = options.model
+    text = _as_json(reports)
+    if target is not None:
+        write_whole(target, text + "\n")
+    print(text if options.json else "\n\n".join(map(str, reports.values())))
+    if target is not None and not options.json:
+        print(f"\nwritten to {target}")
+    return 1 if "attacks" in reports and reports["attacks"].suspicious else 0
+
+
+def _as_json(reports: dict[str, Any]) -> str:
+    """One report as it is; two under their names."""
+    if len(reports) == 1:
+        return str(next(iter(reports.values())).to_json())
+    return json.dumps({name: report.to_dict() for name, report in reports.items()}, indent=2, ensure_ascii=False)
+
+
+def _attacked(
+    module: ZooModule, data: DataContract, eps: float, device: str, options: argparse.Namespace
+) -> RobustnessReport:
+    from zoo.robustness.evaluate import evaluate_robustness
+
+    return evaluate_robustness(
         module,
         data,
         eps,
@@ -69,13 +122,24 @@ def run_evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         device=device,
     )
-    report.model = options.model
-    if target is not None:
-        report.save(target)
-    print(report.to_json() if options.json else report)
-    if target is not None and not options.json:
-        print(f"\nwritten to {target}")
-    return 1 if report.suspicious else 0
+
+
+def _corrupted(
+    module: ZooModule, data: DataContract, names: list[str], device: str, options: argparse.Namespace
+) -> CorruptionReport:
+    from zoo.robustness.natural import evaluate_corruptions
+
+    return evaluate_corruptions(
+        module,
+        data,
+        options.n,
+        names or "none",
+        options.severity or (1, 2, 3, 4, 5),
+        folder=options.corrupted,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        device=device,
+    )
 
 
 def _data_for(module: ZooModule, name: str, options: argparse.Namespace) -> DataContract:
@@ -145,6 +209,6 @@ def _class_name(module: object) -> str:
 def _check_task(name: str, task: str) -> None:
     if task != _TASK:
         raise BadInput(
-            f"{name} is for {task}; `zoo evaluate` attacks image classifiers (zoo list --task {_TASK}). Its own "
+            f"{name} is for {task}; `zoo evaluate` is for image classifiers (zoo list --task {_TASK}). Its own "
             f"metrics: zoo train test --zoo {name}. A classifier of yours: zoo.evaluate_robustness(model, data, eps)."
         )
