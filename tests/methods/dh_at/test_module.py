@@ -18,6 +18,7 @@ from zoo.base.modes import rest
 from zoo.errors import BadInput
 from zoo.methods.dh_at import Aggregator, DualHeadAT
 from zoo.methods.dh_at.joint import joint_loss, reverse_smoothing, weights_at
+from zoo.methods.dh_at.robustness import adaptive_attacks
 from zoo.nn.attacks import pgd
 from zoo.nn.classifiers import create_classifier
 
@@ -331,3 +332,25 @@ def test_attacks_on_one_head_raise_its_loss(name: str) -> None:
 def test_wrong_arguments(given: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         classifier(**given)
+
+
+# Attacks on the parts of the answer ---------------------------------------------------------------------------------
+
+
+def test_adaptive_attacks_fool_the_part_they_aim_at() -> None:
+    model = classifier().eval()
+    x, y, _ = batch()
+    attacks = adaptive_attacks(model)
+    assert list(attacks) == [f"{part}-{how}" for part in ("main", "second", "sum", "all") for how in ("ce", "margin")]
+    aimed: dict[str, Any] = {"main": model.main_logits, "second": model.second_logits, "sum": model.sum_logits}
+    for name, attack in attacks.items():
+        x_adv = attack(model, x, y)
+        assert (x_adv - x).abs().max() <= EPS + 1e-6
+        assert x_adv.min() >= 0
+        assert x_adv.max() <= 1
+        part = aimed.get(name.partition("-")[0])
+        if part is not None and name.endswith("-ce"):
+            with torch.no_grad():
+                before, after = (nn.functional.cross_entropy(part(images), y) for images in (x, x_adv))
+            assert after > before + 0.01
+    assert adaptive_attacks(classifier(strategy="single", merge="main")) == {}
