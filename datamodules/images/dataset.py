@@ -265,6 +265,15 @@ class ImageSet(Dataset[dict[str, Any]]):
         plain.augment = plain.cutmix = None
         return plain
 
+    def origins(self, indices: Sequence[int]) -> list[str] | list[int]:
+        """Files of some samples; of pictures that have none of their own, their numbers in the file of all.
+
+        Samples are numbered within their split, which may be any part of what was read.
+        """
+        places = self.chosen[np.asarray(indices, dtype=np.int64)].tolist()
+        paths = getattr(self.source, "paths", None)
+        return places if paths is None else [str(paths[place]) for place in places]
+
     def __len__(self) -> int:
         return len(self.chosen)
 

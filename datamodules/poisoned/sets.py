@@ -29,6 +29,7 @@ class PoisonedSource:
     def __init__(self, source: Source, poisoned: np.ndarray, wanted: np.ndarray, stamp: Stamp) -> None:
         assert source.labels is not None
         self.source, self.poisoned, self.stamp = source, poisoned, stamp
+        self.paths = getattr(source, "paths", None)
         self.labels: np.ndarray | None = np.where(poisoned, wanted, source.labels).astype(np.int64)
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import zoo
 from datamodules.poisoned import PoisonedDataModule
 from zoo.errors import BadInput, InvalidConfig, NotFinite
+from zoo.inputs.images import fit_square, read_image
 from zoo.methods.abl import ABL, isolation_loss, lowest
 from zoo.methods.abl.isolation import CHUNK, read_suspects, training_losses
 from zoo.methods.abl.scores import BackdoorScores
@@ -308,6 +309,14 @@ def test_a_loader_cannot_follow_the_phases(tmp_path: Path) -> None:
         trainer(3, tmp_path).fit(model(), data().train_dataloader())
 
 
+def test_a_loader_is_refused_before_the_first_step_if_the_phases_will_differ(tmp_path: Path) -> None:
+    net = model(isolate=2)
+    before = net.network.fc.weight.clone()
+    with pytest.raises(InvalidConfig, match="not a loader"):
+        trainer(4, tmp_path).fit(net, data().train_dataloader())
+    assert torch.equal(net.network.fc.weight, before)
+
+
 def test_too_few_epochs_are_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="backdoor may stay"):
         fitted(tmp_path, 1)
@@ -422,4 +431,26 @@ def test_the_report_says_how_right_the_isolation_was(tmp_path: Path) -> None:
     assert report["precision"] == pytest.approx(right / 12)
     assert report["recall"] == pytest.approx(right / 36)
     assert sum(report["classes"].values()) == 12
+    places = report["origins"]  # in the file of all, of which training is a part
+    pixels = truth.source.source.take(np.array(places))
+    clean = [k for k, i in enumerate(net.isolated_indices) if not truth.is_poison[i]]
+    assert places != net.isolated_indices
+    for k in clean:
+        shown = torch.from_numpy(pixels[k]).float() / 255
+        assert torch.equal(truth[net.isolated_indices[k]]["image"], shown)
     assert fit.callback_metrics["train/isolation_precision"].item() == pytest.approx(right / 12)
+
+
+@pytest.mark.parametrize("attack", [None, "badnets-square"])
+def test_isolated_pictures_of_folders_are_named_by_their_files(attack: str | None, tmp_path: Path) -> None:
+    root = str(PoisonedDataModule().fake(tmp_path / "own", format="folders"))
+    part: Any = PoisonedDataModule(root=root, attack=attack).split("train")
+    isolated = lowest(np.arange(len(part)), np.linspace(1, 0, len(part)), 0.3)
+    files = isolated.report(part)["origins"]
+    clean = [(i, file) for i, file in zip(isolated.indices, files, strict=True) if not attack or not part.is_poison[i]]
+    assert len(clean) > 1
+    for i, file in clean:
+        image = part[i]["image"]
+        assert np.array_equal(
+            (image * 255).round().byte(), fit_square(read_image(Path(file)), image.shape[1], image.shape[0])
+        )

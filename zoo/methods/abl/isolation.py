@@ -38,18 +38,22 @@ class Isolation:
     indices: np.ndarray
     losses: np.ndarray | None = None
 
-    def report(self, labels: np.ndarray | None = None, is_poison: np.ndarray | None = None) -> dict[str, Any]:
+    def report(self, data: Any = None) -> dict[str, Any]:
         """What was isolated, as plain values.
 
         Args:
-            labels: (n,), those of the training set.
-            is_poison: bool (n,), the truth where it is known.
+            data: the training set; of what it knows are used `labels` (n,), the truth `is_poison` bool (n,), and
+                `origins`, which tells where samples come from.
 
         Returns:
-            `isolated_indices`; `classes`, how many of each class; and, with the truth, `precision` (share of the
-            isolated that are poisoned) and `recall` (share of the poisoned that are isolated).
+            `isolated_indices`, within the training set, which may be a part of the data; `origins`, their files, or
+            their numbers in the file of all; `classes`, how many of each class; and, with the truth, `precision` (share
+            of the isolated that are poisoned) and `recall` (share of the poisoned that are isolated).
         """
+        labels, is_poison, origins = (getattr(data, name, None) for name in ("labels", "is_poison", "origins"))
         report: dict[str, Any] = {"isolated_indices": self.indices.tolist()}
+        if origins is not None:
+            report["origins"] = origins(self.indices)
         if labels is not None:
             kinds, counts = np.unique(labels[self.indices], return_counts=True)
             report["classes"] = {str(k): int(n) for k, n in zip(kinds.tolist(), counts.tolist(), strict=True)}

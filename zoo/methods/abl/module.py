@@ -267,7 +267,7 @@ class ABL(ImageClassifier):
             return
         isolate, unlearn, epochs = self.hparams["isolate"], self.hparams["unlearn"], self.trainer.max_epochs or -1
         split = getattr(getattr(self.trainer, "datamodule", None), "split", None)
-        if split is not None and isolate and not 0 < epochs < isolate:
+        if split is not None and 0 < isolate <= epochs:
             isolated_count(self.hparams["share"], len(split("train")))
         if 0 < epochs < isolate + unlearn:
             warnings.warn(
@@ -309,8 +309,9 @@ class ABL(ImageClassifier):
             InvalidConfig: if the loader cannot follow the phases.
         """
         super().on_train_batch_start(batch, batch_idx)
-        phase = self.phase()
-        if self.defends and phase != "isolate" and self._epoch_of_part != self.current_epoch:
+        phase, isolate, epochs = self.phase(), self.hparams["isolate"], self.trainer.max_epochs or -1
+        goes_on = phase != "isolate" or epochs > isolate
+        if self.defends and goes_on and self._epoch_of_part != self.current_epoch:
             raise InvalidConfig(
                 "abl trains on another part of the data in each phase: give trainer.fit a data module of the zoo "
                 "(datamodule=...), not a loader."
@@ -337,7 +338,7 @@ class ABL(ImageClassifier):
         self._log_parts()
         if self.isolated is None or data is None:
             return
-        report = self.isolated.report(getattr(data, "labels", None), getattr(data, "is_poison", None))
+        report = self.isolated.report(data)
         for name in ("precision", "recall"):
             if name in report:
                 self.log(f"train/isolation_{name}", report[name])
