@@ -291,6 +291,16 @@ def test_starts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ABL.from_classifier("w.pt", [1])
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_suspects_may_be_what_detectors_return(kind: Any, tmp_path: Path) -> None:
+    net = ABL.from_classifier("rslad:fmnist-resnet10w8", kind([5, 6]), unlearn=1)
+    assert list(net.hparams["suspects"]) == [5, 6]
+    (tmp_path / "numbers.txt").write_text("5 6")
+    assert ABL.from_classifier("rslad:fmnist-resnet10w8", tmp_path / "numbers.txt").hparams["suspects"].endswith(".txt")
+    with pytest.raises(BadInput, match="got ABL: save it first"):
+        ABL.from_classifier(net, [5])  # type: ignore[arg-type]
+
+
 def test_a_start_that_is_more_than_its_network_is_refused(tmp_path: Path) -> None:
     """Its weights fit, but without what the method adds to the network they would be another classifier."""
     with pytest.raises(BadInput, match="CAS is more than a plain resnet10-w16"):

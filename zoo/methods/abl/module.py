@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -417,19 +418,28 @@ class ABL(ImageClassifier):
     # Other classifiers --------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_classifier(cls, start: str, suspects: str | Sequence[int], **init: Any) -> ABL:
+    def from_classifier(cls, start: str | Path, suspects: str | Path | Sequence[int] | np.ndarray, **init: Any) -> ABL:
         """A trained classifier of any method, ready to unlearn some of its training samples and nothing else.
 
         Train it with `Trainer(max_epochs=model.hparams["unlearn"])`.
 
         Args:
             start: whatever `zoo.load` takes; or, with `network`, a file with a state dict.
-            suspects: numbers of training samples, or a file with them.
+            suspects: numbers of training samples, also as arrays (of `zoo.methods.abl.baselines`), or a file with them.
             init: other arguments, such as `unlearn` or, for a state dict, `network`, `num_classes` and `channels`.
 
         Raises:
             BadInput: if it is no classifier of images with a network of `zoo.nn.classifiers`, or is more than that.
         """
+        if not isinstance(start, (str, Path)):
+            raise BadInput(
+                f"start: expected a name, folder or file of weights, got {type(start).__name__}: save it first."
+            )
+        start = str(start)
+        if isinstance(suspects, (np.ndarray, Tensor)):
+            suspects = suspects.tolist()
+        elif isinstance(suspects, Path):
+            suspects = str(suspects)
         given = {} if Path(start).suffix in (".pt", ".pth", ".safetensors") else matching(start)
         if not given and "network" not in init:
             raise BadInput(f"start {start}: a file with a state dict needs the name of its network, as network=.")
