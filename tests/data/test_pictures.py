@@ -200,3 +200,10 @@ def test_every_orientation_is_turned_as_pillow_turns_it(orientation: int, mode: 
         found = read(path)
         np.testing.assert_array_equal(found, expected)
         assert found.flags.c_contiguous
+
+
+def test_a_folder_in_place_of_a_picture_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="it is a folder: give a list of its files"):
+        read_image(tmp_path)
+    with pytest.raises(BadInput, match="no such image file"):
+        read_image(tmp_path / "none.png")

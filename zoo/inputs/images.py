@@ -167,8 +167,7 @@ def read_image(path: str | Path) -> np.ndarray:
             several pictures.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such image file.")
+    _check_there(path)
     try:
         with open_picture(path) as image:
             return from_pil(image)
@@ -178,6 +177,13 @@ def read_image(path: str | Path) -> np.ndarray:
         raise BadInput(f"{path}: damaged image file ({type(error).__name__}: {error}).") from error
 
 
+def _check_there(path: Path) -> None:
+    if path.is_dir():
+        raise BadInput(f"{path}: expected an image file, it is a folder: give a list of its files.")
+    if not path.is_file():
+        raise BadInput(f"{path}: no such image file.")
+
+
 def read_frames(path: str | Path) -> Iterator[np.ndarray]:
     """The pictures of an animation or of a document of several pages, one after the other, uint8 (H, W, 3).
 
@@ -185,8 +191,7 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
         BadInput: as `read_image`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such image file.")
+    _check_there(path)
     number = 0
     try:
         with open_picture(path, frames=True) as image:
