@@ -186,6 +186,7 @@ def test_an_attack_may_look_at_other_logits() -> None:
         ({"eval_steps": 0}, "eval_steps must be at least 1"),
         ({"eps_warmup": -1.0}, "eps_warmup"),
         ({"test_attacks": ("fsgm",)}, "Did you mean 'fgsm'"),
+        ({"test_attacks": ()}, "test_attacks: expected at least one"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"class_names": ["a"]}, "1 class_names were given for 10 classes"),
     ],

@@ -77,6 +77,11 @@ class AdversarialClassifier(ImageClassifier):
     def _check_attacks(self) -> None:
         options = self.hparams
         checks.one_of("schedule", options["schedule"], self.schedules)
+        if not options["test_attacks"]:
+            raise BadInput(
+                f"test_attacks: expected at least one of {', '.join(self.tests)}; without one the test would call "
+                "the accuracy on clean images robust."
+            )
         for name in options["test_attacks"]:
             checks.one_of("test_attacks", name, self.tests)
         eps = options["eps"]
