@@ -285,7 +285,10 @@ class ImageSet(Dataset[dict[str, Any]]):
         return pixels
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A batch: index int64 (n,), image float32 (n, C, S, S) in 0..1, label int64 (n,)."""
+        """A batch: index int64 (n,), image float32 (n, C, S, S) in 0..1, label int64 (n,).
+
+        Where pictures are flipped at random, `mirrored` bool (n,) says which: maps of them must be flipped, too.
+        """
         index = np.asarray(indices, dtype=np.int64)
         pixels, mixed = self._pixels(index), None
         if self.cutmix and self.labels is not None:
@@ -295,6 +298,8 @@ class ImageSet(Dataset[dict[str, Any]]):
             mixed = self.cutmix.labels(self.labels[index], self.labels[other], share)
         image = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255)
         batch: dict[str, Any] = {"index": torch.from_numpy(index), "image": image}
+        if self.augment and self.augment.flip > 0:
+            batch["mirrored"] = torch.from_numpy(uniforms(self.seed, self.epoch, index, 3)[:, 2] < self.augment.flip)
         if self.labels is not None:
             batch["label"] = torch.from_numpy(self.labels[index])
         if mixed is not None:

@@ -207,17 +207,27 @@ class AdversarialClassifier(ImageClassifier):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
         """Loss of a batch; logs `train/loss`."""
-        warmup, share = self.hparams["eps_warmup"], 1.0
-        if warmup > 0 and self._trainer is not None:
-            share = min(1.0, (self.current_epoch + batch_idx / self.trainer.num_training_batches) / warmup)
-            options = self.hparams
-            begin = options.get("warmup_from", 0.0) / options["eps"]
-            share = warmup_share(share, begin, options.get("warmup_shape", "linear"))
+        share = self.attack_share(batch_idx)
         label = batch.get("mixed", batch["label"])  # of mixed images, the distribution of their labels
         loss = self.loss(self.lay_out(batch["image"]), label, batch["index"], share)
         if self._trainer is not None:
             self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["index"]))
         return loss
+
+    def epochs_done(self, batch_idx: int) -> float:
+        """Epochs of training before a step, with the part of the current one; without a trainer, all of them."""
+        if self._trainer is None:
+            return math.inf
+        return float(self.current_epoch + batch_idx / self.trainer.num_training_batches)
+
+    def attack_share(self, batch_idx: int) -> float:
+        """Share of the radius that the training attack has in a step, in [0, 1]."""
+        warmup, options = self.hparams["eps_warmup"], self.hparams
+        if warmup <= 0 or self._trainer is None:
+            return 1.0
+        begin = options.get("warmup_from", 0.0) / options["eps"]
+        share = min(1.0, self.epochs_done(batch_idx) / warmup)
+        return warmup_share(share, begin, options.get("warmup_shape", "linear"))
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum and weight decay on all parameters; a tenth after each milestone, or a cosine to 0."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-__all__ = ["copy_first_rank", "gather", "has_group", "rank", "sum_over_ranks", "world_size"]
+__all__ = ["copy_first_rank", "gather", "has_group", "own_batches", "rank", "sum_over_ranks", "world_size"]
 
 
 def has_group() -> bool:
@@ -51,3 +53,32 @@ def sum_over_ranks(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def own_batches(data: Any, collate: Callable[[Any], Any], size: int) -> Iterator[Any]:
+    """This rank's share of a data set in order, without augmentation; which samples make a batch never changes.
+
+    Args:
+        data: a data set with a length.
+        collate: makes a batch of what the set returns.
+        size: samples per batch.
+    """
+    plain = getattr(data, "without_augmentation", None)
+    data = data if plain is None else plain()
+    chunks = [list(range(start, min(start + size, len(data)))) for start in range(0, len(data), size)]
+    generator = torch.Generator().manual_seed(0)  # the loader must not draw from the global random state
+    mine: Any = _Chunks(chunks[rank() :: world_size()])
+    yield from DataLoader(data, batch_sampler=mine, collate_fn=collate, generator=generator)
+
+
+class _Chunks:
+    """Batches that are fixed beforehand."""
+
+    def __init__(self, chunks: list[list[int]]) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from zoo import checks
 from zoo.base import gather
-from zoo.base.ranks import rank, world_size
+from zoo.base.ranks import own_batches
 from zoo.errors import BadInput, NotFinite
 from zoo.inputs import UnreadableError
 from zoo.inputs.json_files import read_json
@@ -119,14 +118,9 @@ def training_losses(
     Raises:
         BadInput: if items have no index or no label.
     """
-    plain = getattr(data, "without_augmentation", None)
-    data = data if plain is None else plain()
-    chunks = [list(range(start, min(start + CHUNK, len(data)))) for start in range(0, len(data), CHUNK)]
-    mine = _Chunks(chunks[rank() :: world_size()])
-    generator = torch.Generator().manual_seed(0)  # the loader must not draw from the global random state
     numbers: list[np.ndarray] = []
     losses: list[np.ndarray] = []
-    for batch in DataLoader(data, batch_sampler=mine, collate_fn=collate, generator=generator):  # type: ignore[arg-type]
+    for batch in own_batches(data, collate, CHUNK):
         if not {"index", "label", "image"} <= set(batch):
             raise BadInput(
                 f"isolation: training samples need index, image and label, these have {', '.join(sorted(batch))}. "
@@ -139,19 +133,6 @@ def training_losses(
     pair = np.concatenate([*numbers, empty.astype(np.int64)]), np.concatenate([*losses, empty])
     every = gather(pair)
     return np.concatenate([i for i, _ in every]), np.concatenate([v for _, v in every]).astype(np.float64)
-
-
-class _Chunks:
-    """Batches that are fixed beforehand."""
-
-    def __init__(self, chunks: list[list[int]]) -> None:
-        self.chunks = chunks
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.chunks)
-
-    def __len__(self) -> int:
-        return len(self.chunks)
 
 
 def read_suspects(suspects: str | Sequence[int], samples: int) -> Isolation:

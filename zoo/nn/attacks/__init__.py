@@ -5,9 +5,9 @@
     x_adv = apgd(model, images, labels, eps=8 / 255, loss="dlr")                             # Croce and Hein 2020
 
 `fgsm`, `pgd`, `cw_margin`, `apgd`, `apgd_targeted` follow the gradient, `square` needs outputs only, `transfer` makes
-its examples on other models, `uniform_noise` is what no attack may be weaker than. `smooth` is for series (N, C, L), on
-which the others work, too, and `undetected` an objective against models that also tell whether they are attacked. All
-share these arguments:
+its examples on other models, best by `mi_fgsm`, `di_fgsm` or `ti_fgsm`, `uniform_noise` is what no attack may be weaker
+than. `smooth` is for series (N, C, L), on which the others work, too, and `undetected` an objective against models that
+also tell whether they are attacked. All share these arguments:
 
 - `model`: anything that returns logits (N, K); normalisation belongs inside it, since eps is in units of `x`.
 - `x`: (N, ...) inputs inside `bounds`; `target`: labels (N,), or what `loss` takes, first axis N.
@@ -53,6 +53,7 @@ from zoo.nn.attacks.core import (
 from zoo.nn.attacks.evasion import misclassified_undetected, undetected
 from zoo.nn.attacks.filters import SIGMAS, SIZES, filtered, gaussian_filters
 from zoo.nn.attacks.square_search import square
+from zoo.nn.attacks.transferable import di_fgsm, mean_logits, mi_fgsm, ti_fgsm
 
 __all__ = [
     "LOSSES",
@@ -65,13 +66,17 @@ __all__ = [
     "attack_mode",
     "check_logits",
     "cw_margin",
+    "di_fgsm",
     "fgsm",
     "input_gradient",
+    "mean_logits",
+    "mi_fgsm",
     "misclassified_undetected",
     "objective",
     "pgd",
     "smooth",
     "square",
+    "ti_fgsm",
     "transfer",
     "undetected",
     "uniform_noise",
@@ -301,20 +306,21 @@ def transfer(
     """
     if not surrogates:
         raise BadInput("transfer needs at least one surrogate model.")
-    record = Record(x.detach())
-    for surrogate in surrogates:
-        rows = record.standing
-        if not len(rows):
-            break
-        index = options.get("index")
-        own = {**options, "index": rows if index is None else index[rows]}
-        attacked = attack(surrogate, x[rows], target[rows], eps=eps, mode=mode, check=check, **own)
-        with attack_mode(model, mode):
-            attacked, some, _ = owned(attacked, target[rows], None)
-            victim = Victim.of(model, some, "ce", None, check)
-            value, logits = victim.judge(attacked, some)
-            record.offer(rows, attacked, value, victim.beaten(logits, some))
-    return record.x
+    with torch.inference_mode(False):
+        x, target, index = owned(x, target, options.pop("index", None))
+        record = Record(x)
+        for surrogate in surrogates:
+            rows = record.standing
+            if not len(rows):
+                break
+            own = {**options, "index": index[rows]}
+            attacked = attack(surrogate, x[rows], target[rows], eps=eps, mode=mode, check=check, **own)
+            with attack_mode(model, mode):
+                attacked, some, _ = owned(attacked, target[rows], None)
+                victim = Victim.of(model, some, "ce", None, check)
+                value, logits = victim.judge(attacked, some)
+                record.offer(rows, attacked, value, victim.beaten(logits, some))
+        return record.x
 
 
 def uniform_noise(

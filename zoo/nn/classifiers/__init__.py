@@ -9,6 +9,7 @@
     create_classifier("cifar-resnet20", num_classes=10)              # 0.27 M; any cifar-resnetD with D = 6 n + 2
     create_classifier("lenet5", num_classes=10, channels=1, img_size=28)   # 44 k; also strided-lenet
     create_classifier("cifar-resnet18-gn", num_classes=10)           # group instead of batch normalisation, of any
+    create_classifier("resnet10-w16-softplus", num_classes=10)       # smooth in place of ReLU, of any; also -silu
     create_classifier("timm/convnext_atto", num_classes=10)
 
 All map images (N, C, H, W) to logits (N, K) and, but for the two LeNets, end in global average pooling, so other sizes
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput, UnknownName, nearest
-from zoo.nn.classifiers.small import LeNet5, OptionAResNet, StridedLeNet, with_group_norm
+from zoo.nn.classifiers.small import SMOOTH, LeNet5, OptionAResNet, StridedLeNet, with_activation, with_group_norm
 from zoo.nn.classifiers.vgg import VGG16
 from zoo.nn.timm_models import create_timm
 from zoo.store.conversion import read_foreign_state
@@ -128,6 +129,8 @@ class _Projection(nn.Sequential):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with the activation after the sum; a projection where the shape changes."""
 
+    activation = staticmethod(F.relu)
+
     def __init__(self, inside: int, out: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv(inside, out, 3, stride), nn.BatchNorm2d(out)
@@ -138,8 +141,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(normalised(self.conv1, self.bn1, x))
-        return F.relu(normalised(self.conv2, self.bn2, y) + self.shortcut(x))
+        y = self.activation(normalised(self.conv1, self.bn1, x))
+        return self.activation(normalised(self.conv2, self.bn2, y) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -152,6 +155,8 @@ class ResNet(nn.Module):
         num_classes: K.
         channels: of the images.
     """
+
+    activation = staticmethod(F.relu)
 
     def __init__(self, blocks: Sequence[int], width: int, stem_stride: int, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -169,7 +174,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K)."""
-        x = F.relu(normalised(self.conv1, self.bn1, x))
+        x = self.activation(normalised(self.conv1, self.bn1, x))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return self.linear(x.mean((2, 3)))
@@ -177,6 +182,8 @@ class ResNet(nn.Module):
 
 class WideBlock(nn.Module):
     """Pre-activation block; where the width changes, the shortcut starts behind the first activation."""
+
+    activation = staticmethod(F.relu)
 
     def __init__(self, inside: int, out: int, stride: int) -> None:
         super().__init__()
@@ -188,9 +195,9 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(self.bn1(x))
+        y = self.activation(self.bn1(x))
         short = self.convShortcut(y) if self.projects else x
-        return short + self.conv2(F.relu(self.bn2(self.conv1(y))))
+        return short + self.conv2(self.activation(self.bn2(self.conv1(y))))
 
 
 class WideResNet(nn.Module):
@@ -203,6 +210,8 @@ class WideResNet(nn.Module):
         channels: of the images.
         stem_stride: of the first convolution; 1 in the paper, 2 makes it cheap.
     """
+
+    activation = staticmethod(F.relu)
 
     foreign = ("sub_block1.",)
     """Prefixes of parts that circulating files hold and that no forward pass uses."""
@@ -224,7 +233,7 @@ class WideResNet(nn.Module):
         x = self.conv1(x)
         for stage in (1, 2, 3):
             x = self.get_submodule(f"block{stage}")(x)
-        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+        return self.fc(self.activation(self.bn1(x)).mean((2, 3)))
 
 
 # MobileNetV2 ------------------------------------------------------------------------------------------------------
@@ -232,6 +241,8 @@ class WideResNet(nn.Module):
 
 class InvertedBlock(nn.Module):
     """Expand, filter each channel, project; at stride 1 always with a shortcut, projected where widths differ."""
+
+    activation = staticmethod(F.relu)
 
     def __init__(self, inside: int, out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -246,8 +257,8 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(normalised(self.conv1, self.bn1, x))
-        y = normalised(self.conv3, self.bn3, F.relu(normalised(self.conv2, self.bn2, y)))
+        y = self.activation(normalised(self.conv1, self.bn1, x))
+        y = normalised(self.conv3, self.bn3, self.activation(normalised(self.conv2, self.bn2, y)))
         return y + self.shortcut(x) if self.residual else y
 
 
@@ -258,6 +269,8 @@ class MobileNetV2(nn.Module):
         num_classes: K.
         channels: of the images.
     """
+
+    activation = staticmethod(F.relu)
 
     # expansion, channels, repeats, stride
     table = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -277,8 +290,8 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K)."""
-        x = self.layers(F.relu(normalised(self.conv1, self.bn1, x)))
-        return self.linear(F.relu(normalised(self.conv2, self.bn2, x)).mean((2, 3)))
+        x = self.layers(self.activation(normalised(self.conv1, self.bn1, x)))
+        return self.linear(self.activation(normalised(self.conv2, self.bn2, x)).mean((2, 3)))
 
 
 # By name ----------------------------------------------------------------------------------------------------------
@@ -292,7 +305,8 @@ def create_classifier(
     Args:
         name: `resnet10-wW`, `cifar-resnet18`, `cifar-resnet34`, `cifar-resnetD` with D = 6 n + 2, `cifar-mobilenetv2`,
             `cifar-vgg16`, `wrnD-K` (`-s2` behind it: stem of stride 2), `lenet5`, `strided-lenet`, or `timm/NAME`; with
-            `-gn` behind it, group normalisation replaces batch normalisation.
+            `-gn` behind it, group normalisation replaces batch normalisation, with `-softplus` (beta 10) or `-silu` a
+            smooth function replaces ReLU.
         num_classes: K.
         channels: of the images.
         pretrained: let timm fetch its weights (timm models only).
@@ -302,14 +316,20 @@ def create_classifier(
         UnknownName: with the nearest names.
         BadInput: for an impossible size.
     """
+    network: nn.Module
     if num_classes < 2:
         raise BadInput(f"num_classes must be at least 2, got {num_classes}.")
     if name.endswith("-gn"):
-        plain = create_classifier(name[:-3], num_classes, channels, pretrained=pretrained, img_size=img_size)
-        return with_group_norm(plain)
+        network = create_classifier(name[:-3], num_classes, channels, pretrained=pretrained, img_size=img_size)
+        return with_group_norm(network)
+    for ending in SMOOTH:
+        if name.endswith(f"-{ending}"):
+            plain = name.removesuffix(f"-{ending}")
+            network = create_classifier(plain, num_classes, channels, pretrained=pretrained, img_size=img_size)
+            return with_activation(network, ending)
     if name.startswith("timm/"):
         options = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": channels}
-        network: nn.Module = create_timm(name.removeprefix("timm/"), **options)
+        network = create_timm(name.removeprefix("timm/"), **options)
         return network
     if pretrained:
         raise BadInput(f"There are no weights to fetch for the network {name!r}: pretrained needs a timm model.")
@@ -341,8 +361,8 @@ def create_classifier(
         return (LeNet5 if name == "lenet5" else StridedLeNet)(num_classes, channels, img_size)
     raise UnknownName(
         f"There is no network {name!r}.{nearest(name, _EXAMPLES)} Names: resnet10-wW, cifar-resnetD, "
-        "cifar-mobilenetv2, cifar-vgg16, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; -gn "
-        "behind a name for group normalisation."
+        "cifar-mobilenetv2, cifar-vgg16, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; "
+        "behind a name -gn for group normalisation, -softplus or -silu for smooth activations."
     )
 
 

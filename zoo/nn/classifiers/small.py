@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import BadInput
 
-__all__ = ["LeNet5", "OptionAResNet", "StridedLeNet", "with_group_norm"]
+__all__ = ["SMOOTH", "LeNet5", "OptionAResNet", "StridedLeNet", "with_activation", "with_group_norm"]
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(10 x)) / 10: near ReLU, with derivatives of all orders."""
+    return F.softplus(x, 10.0)
+
+
+SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {"softplus": softplus, "silu": F.silu}
+"""What may replace ReLU, by the ending of a network's name."""
 
 
 class LeNet5(nn.Module):
@@ -22,6 +33,8 @@ class LeNet5(nn.Module):
         img_size: their side, at least 16; the network takes no other.
     """
 
+    activation = staticmethod(F.relu)
+
     def __init__(self, num_classes: int, channels: int, img_size: int) -> None:
         super().__init__()
         side = ((img_size - 4) // 2 - 4) // 2
@@ -33,10 +46,10 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, S, S) -> logits (N, K)."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        x = F.relu(self.fc1(x.flatten(1)))
-        return self.linear(F.relu(self.fc2(x)))
+        x = F.max_pool2d(self.activation(self.conv1(x)), 2)
+        x = F.max_pool2d(self.activation(self.conv2(x)), 2)
+        x = self.activation(self.fc1(x.flatten(1)))
+        return self.linear(self.activation(self.fc2(x)))
 
 
 class StridedLeNet(nn.Module):
@@ -68,6 +81,8 @@ class StridedLeNet(nn.Module):
 class PaddedBlock(nn.Module):
     """Two 3x3 convolutions; where the shape changes, the shortcut takes every other pixel and adds zero channels."""
 
+    activation = staticmethod(F.relu)
+
     def __init__(self, inside: int, out: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)
@@ -76,10 +91,10 @@ class PaddedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inside, H, W) -> (N, out, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.activation(self.bn1(self.conv1(x)))
         if self.extra or self.stride > 1:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra, self.extra))
-        return F.relu(self.bn2(self.conv2(y)) + x)
+        return self.activation(self.bn2(self.conv2(y)) + x)
 
 
 class OptionAResNet(nn.Module):
@@ -92,6 +107,8 @@ class OptionAResNet(nn.Module):
         num_classes: K.
         channels: of the images.
     """
+
+    activation = staticmethod(F.relu)
 
     def __init__(self, depth: int, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -110,7 +127,7 @@ class OptionAResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, K)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn1(self.conv1(x)))
         for stage in (1, 2, 3):
             x = self.get_submodule(f"layer{stage}")(x)
         return self.linear(x.mean((2, 3)))
@@ -142,4 +159,28 @@ def with_group_norm(network: nn.Module) -> nn.Module:
         setattr(network.get_submodule(parent), last, nn.GroupNorm(groups, norm.num_features))
     if not norms:
         raise BadInput(f"{type(network).__name__} has no batch normalisation to replace: leave out -gn.")
+    return network
+
+
+def with_activation(network: nn.Module, name: str) -> nn.Module:
+    """Replace ReLU by a smooth function, so that gradients of gradients know how the slopes change.
+
+    Args:
+        network: changed in place, and returned; without parameters of its own in the new parts.
+        name: one of `SMOOTH`.
+
+    Raises:
+        BadInput: if the network has no ReLU.
+    """
+    found = 0
+    for part in list(network.modules()):
+        if hasattr(part, "activation") and part.activation is F.relu:
+            part.activation = SMOOTH[name]  # type: ignore[assignment]
+            found += 1
+        for child, layer in part.named_children():
+            if isinstance(layer, nn.ReLU):
+                setattr(part, child, nn.Softplus(10.0) if name == "softplus" else nn.SiLU())
+                found += 1
+    if not found:
+        raise BadInput(f"network: {type(network).__name__} has no ReLU that -{name} could replace.")
     return network
