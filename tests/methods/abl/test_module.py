@@ -18,7 +18,7 @@ from datamodules.poisoned import PoisonedDataModule
 from zoo.errors import BadInput, InvalidConfig, NotFinite
 from zoo.inputs.images import fit_square, read_image
 from zoo.methods.abl import ABL, isolation_loss, lowest
-from zoo.methods.abl.isolation import CHUNK, read_suspects, training_losses
+from zoo.methods.abl.isolation import CHUNK, isolated_count, read_suspects, training_losses
 from zoo.methods.abl.scores import BackdoorScores
 from zoo.nn.classifiers import create_classifier
 
@@ -105,6 +105,14 @@ def test_lowest_takes_the_floor_of_the_share_and_each_sample_once() -> None:
     assert lowest(*doubled, 0.39).indices.tolist() == [1, 3, 6, 5], "padding of ranks must not count"
     mixed = np.random.default_rng(0).permutation(11)
     assert lowest(np.arange(11)[mixed], losses[mixed], 0.39).indices.tolist() == [1, 3, 6, 5]
+
+
+def test_the_share_that_a_message_names_isolates_one() -> None:
+    for samples in (2, 7, 23, 36, 40, 99, 1000, 4321):
+        with pytest.raises(BadInput, match=r"isolates none: raise it, ([0-9.e-]+) is one sample") as caught:
+            isolated_count(0.0001, samples)
+        named = float(str(caught.value).split("raise it, ")[1].split()[0])
+        assert isolated_count(named, samples) == 1
 
 
 def test_lowest_refuses_what_says_nothing() -> None:

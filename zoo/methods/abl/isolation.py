@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,10 @@ def isolated_count(share: float, samples: int) -> int:
     """
     count = int(np.floor(share * samples + 1e-9))
     if count < 1:
+        digit = 10.0 ** (math.floor(math.log10(1 / samples)) - 1)
+        one = math.ceil(1 / samples / digit - 1e-9) * digit  # rounded up, so that it does isolate one
         raise BadInput(
-            f"share: {share} of {samples} training samples isolates none: raise it, {1 / samples:.2g} is one sample."
+            f"share: {share} of {samples} training samples isolates none: raise it, {one:.2g} is one sample."
         )
     return count
 
