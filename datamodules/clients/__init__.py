@@ -57,8 +57,9 @@ class ClientsDataModule(ImagesDataModule):
 
     Args:
         root: folder of the data or an npz file; None for embedded data.
-        format: fashion-mnist, mnist, cifar-10, cifar-100, eurosat, celeba, folders, npz, or auto to find out. Without a
-            root: fashion-mnist (auto), mnist, or land-cover, whose flights suit `group` and `spatial`.
+        format: fashion-mnist, mnist, cifar-10, cifar-100, svhn, eurosat, celeba, gtsrb, gtsrb-roi, folders, npz, or
+            auto to find out. Without a root: fashion-mnist (auto), mnist, or land-cover, whose flights suit `group` and
+            `spatial`.
         img_size: side S; None keeps that of the data.
         channels: 1 or 3; None keeps that of the data.
         batch_size: images of a client's local step, and of a batch of validation and test.

@@ -1,4 +1,4 @@
-"""Images with one label each: MNIST, Fashion-MNIST, CIFAR, EuroSAT, CelebA, class folders, npz archives.
+"""Images with one label each: MNIST, Fashion-MNIST, CIFAR, SVHN, EuroSAT, CelebA, GTSRB, class folders, npz archives.
 
 Layouts, below `root`:
 
@@ -6,8 +6,10 @@ Layouts, below `root`:
     mnist           MNIST/raw/*, the same idx files
     cifar-10        cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}
     cifar-100       cifar-100-python/{train,test,meta}
+    svhn            {train,test}_32x32.mat, cropped digits (extra `matlab`)
     eurosat         EuroSAT/2750/CLASS/*.jpg
     celeba          celeba/img_align_celeba/*.jpg with list_attr_celeba.txt and list_eval_partition.txt
+    gtsrb           GTSRB/{Training/CLASS,Final_Test/Images}/*.ppm with GT-*.csv; gtsrb-roi: cut to the sign
     folders         {train,val,test}/CLASS/*.png, or CLASS/*.png alone
     npz             {train,val,test}.npz with `images` and `labels`, or one file with `train_images`, `x_train`, ...
 
@@ -26,25 +28,17 @@ from typing import Any, ClassVar
 import numpy as np
 from torch.utils.data import default_collate
 
-from datamodules import assets
 from datamodules.base import Problems, TrainSampler, ZooDataModule, data_cache
 from datamodules.fitting import small_set
 from datamodules.images.advice import evenly, fitting_side, median_side, moments, thumbnails
 from datamodules.images.celeba import celeba_attributes, find_celeba, read_celeba
-from datamodules.images.cifar import find_cifar, read_cifar, read_cifar_names
 from datamodules.images.dataset import ArraySource, Augment, CutMix, FileSource, ImageSet, Source, resized, stratified
 from datamodules.images.extra import HalfSampler, JoinedSource, find_extra, with_extra
 from datamodules.images.fake import write_extra, write_fake
 from datamodules.images.folders import class_folders, find_eurosat, image_files, same_inside, training_classes
-from datamodules.images.read import (
-    FASHION_NAMES,
-    Pictures,
-    find_idx,
-    find_npz,
-    read_idx,
-    read_npz,
-    wrong,
-)
+from datamodules.images.formats import ARRAYS, EMBEDDED, FORMATS, detected, embedded
+from datamodules.images.gtsrb import GTSRB_NAMES, find_gtsrb, read_gtsrb
+from datamodules.images.read import Pictures, read_npz, wrong
 from datamodules.images.world import land_cover_pictures
 from datamodules.worlds.land_cover import CLASSES as LAND_COVER_NAMES
 from datamodules.worlds.land_cover import TILE
@@ -55,12 +49,9 @@ from zoo.inputs.images import open_picture
 
 __all__ = ["FORMATS", "ImagesDataModule"]
 
-FORMATS = ("auto", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "eurosat", "celeba", "folders", "npz")
-EMBEDDED = ("fashion-mnist", "mnist", "land-cover")
-_IDX = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST"}
-_DIGITS = [str(i) for i in range(10)]
 _FOLDERS = ("folders", "eurosat")
-_FILES = (*_FOLDERS, "celeba")
+_SIGNS = ("gtsrb", "gtsrb-roi")
+_FILES = (*_FOLDERS, "celeba", *_SIGNS)
 
 
 class ImagesDataModule(ZooDataModule):
@@ -71,8 +62,8 @@ class ImagesDataModule(ZooDataModule):
 
     Args:
         root: folder of the data, or an npz file; None for embedded data.
-        format: fashion-mnist, mnist, cifar-10, cifar-100, eurosat, celeba, folders, npz, or auto to find out. Without a
-            root: fashion-mnist (auto), mnist or land-cover.
+        format: fashion-mnist, mnist, cifar-10, cifar-100, svhn, eurosat, celeba, gtsrb, gtsrb-roi (cut to the sign),
+            folders, npz, or auto to find out. Without a root: fashion-mnist (auto), mnist or land-cover.
         img_size: side S; None keeps that of the data (of the first image, for folders). Others are scaled so that the
             shorter side fits, and cut to the middle.
         channels: 1 or 3; None keeps that of the data.
@@ -153,7 +144,7 @@ class ImagesDataModule(ZooDataModule):
     def format(self) -> str:
         """The layout in use, detected on first use if it was "auto"."""
         if self._format == "auto":
-            self._format = EMBEDDED[0] if self.root is None else self._detect(self._where())
+            self._format = EMBEDDED[0] if self.root is None else detected(self._where())
         return self._format
 
     def _where(self) -> Path:
@@ -163,29 +154,6 @@ class ImagesDataModule(ZooDataModule):
                 f"root: expected a folder of images or an npz file, but there is nothing at {self.root}."
             )
         return self.root.resolve()
-
-    def _detect(self, root: Path) -> str:
-        layouts = ["npz"] if find_npz(root) else []
-        if root.is_dir():
-            layouts += [kind for kind in ("cifar-10", "cifar-100") if find_cifar(root, kind)]
-            own = [kind for kind, folder in _IDX.items() if (root / folder).is_dir() and find_idx(root, folder)]
-            if not own and find_idx(root, "raw"):  # idx files alone: only their folder's name tells which
-                own = ["fashion-mnist" if "fashion" in str(root).lower() else "mnist"]
-            layouts += own
-            layouts += ["eurosat"] if find_eurosat(root) else []
-            layouts += ["celeba"] if find_celeba(root) else []
-            layouts += ["folders"] if not layouts and class_folders(root, "train") else []
-        if len(layouts) == 1:
-            return layouts[0]
-        if layouts:
-            raise BadData(f"{root} holds {' and '.join(layouts)}: say which with format=.")
-        seen = ", ".join(sorted(p.name for p in root.iterdir())[:12]) if root.is_dir() else root.name
-        raise BadData(
-            f"{root}: no layout recognised. Looked for FashionMNIST/raw or MNIST/raw with idx files, "
-            "cifar-10-batches-py, cifar-100-python, EuroSAT/2750, celeba/img_align_celeba, train.npz, and "
-            "train/CLASS/ or CLASS/ with images. "
-            f"There is: {seen or 'nothing'}. fake(folder, format=...) writes an example of each."
-        )
 
     def read_facts(self) -> dict[str, Any]:
         """Classes, channels and size."""
@@ -230,16 +198,17 @@ class ImagesDataModule(ZooDataModule):
     def _describe(self) -> tuple[list[str], int, int]:
         """Class names, and channels and side of the images as they are."""
         kind = self.format
-        if kind in _IDX:
-            return list(FASHION_NAMES if kind == "fashion-mnist" else _DIGITS), 1, 28
-        if kind.startswith("cifar"):
-            return read_cifar_names(self._cifar(), kind), 3, 32
+        if (array := ARRAYS.get(kind)) is not None:
+            place = None if self.root is None else array.place(self._where())
+            return array.names(place), array.channels, array.side
         if self.root is None:
             return list(LAND_COVER_NAMES), 3, TILE
         if kind == "celeba":
             attribute = self.hparams["attribute"]
             celeba_attributes(self._celeba(), attribute)
             return [f"not {attribute}", attribute], 3, 178
+        if kind in _SIGNS:
+            return list(GTSRB_NAMES), 3, 32
         if kind in _FOLDERS:
             names = list(self._folders("train") or {})
             return names, *self._first_file()
@@ -261,17 +230,16 @@ class ImagesDataModule(ZooDataModule):
         except UnreadableError as error:
             raise wrong(path, "file", error.expected, error.got) from error
 
-    def _cifar(self) -> Path:
-        folder = find_cifar(self._where(), self.format)
-        if folder is None:
-            name = "cifar-10-batches-py" if self.format == "cifar-10" else "cifar-100-python"
-            raise BadData(f"{self.root}: expected the folder {name}, got none. `zoo data fetch` gets CIFAR-10.")
-        return folder
-
     def _celeba(self) -> Path:
         folder = find_celeba(self._where())
         if folder is None:
             raise BadData(f"{self.root}: expected celeba/img_align_celeba and celeba/list_attr_celeba.txt, got none.")
+        return folder
+
+    def _signs(self) -> Path:
+        folder = find_gtsrb(self._where())
+        if folder is None:
+            raise BadData(f"{self.root}: expected GTSRB/Training or GTSRB/Final_Training/Images, got none.")
         return folder
 
     def _folders(self, split: str) -> dict[str, Path] | None:
@@ -301,14 +269,9 @@ class ImagesDataModule(ZooDataModule):
     def _read(self, split: str) -> Pictures:
         kind = self.format
         if self.root is None:
-            return land_cover_pictures(split, data_cache()) if kind == "land-cover" else _embedded(kind, split)
-        if kind in _IDX:
-            place = find_idx(self._where(), _IDX[kind])
-            if place is None:
-                raise BadData(f"{self.root}: expected {_IDX[kind]}/raw with idx files. `zoo data fetch {kind}`")
-            return read_idx(place, split, 10)
-        if kind.startswith("cifar"):
-            return read_cifar(self._cifar(), kind, split)
+            return land_cover_pictures(split, data_cache()) if kind == "land-cover" else embedded(kind, split)
+        if (array := ARRAYS.get(kind)) is not None:
+            return array.read(array.place(self._where()), split)
         pictures = self._npz(split)
         if pictures is None:
             raise BadData(f"{self.root}: expected a {split} split, got none.")
@@ -326,7 +289,7 @@ class ImagesDataModule(ZooDataModule):
 
     def _has(self, split: str) -> bool:
         """Whether the data bring a split of their own."""
-        if self.root is None or self.format in _IDX or self.format.startswith("cifar"):
+        if self.root is None or self.format in (*ARRAYS, *_SIGNS):
             own = self.format == "land-cover"
             return own or (split != "val" and not (self.root is None and self.format == "mnist" and split == "test"))
         if self.format == "celeba":
@@ -368,12 +331,16 @@ class ImagesDataModule(ZooDataModule):
     def _make_source(self, file_split: str) -> Source:
         facts, given = self.facts(), self.hparams
         if self.format in _FILES:
+            boxes = None
             if self.format == "celeba":
                 files, labels = read_celeba(self._celeba(), given["attribute"], file_split)
+            elif self.format in _SIGNS:
+                files, labels, signs = read_gtsrb(self._signs(), file_split)
+                boxes = signs if self.format == "gtsrb-roi" else None
             else:
                 files, labels = self._files(file_split)
             keep = self.num_workers == 0  # loader processes live for an epoch, and what they keep dies with them
-            return FileSource(files, labels, facts["img_size"], facts["channels"], keep)
+            return FileSource(files, labels, facts["img_size"], facts["channels"], keep, boxes)
         pictures = self._arrays(file_split)
         pixels = pictures.pixels
         if given["img_size"] is not None or given["channels"] is not None:
@@ -470,14 +437,6 @@ class ImagesDataModule(ZooDataModule):
         if self.hparams["extra"] is not None and kind.startswith("cifar"):
             write_extra(place / Path(self.hparams["extra"]).name)
         return place
-
-
-def _embedded(kind: str, split: str) -> Pictures:
-    if kind == "fashion-mnist":
-        images, labels = assets.fashion(split)
-    else:
-        images, labels = assets.digits()
-    return Pictures(images[:, None], labels.astype(np.int64))
 
 
 def _count(

@@ -66,11 +66,14 @@ class FileSource:
         channels: 1 or 3.
         keep: hold decoded images; loader processes forget theirs after each epoch. Processes that are forked from
             this one share what any of them decodes.
+        boxes: (left, top, right, bottom) in pixels, what is cut out of each image; None for whole ones.
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: np.ndarray | None, size: int, channels: int, keep: bool = True
-    ) -> None:
+        self, paths: Sequence[Path], labels: np.ndarray | None, size: int, channels: int, keep: bool = True,
+        boxes: Sequence[tuple[int, int, int, int]] | None = None,
+    ) -> None:  # fmt: skip
+        self.boxes = boxes
         self.paths, self.labels, self.size, self.channels = list(paths), labels, size, channels
         shape = (len(self.paths), channels, size, size)
         self.kept = _shared(shape) if keep and np.prod(shape) <= RAM_LIMIT else None
@@ -81,7 +84,14 @@ class FileSource:
 
     def _decode(self, index: int) -> np.ndarray:
         try:
-            return fit_square(read_image(self.paths[index]), self.size, self.channels)
+            pixels = read_image(self.paths[index])
+            if self.boxes is not None:
+                left, top, right, bottom = self.boxes[index]
+                if right > pixels.shape[1] or bottom > pixels.shape[0]:
+                    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+                    raise BadInput(f"{self.paths[index]}: expected a box inside of {size}, got up to {right}x{bottom}.")
+                pixels = pixels[top:bottom, left:right]
+            return fit_square(pixels, self.size, self.channels)
         except BadInput as error:
             raise BadData(str(error), [str(error)]) from error
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from datamodules.worlds.land_cover import CLASSES
+from zoo.errors import require
 
 __all__ = ["write_extra", "write_fake"]
 
@@ -20,7 +22,7 @@ def write_fake(folder: Path, kind: str, images: int) -> Path:
     """Write a layout with `images` training and a quarter as many test images: a bright bar per class, and noise."""
     folder.mkdir(parents=True, exist_ok=True)
     writers = {"folders": _folders, "npz": _npz, "cifar-10": _cifar10, "cifar-100": _cifar100}
-    writers |= {"eurosat": _eurosat, "celeba": _celeba}
+    writers |= {"eurosat": _eurosat, "celeba": _celeba, "svhn": _svhn, "gtsrb": _gtsrb, "gtsrb-roi": _gtsrb}
     if kind in writers:
         writers[kind](folder, images)
     else:
@@ -127,3 +129,32 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
 
 def _pickle(path: Path, content: dict[str, object]) -> None:
     path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _svhn(folder: Path, images: int) -> None:
+    """Digits 32x32, as MATLAB 5 writes them; zero has the label 10."""
+    scipy: Any = require("scipy.io", "matlab")
+    for seed, (split, count) in enumerate((("train", images), ("test", images // 4))):
+        pixels, labels = _draw(max(count, 10), 10, 32, 3, seed)
+        content = {"X": pixels.transpose(1, 2, 3, 0), "y": np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]}
+        scipy.savemat(str(folder / f"{split}_32x32.mat"), content, do_compression=True)
+
+
+def _gtsrb(folder: Path, images: int) -> None:
+    """A few classes of signs of several sizes, each with a border around it."""
+    head = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
+    place = folder / "GTSRB"
+    for seed, (split, count) in enumerate((("train", images), ("test", images // 4))):
+        pixels, labels = _draw(max(count, 12), 6, 24, 3, seed)
+        tables: dict[Path, list[str]] = {}
+        for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+            edge = 4 + number % 3
+            name = f"{number // 30:05d}_{number % 30:05d}.ppm" if split == "train" else f"{number:05d}.ppm"
+            home = place / "Training" / f"{label:05d}" if split == "train" else place / "Final_Test" / "Images"
+            home.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.pad(image, ((edge, edge), (edge, edge), (0, 0)))).save(home / name)
+            side, last = 24 + 2 * edge, 23 + edge
+            table = home / f"GT-{home.name}.csv" if split == "train" else folder / "GT-final_test.csv"
+            tables.setdefault(table, [head]).append(f"{name};{side};{side};{edge};{edge};{last};{last};{label}")
+        for table, lines in tables.items():
+            table.write_text("\n".join(lines) + "\n", encoding="utf-8")

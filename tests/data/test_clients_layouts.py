@@ -29,7 +29,7 @@ def batches(data: ClientsDataModule, client: int = 1, round: int = 0, epochs: in
 # Layouts, groups and places ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fashion-mnist", "cifar-10", "eurosat", "celeba", "folders", "npz"])
+@pytest.mark.parametrize("kind", ["fashion-mnist", "cifar-10", "svhn", "eurosat", "celeba", "gtsrb", "folders", "npz"])
 def test_every_layout_has_clients(kind: str, tmp_path: Path) -> None:
     root = ClientsDataModule().fake(tmp_path / kind, format=kind)
     data = ClientsDataModule(root=str(root), num_clients=3, partition="dirichlet-1", batch_size=4)

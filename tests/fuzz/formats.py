@@ -157,6 +157,8 @@ def _images(kind: str, files: str, module: type[ImagesDataModule] = ImagesDataMo
 
 FORMATS["idx"] = _images("mnist", "**/*ubyte.gz")
 FORMATS["cifar-10"] = _images("cifar-10", "*/*batch*")
+FORMATS["svhn"] = _images("svhn", "*.mat")
+FORMATS["gtsrb"] = _images("gtsrb", "**/*.csv")
 FORMATS["celeba"] = _images("celeba", "celeba/*.txt")
 FORMATS["npz images"] = _images("npz", "*.npz")
 
