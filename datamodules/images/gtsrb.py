@@ -92,7 +92,8 @@ def _tables(place: Path, split: str) -> Iterator[tuple[Path, Path, int | None]]:
 
 
 def _rows(table: Path, folder: Path, label: int | None, problems: Problems) -> Iterator[tuple[Path, int, Box]]:
-    """Pictures of a table; what is wrong with it goes to `problems`."""
+    """Pictures of a table; what is wrong with it goes to `problems`, pictures that it leaves out among that."""
+    named: set[str] = set()
     if not table.is_file():
         problems.add(table, "file", "the table of these pictures", "none")
         return
@@ -105,10 +106,14 @@ def _rows(table: Path, folder: Path, label: int | None, problems: Problems) -> I
                 return
             at = [head.index(name) for name in _COLUMNS]
             for line in reader:
+                named.update(line[at[0] : at[0] + 1])
                 if line and (row := _row(line, at, f"{table.name}:{reader.line_num}", folder, label, problems)):
                     yield row
         except csv.Error as error:
             problems.add(f"{table.name}:{reader.line_num}", "line", "values with semicolons", str(error))
+    for path in sorted(folder.glob("*.ppm")):
+        if path.name not in named:
+            problems.add(table.name, path.name, "a line for each picture", "none")
 
 
 def _row(
