@@ -109,6 +109,13 @@ def test_a_stopped_row_goes_on(digits: tuple[Tensor, Tensor], tmp_path: Path, mo
     assert ran == []
 
 
+def test_a_later_attack_is_part_of_the_checks(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    """Black-box attacks are compared with all that ran, also with what ran in a later call."""
+    path = tmp_path / "row.json"
+    assert board.measure(subject(digits), path, 40, ("pgd-5",)).checks["attacks"] == ["pgd-5"]
+    assert board.measure(subject(digits), path, 40, FAST).checks["attacks"] == ["pgd-5", "apgd-ce-10"]
+
+
 def test_two_processes_share_a_row(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "row.json"
     board.measure(subject(digits), path, 60, FAST)

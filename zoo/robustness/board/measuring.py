@@ -218,7 +218,7 @@ def measure(
             last = min(n if whole is None or not late else whole, len(run.x))
             if chosen and (chosen != [ADAPTIVE] or declared):
                 _blocks(row, run, chosen, declared, last, done)
-        if not row.checks:
+        if row.checks.get("attacks") != _covering(row):  # what a new attack beats is no sign of masking
             _check(row, run.part(0, BLOCK))
             done(f"{row.name}: {len(row.suspicious) or 'no'} signs of masked gradients")
     return row
@@ -254,6 +254,11 @@ def _blocks(
             done(f"{row.name}: {attack.name} {known.share:.1%} of {known.seen}, worst {row.worst:.1%}")
 
 
+def _covering(row: BoardRow) -> list[str]:
+    """Attacks that have seen all pictures that the battery sees; their verdicts are part of its comparison."""
+    return [name for name, verdicts in row.attacks.items() if verdicts.seen >= min(BLOCK, row.clean.seen)]
+
+
 def _check(row: BoardRow, part: Run) -> None:
     """The battery on the first pictures, with the verdicts that the row holds."""
     for name, verdicts in row.attacks.items():
@@ -262,6 +267,7 @@ def _check(row: BoardRow, part: Run) -> None:
     results = battery(part, (), ())
     row.checks = {
         "n": len(part.x),
+        "attacks": _covering(row),
         "results": [
             {"name": check.name, "ok": check.ok, "measured": check.measured}
             for check in results

@@ -72,7 +72,8 @@ class BoardRow:
         own: whether it is a user's.
         clean: verdicts without attack.
         attacks: name -> verdicts, in the order in which they ran.
-        checks: of the battery against masked gradients: `n` pictures, and `name`, `ok`, `measured` of each.
+        checks: of the battery against masked gradients: `n` pictures, `attacks` whose verdicts it used, and `results`,
+            each with `name`, `ok`, `measured`.
         made: versions, hardware, commit, and the minutes that measuring took.
         command: that measures it again.
     """
