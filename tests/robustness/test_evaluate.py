@@ -254,9 +254,18 @@ def test_command(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert [row["accuracy"] for row in written["rows"]] == [row["accuracy"] for row in printed["rows"]]
 
 
+def test_command_takes_the_radius_that_weights_were_trained_for(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "rslad", "--n", "4", "--attacks", "fgsm", "--no-checks"]
+    assert main(words) == 0
+    assert "4 of 5000 samples, eps 0.1 (linf)" in capsys.readouterr().out
+    assert main([*words, "--norm", "l2"]) == 2
+    assert "no radius in this norm" in capsys.readouterr().err
+
+
 def test_command_says_what_it_cannot_do(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (["alpha-iou-yolo", "--eps", "0.1"], "is for object-detection"),
+        ([saved], "which was trained for no radius; --corruptions"),
         ([saved, "--eps", "a/b"], "--eps: expected a number or a fraction such as 8/255"),
         ([saved, "--eps", "8"], "8/255"),
         ([saved, "--eps", "0.1", "--attacks", "pdg"], "Did you mean 'pgd'"),

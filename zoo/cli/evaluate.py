@@ -24,7 +24,9 @@ _TASK = "image-classification"
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo evaluate`."""
     parser.add_argument("model", help="NAME[:TAG], hf://owner/repo, a saved folder or a .ckpt")
-    parser.add_argument("--eps", help="attack it: radius in pixel units, [0, 1]: 0.1 or 8/255")
+    parser.add_argument(
+        "--eps", help="radius of the attacks in pixel units, [0, 1]: 0.1 or 8/255 (that which the weights are trained for)"
+    )
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf", help="of the ball (linf)")
     parser.add_argument("--n", type=int, default=1000, help="test samples, drawn at random by --seed (1000)")
     parser.add_argument(
@@ -65,8 +67,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Attack, corrupt, print, and return 1 if a check says that the numbers cannot be trusted."""
     corruptions = options.corruptions or ("all" if options.corrupted or options.severity else None)
     natural = corruptions is not None or options.calibration
-    if options.eps is None and not natural:
-        raise BadInput("What shall be evaluated? --eps 8/255 attacks it, --corruptions and --calibration do not.")
     eps = None if options.eps is None else number(options.eps, "--eps")
     target = Path(options.out).expanduser() if options.out else None
     if target is not None and (target.is_dir() or not target.parent.is_dir()):
@@ -80,6 +80,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     device = device_of(options.device)
     module = load(options.model, map_location=device)
     _check_task(options.model, module.task)
+    if eps is None and not natural:
+        eps = _own_radius(module, options)
     data = _data_for(module, entry_name or _class_name(module), options)
     reports: dict[str, Any] = {}
     if eps is not None:
@@ -95,6 +97,21 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if target is not None and not options.json:
         print(f"\nwritten to {target}")
     return 1 if "attacks" in reports and reports["attacks"].suspicious else 0
+
+
+def _own_radius(module: ZooModule, options: argparse.Namespace) -> float:
+    """The radius that a network was trained for.
+
+    Raises:
+        BadInput: if it was trained for none, or in another norm.
+    """
+    own = module.hparams.get("eps")
+    if not isinstance(own, float) or options.norm != "linf":
+        raise BadInput(
+            f"What shall be evaluated? --eps 8/255 attacks {options.model}, which was trained for no radius"
+            f"{'' if own is None else ' in this norm'}; --corruptions and --calibration do not."
+        )
+    return own
 
 
 def _as_json(reports: dict[str, Any]) -> str:
