@@ -270,10 +270,15 @@ def test_augmentation_that_moves_pixels_is_refused(options: dict[str, Any], tmp_
     trainer(tmp_path, fast_dev_run=True).fit(small(mask="none"), datamodule=data(**options))
 
 
-def test_a_loader_alone_is_refused(tmp_path: Path) -> None:
-    source = data()
-    with pytest.raises(InvalidConfig, match="data module"):
-        trainer(tmp_path).fit(small(), source.train_dataloader())
+def test_a_loader_alone_has_no_cache(tmp_path: Path) -> None:
+    """Maps are then made of the images of each batch, which may be anything."""
+    model, source = small(), data()
+    seen: list[int] = []
+    original = model.perturbation
+    model.perturbation = lambda x: (seen.append(len(x)), original(x))[1]  # type: ignore[method-assign]
+    trainer(tmp_path, limit_train_batches=2, limit_val_batches=0).fit(model, source.train_dataloader())
+    assert seen == [8, 8]
+    assert model.cache.values is None
 
 
 def test_a_network_that_cannot_be_differentiated_twice_is_refused(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ class JSIGR(AdversarialClassifier):
             batch: with `image`, `index` and, where images are flipped at random, `mirrored`.
             size: H and W.
         """
-        if self.cache.values is None and self._trainer is None:
+        if self.cache.values is None:
             return enlarged(self.perturbation(batch["image"]), size)
         return enlarged(self.cache.of(batch["index"], batch.get("mirrored")), size)
 
@@ -274,22 +274,17 @@ class JSIGR(AdversarialClassifier):
                 "trainer.sync_batchnorm: it cannot be differentiated twice, which the penalties need. Leave it out, or "
                 "use group normalisation (-gn behind the network's name)."
             )
-        if self.needs_cache:
-            check_augmentation(self._training_set())
+        if (data := self.training_set()) is not None:
+            check_augmentation(data)
 
-    @property
-    def needs_cache(self) -> bool:
-        """Whether training looks at the saliency of training images."""
-        return self.hparams["selective"] > 0 and self.hparams["mask"] != "none"
+    def training_set(self) -> Any:
+        """The images whose saliency is cached; None if training does not look at it, or without a data module.
 
-    def _training_set(self) -> Any:
+        A loader alone may hand out anything: the saliency is then computed in each step, which takes much longer.
+        """
         split = getattr(getattr(self.trainer, "datamodule", None), "split", None)
-        if split is None:
-            raise InvalidConfig(
-                "j-sigr computes the saliency of all training images between epochs: give trainer.fit a data module of "
-                "the zoo (datamodule=...), not a loader; or set selective to 0."
-            )
-        return split("train")
+        needed = self.hparams["selective"] > 0 and self.hparams["mask"] != "none"
+        return split("train") if needed and split is not None else None
 
     def on_train_epoch_start(self) -> None:
         """Compute the saliency of the training images where it is due.
@@ -299,16 +294,17 @@ class JSIGR(AdversarialClassifier):
         super().on_train_epoch_start()
         since = self.current_epoch - int(self.hparams["warmup"])
         due = self.current_epoch - since % int(self.hparams["refresh"])
-        if not self.needs_cache or since < 0 or self.cache.epoch == due:
+        data = self.training_set()
+        if data is None or since < 0 or self.cache.epoch == due:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         copy_first_rank(self.network.buffers())  # batch statistics differ, and a map must not depend on who made it
         with self.inference():
             self.cache.refresh(
-                self._training_set(),
+                data,
                 self.perturbation,
                 lambda batch: self.transfer_batch_to_device(batch, self.device, 0),
-                type(data).collate,
+                type(module).collate,
                 due,
             )
 
