@@ -24,9 +24,7 @@ _TASK = "image-classification"
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `zoo evaluate`."""
     parser.add_argument("model", help="NAME[:TAG], hf://owner/repo, a saved folder or a .ckpt")
-    parser.add_argument(
-        "--eps", help="radius of the attacks in pixel units, [0, 1]: 0.1 or 8/255 (that which the weights are trained for)"
-    )
+    parser.add_argument("--eps", help="radius of the attacks in pixel units, 0.1 or 8/255 (that of the training)")
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf", help="of the ball (linf)")
     parser.add_argument("--n", type=int, default=1000, help="test samples, drawn at random by --seed (1000)")
     parser.add_argument(
