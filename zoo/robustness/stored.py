@@ -24,6 +24,10 @@ Attacks = Callable[[Any], Mapping[str, "str | Callable[..., Any]"]]
 """model -> attacks as `evaluate_robustness` takes them, for attacks that a method needs besides the standard ones."""
 
 
+AT = " at eps "
+"""Between a tag and another radius than its own, in the name of a report."""
+
+
 def place_of(method: str) -> Path:
     """The file of a method."""
     return index_path().parent / "model_cards" / method / "robustness.json"
@@ -44,8 +48,9 @@ def measure(
     attacks: str | Sequence[str] | Attacks,
     root: str | None = None,
     surrogates: Sequence[Model | str] = (),
+    eps: float | None = None,
 ) -> None:
-    """Evaluate weights at the radius that they were trained with, and store each report as soon as it is there.
+    """Evaluate weights, and store each report as soon as it is there.
 
     Args:
         method: id.
@@ -55,23 +60,28 @@ def measure(
         attacks: for `evaluate_robustness`, or a function of the model that returns them.
         root: folder of the data; None for the embedded ones.
         surrogates: names of models for the transfer attack of the battery.
+        eps: radius; None: that which the weights were trained with. Reports at other radii stand beside that one.
     """
     for text in texts:
         tag, _, path = text.partition("=")
         model: Any = load(path or f"{method}:{tag}")
         data = datamodule(f"{method}:{tag}", **({} if root is None else {"root": root}))
+        own = float(model.hparams["eps"])
+        radius = model.hparams["eps"] = own if eps is None else eps  # attacks of a method look there
         chosen: Any = attacks(model) if callable(attacks) else attacks
-        report = evaluate_robustness(model, data, float(model.hparams["eps"]), n, chosen, surrogates=surrogates)
+        report = evaluate_robustness(model, data, radius, n, chosen, surrogates=surrogates)
         print(report, end="\n\n", flush=True)
-        _store(method, tag, report, getattr(model.report, "sha256", None), order)
+        name = tag if radius == own else f"{tag}{AT}{radius:g}"
+        _store(method, name, report, getattr(model.report, "sha256", None), order)
 
 
-def _store(method: str, tag: str, report: RobustnessReport, sha256: str | None, order: Sequence[str]) -> None:
+def _store(method: str, name: str, report: RobustnessReport, sha256: str | None, order: Sequence[str]) -> None:
     known = reports_of(method)  # read after the computation: another process may have added a report
-    known[tag] = {**report.to_dict(), "model": f"{method}:{tag}", "sha256": sha256}
+    known[name] = {**report.to_dict(), "model": f"{method}:{name.partition(AT)[0]}", "sha256": sha256}
+    listed = [(order.index(text.partition(AT)[0]), text) for text in known if text.partition(AT)[0] in order]
     content = {
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "reports": {name: known[name] for name in order if name in known},
+        "reports": {text: known[text] for _, text in sorted(listed)},
     }
     write_whole(place_of(method), json.dumps(content, indent=2) + "\n")
 
@@ -122,6 +132,7 @@ def main(
     parser.add_argument("--tags", nargs="+", default=list(usual or tags), metavar="TAG[=PATH]", help=", ".join(tags))
     parser.add_argument("--root", help="folder of the data, for what is not embedded")
     parser.add_argument("--n", type=int, default=300, help="test pictures (300)")
+    parser.add_argument("--eps", type=float, help="radius (that which the weights were trained with)")
     parser.add_argument("--attacks", nargs="+", help="as zoo.evaluate_robustness takes them")
     options = parser.parse_args()
     if options.what == "table":
@@ -130,4 +141,4 @@ def main(
     unknown = [text for text in options.tags if text.partition("=")[0] not in tags]
     if unknown:
         parser.error(f"--tags: expected {', '.join(tags)}; got {', '.join(unknown)}")
-    measure(method, options.tags, tags, options.n, options.attacks or attacks, options.root)
+    measure(method, options.tags, tags, options.n, options.attacks or attacks, options.root, eps=options.eps)

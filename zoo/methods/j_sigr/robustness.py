@@ -1,10 +1,12 @@
 """How robust the weights of j-sigr are, with and without access to them, as `robustness.json` of the card.
 
-    python -m zoo.methods.j_sigr.robustness evaluate --n 150     # half an hour for both
+    python -m zoo.methods.j_sigr.robustness evaluate --n 150 --eps 0.05
+    python -m zoo.methods.j_sigr.robustness evaluate --n 150               # at 0.1
+    python -m zoo.methods.j_sigr.robustness evaluate --n 150 --eps 0.2
     python -m zoo.methods.j_sigr.robustness table
 
 The white-box columns are what an attacker reaches who has the weights: PGD, the margin, AutoAttack, and Square without
-gradients, at the radius of the evaluation, with the battery against masked gradients. The transfer columns
+gradients, with the battery against masked gradients. The transfer columns
 are examples made on other networks, the worst of three for each picture, and on the mean of their logits.
 """
 
