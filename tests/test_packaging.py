@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "LICENSE",
         "docs",
     ]
-    kept += ["README.md", ".gitignore", "docs"]
+    kept += ["README.md", ".gitignore"]
     source.mkdir()
     for name in kept:
         if (path := ROOT / name).is_dir():

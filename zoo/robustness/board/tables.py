@@ -17,8 +17,8 @@ Classifiers of the zoo that were trained against perturbations, and networks tra
 test pictures. The order is that of the **worst case**: the share of the pictures that withstands every attack that ran
 on them, with its 95 % interval for the choice of pictures. Rows whose intervals overlap are not told apart by it.
 
-- **AutoAttack** ran on the first pictures only, where that is said: it costs ten times what all others cost. What it
-  beats there counts in the worst case too.
+- **AutoAttack** ran on the first pictures only, where that is said: it costs far more than all others
+  together. What it beats there counts in the worst case too.
 - **adaptive** attacks are those that a model declares against itself, since its author knows where its gradient leads
   astray; a dash means that it declares none. Which ones they are stands below the table.
 - **multiply-adds** are those of one picture, counted by `torch.utils.flop_counter`; **training** is what the recipe
