@@ -239,3 +239,25 @@ def test_pictures_that_are_too_small_for_a_network_are_refused() -> None:
     network = create_classifier("cifar-vgg16", 10, 1).eval()
     with pytest.raises(BadInput, match="img_size: VGG16 takes pictures of at least 32x32 pixels, got 28x40"):
         network(torch.zeros(1, 1, 28, 40))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10-w4", "wrn10-1", "cifar-resnet8", "cifar-mobilenetv2", "cifar-vgg16", "lenet5"]
+)
+@pytest.mark.parametrize("ending", ["softplus", "silu"])
+def test_smooth_networks_have_no_relu(name: str, ending: str) -> None:
+    """Every ReLU is replaced, and parameters keep their names."""
+    torch.manual_seed(0)
+    plain = create_classifier(name, 3, 1, img_size=32)
+    torch.manual_seed(0)
+    network = create_classifier(f"{name}-{ending}", 3, 1, img_size=32)
+    assert plain.state_dict().keys() == network.state_dict().keys()
+    x = torch.rand(2, 1, 32, 32)
+    assert not any(isinstance(part, torch.nn.ReLU) for part in network.modules())
+    assert not any(getattr(part, "activation", None) is torch.nn.functional.relu for part in network.modules())
+    assert not torch.equal(plain.eval()(x), network.eval()(x))
+
+
+def test_a_network_without_relu_cannot_be_made_smooth() -> None:
+    with pytest.raises(BadInput, match="no ReLU"):
+        create_classifier("strided-lenet-silu", 3, 1, img_size=28)

@@ -49,11 +49,17 @@ def beside(picture: Image.Image, values: np.ndarray) -> Image.Image:
 def maps(card: CardFiles) -> Any:
     """Input gradients of the plain network and of J-SIGR on the same pictures, and the latter's perturbation map.
 
+    None before there are weights.
+
     Args:
         card: its files.
     """
+    from zoo.index import info
     from zoo.store import datamodule, load
 
+    weights = info(card.method).weights
+    if any(weights[tag].file is None for tag in NETWORKS):
+        return None
     source: Any = datamodule(card.method)
     part = source.split("test")
     items = [part[k] for k in range(len(part))]
