@@ -222,7 +222,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert set(both) == {"attacks", "corruptions"}
     assert both["corruptions"]["model"] == both["attacks"]["model"] == "mine"
     for more, expected in (
-        ([], "--eps 8/255 attacks it"),
+        ([], "--eps 8/255 attacks mine, which was trained for no radius"),
         (["--corruptions", "fgo"], "Did you mean 'fog'"),
         (["--severity", "6"], "expected 1 to 5"),
         (["--corruptions", "fog", "--corrupted", "nowhere"], "there is no such file"),

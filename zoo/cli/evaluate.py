@@ -31,7 +31,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--attacks",
         default="standard",
         help="quick, standard, or names with commas: noise,fgsm,pgd-20,cw-30,gama-100,apgd-ce,apgd-dlr,apgd-t,"
-        "square-1000,autoattack (standard)",
+        "square-1000,autoattack, adaptive: those that the method declares against itself (standard)",
     )
     parser.add_argument(
         "--corruptions",
