@@ -56,7 +56,8 @@ def run_bundle(options: argparse.Namespace) -> int:
         if config["zoo"] != entry.id:
             raise BadInput(f"{options.checkpoint} holds {config['zoo']}, not {entry.id}.")
         weights = folder / "model.safetensors"
-        size = weights.stat().st_size
+        size, module = weights.stat().st_size, store.load(folder)
+        kept = module.published_state()
         if size > _LIMIT:
             raise BadInput(f"{size:,} bytes are too many for the package (at most {_LIMIT:,}): publish it on the Hub.")
         pinned = {
@@ -64,7 +65,7 @@ def run_bundle(options: argparse.Namespace) -> int:
             "file": target.name,
             "sha256": config["sha256"]["model.safetensors"],
             "bytes": size,
-            "params": sum(p.numel() for p in store.load(folder).parameters()),
+            "params": sum(p.numel() for name, p in module.named_parameters() if name in kept),
         }
         # what was true of other weights
         pinned |= {"metrics": {}} if about.metrics else {}
