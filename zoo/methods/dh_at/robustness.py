@@ -31,7 +31,7 @@ COLUMNS = {
     "all three": ["all-ce", "all-margin"],
     "AutoAttack": ["autoattack"],
 }
-STEPS = 50
+STEPS = 20
 
 Attack = Callable[[Any, Tensor, Tensor], Tensor]
 
