@@ -313,9 +313,9 @@ class BeatsDataModule(ZooDataModule):
         )
 
     def fake(self, folder: str | Path, format: str | None = None) -> Path:
-        """Write a miniature and return the folder: tables (`npz`, the default), or `wfdb` recordings as of `target`."""
-        chosen = format or ("wfdb" if self.hparams["format"] == "wfdb" else "npz")
-        checks.one_of("format", chosen, ("npz", "wfdb"))
+        """Write a miniature and return the folder: beats in `npz` (the default) or `tsv`, or `wfdb` recordings."""
+        chosen = format or (given if (given := self.hparams["format"]) in ("wfdb", "tsv") else "npz")
+        checks.one_of("format", chosen, ("npz", "tsv", "wfdb"))
         if chosen == "wfdb":
             return write_records(Path(folder), self.hparams["target"])
-        return write_tables(Path(folder), self.hparams["length"], self.hparams["rate"])
+        return write_tables(Path(folder), chosen, self.hparams["length"], self.hparams["rate"])

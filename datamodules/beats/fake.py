@@ -17,12 +17,21 @@ _BEATS = 24
 _SHARES = (0.4, 0.2, 0.2, 0.2)  # few beats, and each class among them
 
 
-def write_tables(folder: Path, length: int, rate: float) -> Path:
-    """Write Beats_TRAIN.npz and Beats_TEST.npz: x (beats, points) in mV, y (beats,) names of classes."""
+def write_tables(folder: Path, kind: str, length: int, rate: float) -> Path:
+    """Write Beats_TRAIN and Beats_TEST: npz with x (beats, points) in mV and y (beats,), or tsv, a number first."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (part, count) in enumerate((("TRAIN", 48), ("TEST", 24))):
         made = ecg_beats(count, (11, number), beats_per_patient=_BEATS, length=length, rate=rate, shares=_SHARES)
-        np.savez(folder / f"Beats_{part}.npz", x=made["beat"], y=np.array(CLASS_NAMES)[made["label"]])
+        names = np.array(CLASS_NAMES)[made["label"]]
+        if kind == "npz":
+            np.savez(folder / f"Beats_{part}.npz", x=made["beat"], y=names)
+            continue
+        rows = [
+            [str(label + 1), *(f"{v:.5f}" for v in beat)]
+            for label, beat in zip(made["label"], made["beat"], strict=True)
+        ]
+        lines = ["\t".join(row) for row in rows]
+        (folder / f"Beats_{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
