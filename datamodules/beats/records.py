@@ -99,10 +99,10 @@ def find_records(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise RepositoryNotFound(f"{root}: expected a folder with WFDB records (100.hea, 100.dat, 100.atr), got none.")
-    found = sorted(p.with_suffix("") for p in root.rglob("*.hea") if not any(s.startswith(".") for s in p.parts))
-    if not found:
+    records = sorted(p.with_suffix("") for p in root.rglob("*.hea") if not any(s.startswith(".") for s in p.parts))
+    if not records:
         raise RepositoryNotFound(f"{root}: expected WFDB records (100.hea, 100.dat, 100.atr), there is no .hea file.")
-    return found
+    return records
 
 
 def share_records(records: Sequence[Path], root: Path, split: str, val_share: float, seed: int) -> list[Path]:
@@ -292,16 +292,16 @@ def _annotations(record: Path, given: float, rate: float, problems: Problems) ->
         problems.add(file, "annotations", "a class for each beat", "no such file")
         return None
     read: Any = require("wfdb", "medical")
-    found = _quietly(lambda: read.rdann(str(record), "atr"), file, problems, "annotations of beats")
-    if found is None:
+    noted = _quietly(lambda: read.rdann(str(record), "atr"), file, problems, "annotations of beats")
+    if noted is None:
         return None
     place = {name: i for i, name in enumerate("NSVF")}
     beats = [
-        (s, place.get(AAMI.get(c, ""), -2)) for s, c in zip(found.sample, found.symbol, strict=True) if c in _BEATS
+        (s, place.get(AAMI.get(c, ""), -2)) for s, c in zip(noted.sample, noted.symbol, strict=True) if c in _BEATS
     ]
     if not any(label >= 0 for _, label in beats):
         problems.add(
-            file, "annotations", "beats of the classes N, S, V, F", f"{len(found.symbol)} annotations, none of these"
+            file, "annotations", "beats of the classes N, S, V, F", f"{len(noted.symbol)} annotations, none of these"
         )
         return None
     samples, labels = np.array(beats).T
@@ -330,9 +330,9 @@ def detect_peaks(signal: np.ndarray, rate: float) -> np.ndarray:
     import importlib
 
     require("wfdb", "medical")
-    found = importlib.import_module("wfdb.processing").xqrs_detect(np.nan_to_num(signal), fs=rate, verbose=False)
+    detected = importlib.import_module("wfdb.processing").xqrs_detect(np.nan_to_num(signal), fs=rate, verbose=False)
     reach, moved = int(0.05 * rate), []
-    for peak in np.asarray(found, np.int64).ravel():
+    for peak in np.asarray(detected, np.int64).ravel():
         low = max(0, peak - reach)
         near = signal[low : peak + reach + 1]
         moved.append(low + int(np.nanargmax(np.abs(near - np.nanmedian(near)))) if np.isfinite(near).any() else peak)

@@ -100,7 +100,7 @@ class ECGATKGAN(OtherNetworks, SeriesModel):
     ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise BadInput(f"num_classes: beats are told apart into at least 2 classes, got {num_classes}.")
+            raise BadInput(f"num_classes: a classifier of beats has at least 2 classes, got {num_classes}.")
         self.automatic_optimization = False
         for name, value, allowed in (("scaling", scaling, SCALINGS), ("mix", mix, MIXES)):
             checks.one_of(name, value, allowed)
@@ -191,7 +191,7 @@ class ECGATKGAN(OtherNetworks, SeriesModel):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the present epoch trains on clean beats alone, before the network attacks a copy of itself."""
+        """Whether the current epoch trains on clean beats alone, before the network attacks a copy of itself."""
         own = self.hparams["mix"] == "static" and "surrogate" not in self.others
         return own and self._trainer is not None and self.current_epoch < self.hparams["plain_epochs"]
 
@@ -346,7 +346,7 @@ class ECGATKGAN(OtherNetworks, SeriesModel):
     # Evaluation ---------------------------------------------------------------------------------------------------
 
     def make_scores(self) -> Scores:
-        """Loss, accuracy and macro F1; in a test accuracy under attacks, and how well these are told."""
+        """Loss, accuracy and macro F1; in a test accuracy under attacks, and how well these are recognised."""
         classes = max(2, self.outputs)  # the constructor refuses fewer
         only: dict[str, Metric] = {}
         only["robust_adaptive"] = MulticlassAccuracy(classes, average="micro")
@@ -379,7 +379,7 @@ class ECGATKGAN(OtherNetworks, SeriesModel):
             x: (N, C, L) beats in [0, 1].
             y: (N,) classes.
             index: (N,) their numbers, to which the start belongs.
-            hide: whether the attack also lowers the probability that it is told.
+            hide: whether the attack also lowers the probability that it is recognised.
         """
         eps, steps = float(self.hparams["test_eps"]), int(self.hparams["test_steps"])
         model: Model = self.classes_and_attack if hide else self

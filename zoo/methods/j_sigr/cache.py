@@ -57,15 +57,15 @@ class SaliencyCache:
             BadInput: if its items have no index.
         """
         check_augmentation(data)
-        found: list[tuple[np.ndarray, np.ndarray]] = []
+        measured: list[tuple[np.ndarray, np.ndarray]] = []
         for batch in own_batches(data, collate, CHUNK):
             if not {"index", "image"} <= set(batch):
                 raise BadInput(
                     f"saliency: training samples need index and image, these have {', '.join(sorted(batch))}."
                 )
             grids = scaled(saliency(move(batch)["image"]))
-            found.append((batch["index"].numpy(), (grids * 255).round().to(torch.uint8).cpu().numpy()))
-        parts = [part for each in gather(found) for part in each]
+            measured.append((batch["index"].numpy(), (grids * 255).round().to(torch.uint8).cpu().numpy()))
+        parts = [part for each in gather(measured) for part in each]
         values = np.zeros((len(data), *parts[0][1].shape[1:]), np.uint8)
         for index, grids in parts:
             values[index] = grids

@@ -360,12 +360,12 @@ class JSIGR(AdversarialClassifier):
         if stage != "test":
             return
         x = batch["image"]
-        found = linear_scores(self, x, batch["label"])
+        measured = linear_scores(self, x, batch["label"])
         if self.hparams["test_maps"]:
             attacked = self.attacked("mi-ensemble", batch) if self.hparams["surrogates"] else None
             options = {"spacing": int(self.hparams["spacing"]), "fill": self.hparams["fill"]}
-            found |= map_scores(self, x, batch["index"], attacked, **options)
-        for name, values in found.items():
+            measured |= map_scores(self, x, batch["index"], attacked, **options)
+        for name, values in measured.items():
             self.scores.update(stage, name, values)
 
     # Use ----------------------------------------------------------------------------------------------------------

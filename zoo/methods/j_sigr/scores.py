@@ -59,7 +59,7 @@ def map_scores(
     """
     label, maps, grid, pooled = _maps(model, x, options)
     _, _, _, shaken = _maps(model, uniform_noise(x, eps=NOISE, index=index, check=False), options, label)
-    found = {
+    measured = {
         "mass_inside": mass_inside(maps, foreground(x)),
         "rank_correlation": rank_correlation(pooled, grid),
         "gini": gini(maps),
@@ -69,12 +69,12 @@ def map_scores(
     }
     if attacked is not None:
         _, maps, grid, changed = _maps(model, attacked, options)
-        found |= {
+        measured |= {
             "mass_inside_attacked": mass_inside(maps, foreground(x)),  # the attack fills the background with grey
             "rank_correlation_attacked": rank_correlation(changed, grid),
             "stability_attacked": rank_correlation(pooled, changed),
         }
-    return found
+    return measured
 
 
 def _maps(

@@ -79,13 +79,7 @@ def square(
     """
     if queries < 1 or restarts < 1 or not 0 < p <= 1:
         raise BadInput(f"queries and restarts must be at least 1 and p in (0, 1], got {queries}, {restarts} and {p}.")
-    if x.ndim not in (3, 4):
-        raise BadInput(
-            "The square attack changes windows of images (N, C, H, W) or segments of series (N, C, L), got "
-            f"{tuple(x.shape)}."
-        )
-    if x.ndim == 3 and norm != "linf":
-        raise BadInput(f"The square attack on series (N, C, L) needs norm='linf', got {norm!r}.")
+    _check_kind(x, norm)
     with attack_mode(model, mode), torch.no_grad():
         x, target, index = owned(x, target, index)
         ball = Ball.around(x, eps, norm, bounds, check)
@@ -98,6 +92,16 @@ def square(
             part = ball.take(rows)
             _run(victim, part, target[rows], queries, p, (seed + restart, index[rows]), rows, record)
         return record.x
+
+
+def _check_kind(x: Tensor, norm: str) -> None:
+    if x.ndim not in (3, 4):
+        raise BadInput(
+            "The square attack changes windows of images (N, C, H, W) or segments of series (N, C, L), got "
+            f"{tuple(x.shape)}."
+        )
+    if x.ndim == 3 and norm != "linf":
+        raise BadInput(f"The square attack on series (N, C, L) needs norm='linf', got {norm!r}.")
 
 
 def _run(

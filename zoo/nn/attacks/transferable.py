@@ -136,15 +136,9 @@ def mi_fgsm(
     Returns:
         (N, ...) the last point.
     """
-    if norm != "linf":
-        raise BadInput(f"mi_fgsm needs norm='linf', got {norm!r}.")
     checks.at_least("steps", steps, 1)
     checks.at_least("momentum", momentum, 0)
-    checks.share_of_one("diversity", diversity)
-    if not 0 < rate <= 1:
-        raise BadInput(f"rate: expected a share in (0, 1], got {rate}.")
-    if (diversity or kernel) and x.ndim != 4:
-        raise BadInput(f"diversity and kernel need images (N, C, H, W), got {tuple(x.shape)}.")
+    _check_kind(x, norm, diversity, rate, kernel)
     smooth = gaussian_kernel(kernel) if kernel else None
     models = list(model) if isinstance(model, Sequence) else [model]
     answer = mean_logits(models, weights) if len(models) != 1 else models[0]
@@ -169,6 +163,16 @@ def mi_fgsm(
             direction = momentum * direction + grad / per_sample(mean, grad)
             x = ball.ascend(x, direction, size)
         return x
+
+
+def _check_kind(x: Tensor, norm: str, diversity: float, rate: float, kernel: int) -> None:
+    if norm != "linf":
+        raise BadInput(f"mi_fgsm needs norm='linf', got {norm!r}.")
+    checks.share_of_one("diversity", diversity)
+    if not 0 < rate <= 1:
+        raise BadInput(f"rate: expected a share in (0, 1], got {rate}.")
+    if (diversity or kernel) and x.ndim != 4:
+        raise BadInput(f"diversity and kernel need images (N, C, H, W), got {tuple(x.shape)}.")
 
 
 def di_fgsm(model: Model | Sequence[Model], x: Tensor, target: Tensor, *, eps: float, **options: Any) -> Tensor:

@@ -297,6 +297,9 @@ class MobileNetV2(nn.Module):
 # By name ----------------------------------------------------------------------------------------------------------
 
 
+_WIDE = re.compile(r"wrn-?(\d+)-(\d+(?:\.\d+)?)(?:-s([12]))?")
+
+
 def create_classifier(
     name: str, num_classes: int, channels: int = 3, *, pretrained: bool = False, img_size: int = 32
 ) -> nn.Module:
@@ -339,20 +342,13 @@ def create_classifier(
         network = ResNet((1, 1, 1, 1), width, 2, num_classes, channels)
         _he(network)
         return network
-    if match := re.fullmatch(r"wrn-?(\d+)-(\d+(?:\.\d+)?)(?:-s([12]))?", name):
-        depth, widen, stride = int(match[1]), float(match[2]), int(match[3] or 1)
-        if depth < 10 or (depth - 4) % 6:
-            raise BadInput(f"network: the depth in {name!r} must be 6 n + 4 (10, 16, 22, 28, 34, 70, ...).")
-        if widen <= 0 or 16 * widen % 1:
-            raise BadInput(f"network: 16 times the widening factor in {name!r} must be a whole number of channels.")
-        return WideResNet(depth, widen, num_classes, channels, stride)
+    if name.startswith("wrn") and (match := _WIDE.fullmatch(name)):
+        return _wide(match, num_classes, channels)
     if name in ("cifar-resnet18", "cifar-resnet34"):
         blocks = (2, 2, 2, 2) if name.endswith("18") else (3, 4, 6, 3)
         return ResNet(blocks, 64, 1, num_classes, channels)
     if match := re.fullmatch(r"cifar-resnet(\d+)", name):
-        if int(match[1]) < 8 or (int(match[1]) - 2) % 6:
-            raise BadInput(f"network: the depth in {name!r} must be 18, 34, or 6 n + 2 (8, 20, 32, 44, 56, ...).")
-        return OptionAResNet(int(match[1]), num_classes, channels)
+        return _option_a(match, num_classes, channels)
     if name == "cifar-mobilenetv2":
         return MobileNetV2(num_classes, channels)
     if name == "cifar-vgg16":
@@ -364,6 +360,22 @@ def create_classifier(
         "cifar-mobilenetv2, cifar-vgg16, wrnD-K, lenet5, strided-lenet, and timm/NAME for every model of timm; "
         "behind a name -gn for group normalisation, -softplus or -silu for smooth activations."
     )
+
+
+def _option_a(match: re.Match[str], num_classes: int, channels: int) -> OptionAResNet:
+    depth = int(match[1])
+    if depth < 8 or (depth - 2) % 6:
+        raise BadInput(f"network: the depth in {match[0]!r} must be 18, 34, or 6 n + 2 (8, 20, 32, 44, 56, ...).")
+    return OptionAResNet(depth, num_classes, channels)
+
+
+def _wide(match: re.Match[str], num_classes: int, channels: int) -> WideResNet:
+    depth, widen, stride = int(match[1]), float(match[2]), int(match[3] or 1)
+    if depth < 10 or (depth - 4) % 6:
+        raise BadInput(f"network: the depth in {match[0]!r} must be 6 n + 4 (10, 16, 22, 28, 34, 70, ...).")
+    if widen <= 0 or 16 * widen % 1:
+        raise BadInput(f"network: 16 times the widening factor in {match[0]!r} must be a whole number of channels.")
+    return WideResNet(depth, widen, num_classes, channels, stride)
 
 
 def head_of(network: nn.Module) -> str:

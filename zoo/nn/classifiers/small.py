@@ -172,15 +172,15 @@ def with_activation(network: nn.Module, name: str) -> nn.Module:
     Raises:
         BadInput: if the network has no ReLU.
     """
-    found = 0
+    replaced = 0
     for part in list(network.modules()):
         if hasattr(part, "activation") and part.activation is F.relu:
             part.activation = SMOOTH[name]  # type: ignore[assignment]
-            found += 1
+            replaced += 1
         for child, layer in part.named_children():
             if isinstance(layer, nn.ReLU):
                 setattr(part, child, nn.Softplus(10.0) if name == "softplus" else nn.SiLU())
-                found += 1
-    if not found:
+                replaced += 1
+    if not replaced:
         raise BadInput(f"network: {type(network).__name__} has no ReLU that -{name} could replace.")
     return network

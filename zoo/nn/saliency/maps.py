@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import gaussian_blur
 
 from zoo import checks
 from zoo.errors import BadInput
@@ -87,6 +86,8 @@ def windows(height: int, width: int, window: int, stride: int) -> Tensor:
 def blurred(x: Tensor, sigma: float = BLUR) -> Tensor:
     """Images (N, C, H, W), blurred by a Gaussian that is cut off at 3 sigma or where the image ends."""
     radius = min(math.ceil(3 * sigma), min(x.shape[2:]) - 1)  # the border is mirrored, which needs that many pixels
+    from torchvision.transforms.functional import gaussian_blur
+
     return gaussian_blur(x, [2 * radius + 1] * 2, [sigma, sigma])
 
 
@@ -122,14 +123,14 @@ def _responses(
     with torch.no_grad():
         before = model(x).float()
         check_logits(before, len(x))
-        found = []
+        responses = []
         step = max(1, AT_ONCE // max(1, len(x)))
         for part in torch.split(masks.to(x), step):
             m = part[None, :, None]
             changed = (x[:, None] * (1 - m) + other[:, None] * m).flatten(0, 1)
             after = model(changed).float()
-            found.append(response(before.repeat_interleave(len(part), 0), after).view(len(x), len(part)))
-    return torch.cat(found, 1)
+            responses.append(response(before.repeat_interleave(len(part), 0), after).view(len(x), len(part)))
+    return torch.cat(responses, 1)
 
 
 def _images(x: Tensor, fill: str) -> tuple[Tensor, Tensor]:
@@ -169,8 +170,8 @@ def perturbation_saliency(model: Model, x: Tensor, spacing: int = 4, fill: str =
         return 0.5 * (before.softmax(1) - after.softmax(1)).square().sum(1)
 
     with attack_mode(model):
-        found = _responses(model, x, bumps(x.shape[2], x.shape[3], spacing), other, moved)
-    return found.view(-1, rows, columns)
+        responses = _responses(model, x, bumps(x.shape[2], x.shape[3], spacing), other, moved)
+    return responses.view(-1, rows, columns)
 
 
 def gradient_saliency(model: Model, x: Tensor, target: Tensor) -> Tensor:
@@ -207,5 +208,5 @@ def occlusion(model: Model, x: Tensor, target: Tensor, window: int = 4, stride: 
         return (before - after).gather(1, chosen)[:, 0]
 
     with attack_mode(model):
-        found = _responses(model, x, masks, other, fall)
-    return torch.einsum("ng,ghw->nhw", found, masks) / masks.sum(0)
+        responses = _responses(model, x, masks, other, fall)
+    return torch.einsum("ng,ghw->nhw", responses, masks) / masks.sum(0)

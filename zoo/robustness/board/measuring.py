@@ -79,13 +79,13 @@ def candidates() -> list[str]:
     """Names `id:tag` of the bundled weights that are trained against perturbations: image classifiers with an `eps`."""
     from zoo.base.arguments import parameters_of
 
-    found = []
+    names = []
     for entry in entries().values():
         if entry.task != _TASK or not any(w.file for w in entry.weights.values()):
             continue
         if "eps" in parameters_of(entry.model_class()):
-            found += [f"{entry.id}:{tag}" for tag, weights in entry.weights.items() if weights.file]
-    return found
+            names += [f"{entry.id}:{tag}" for tag, weights in entry.weights.items() if weights.file]
+    return names
 
 
 def subject_of(name: str, eps: float | None = None, root: str | None = None, data: str | None = None) -> Subject:

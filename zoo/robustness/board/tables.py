@@ -15,7 +15,7 @@ _INTRO = """# Leader board: robustness
 
 Classifiers of the zoo that were trained against perturbations, and networks trained plainly beside them, on the same
 test pictures. The order is that of the **worst case**: the share of the pictures that withstands every attack that ran
-on them, with its 95 % interval for the choice of pictures. Rows whose intervals overlap are not told apart by it.
+on them, with its 95 % interval for the choice of pictures. Rows whose intervals overlap are not distinguished by it.
 
 - **AutoAttack** ran on the first pictures only, where that is said: it costs far more than all others
   together. What it beats there counts in the worst case too.
@@ -55,10 +55,10 @@ print(board.shown([*board.published(), row]))
 
 def groups_of(rows: Iterable[BoardRow]) -> list[list[BoardRow]]:
     """Rows that may be compared, best first; larger groups first."""
-    found: dict[tuple[object, ...], list[BoardRow]] = {}
+    grouped: dict[tuple[object, ...], list[BoardRow]] = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    groups = [sorted(group, key=lambda row: (-row.worst, -row.clean.share, row.name)) for group in found.values()]
+        grouped.setdefault(row.group, []).append(row)
+    groups = [sorted(group, key=lambda row: (-row.worst, -row.clean.share, row.name)) for group in grouped.values()]
     return sorted(groups, key=lambda group: (-len(group), group[0].data["name"], group[0].eps))
 
 
