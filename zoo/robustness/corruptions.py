@@ -339,7 +339,7 @@ def _jpeg(x: Tensor, draw: _Draw, s: int) -> Tensor:
     def through(picture: Image.Image) -> Image.Image:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=quality)
-        return Image.open(file)
+        return Image.open(file, formats=("JPEG",))
 
     return _each(x, through)
 

@@ -136,8 +136,8 @@ def test_training_losses_are_those_of_the_pictures_as_they_are(monkeypatch: pyte
             assert losses[i] == pytest.approx(expected.item(), rel=1e-4)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr("zoo.methods.abl.isolation.rank", lambda rank=rank: rank)
-        monkeypatch.setattr("zoo.methods.abl.isolation.world_size", lambda: 2)
+        monkeypatch.setattr("zoo.base.ranks.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("zoo.base.ranks.world_size", lambda: 2)
         shares.append(training_losses(part, network, lambda b: b, type(module).collate))
     together = {i: v for numbers, values in shares for i, v in zip(numbers.tolist(), values.tolist(), strict=True)}
     assert together == dict(zip(index.tolist(), losses.tolist(), strict=True))

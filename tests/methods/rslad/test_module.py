@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from toys.oracles import probs, six_images
 
-from datamodules.images import FASHION_NAMES, ImagesDataModule
+from datamodules.images import ImagesDataModule
+from datamodules.images.read import FASHION_NAMES
 from zoo.errors import BadInput, InvalidConfig
 from zoo.inputs.images import fit_square
 from zoo.methods.rslad.module import METHODS, RSLAD

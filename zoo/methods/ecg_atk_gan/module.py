@@ -67,6 +67,17 @@ class ECGATKGAN(OtherNetworks, SeriesModel):
     """
 
     # a discriminator that attacks nothing else is needed to predict; G is larger than D and only augments
+    argument_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "num_classes": (2, 100_000),
+        "channels": (1, 1_000),
+        "length": (16, 1_000_000),
+        "width": (1, 1_000),
+        "dropout": (0, 1),
+        "beta1": (0, 0.999_999),
+        "lr": (0, 1e6),
+    }
+    """What is no beat, or fits no machine."""
+
     parameter_roles: ClassVar[dict[str, str]] = {"discriminator.head": "head", "generator": "training"}
     references = ("surrogate",)
     partial_backward = True
