@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,25 @@ def test_versions_are_those_installed() -> None:
     assert list(found) == ["zoo", "python", "torch"]
     assert found["zoo"] == zoo.__version__
     assert found["torch"].split("+")[0] == str(torch.__version__).split("+")[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize("before", [False, True])
+def test_a_private_file_is_never_readable_for_others(tmp_path: Path, before: bool) -> None:
+    path, modes = tmp_path / "key", list[int]()
+
+    def content(file: Any) -> None:
+        modes.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        file.write(b"secret")
+
+    umask = os.umask(0)
+    try:
+        if before:
+            path.write_bytes(b"former")  # readable for all
+        write_whole(path, content, private=True)
+        write_whole(tmp_path / "open", content)
+    finally:
+        os.umask(umask)
+    assert modes == [0o600, 0o666]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes() == b"secret"

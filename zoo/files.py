@@ -50,12 +50,13 @@ def versions(*packages: str) -> dict[str, str]:
     return known
 
 
-def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> None:
+def write_whole(path: Path, content: str | bytes | Callable[[Any], None], *, private: bool = False) -> None:
     """Write a file beside its place, make it durable, then rename it: a reader sees the old file or the new one.
 
     Args:
         path: of the file; its folder exists.
         content: text (written as UTF-8), bytes, or a function that writes to an open binary file.
+        private: only its owner may ever read it, from its first byte on (where the system knows such modes).
 
     Raises:
         DiskFull: if there is no room; the former file is unchanged.
@@ -65,16 +66,17 @@ def write_whole(path: Path, content: str | bytes | Callable[[Any], None]) -> Non
     import shutil
 
     partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    mode = 0o600 if private else 0o666  # less what the umask takes
     with writing(path):
         try:
-            with partial.open("xb") as file:
+            with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
                 if callable(content):
                     content(file)
                 else:
                     file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.exists():
+            if path.exists() and not private:
                 shutil.copymode(path, partial)
             os.replace(partial, path)
         except BaseException:

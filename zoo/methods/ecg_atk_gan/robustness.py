@@ -56,7 +56,8 @@ def measure(tag: str = "sim", plain: str = "sim-cnn", n: int = 200) -> dict[str,
     """
     model, other = load(f"ecg-atk-gan:{tag}"), load(f"ecg-atk-gan:{plain}")
     data: Any = datamodule(f"ecg-atk-gan:{tag}")
-    items = [data.split("test")[i] for i in range(n)]
+    split = data.split("test")
+    items = [split[i] for i in range(n)]
     x, y = torch.stack([item["series"] for item in items]), torch.tensor([item["label"] for item in items])
     index, attacked = torch.arange(n), torch.ones(n, dtype=torch.long)
     noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,9 +28,7 @@ def write_lock(path: str | Path, lock: Mapping[str, Tensor]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {name: value.detach().cpu().contiguous() for name, value in lock.items()}
-    write_whole(path, save(held, _ABOUT))
-    if os.name == "posix":
-        path.chmod(0o600)
+    write_whole(path, save(held, _ABOUT), private=True)
     return path
 
 
